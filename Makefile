@@ -1,0 +1,122 @@
+# `make demo` and `make test` do all the set-up they need. PYTHON=… picks the Python;
+# ARGS=… is passed on to the demo or to pytest.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# Settings of the caller that would take the packages elsewhere or refuse the project itself.
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_HASHES PIP_NO_BINARY
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+# pyright runs as it is locked: it asks for no newer version and says nothing about one.
+unexport PYRIGHT_PYTHON_FORCE_VERSION PYRIGHT_PYTHON_PYLANCE_VERSION
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BIN := .venv/bin
+OLDEST_BIN := .venv-oldest/bin
+
+.PHONY: help
+help: ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s%s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: .venv/.installed ## Make .venv with the locked dependencies; the other targets do it by themselves
+
+.PHONY: demo
+demo: setup ## Run the demo: real workers, killed half way; no key, no network
+	@$(BIN)/durably demo $(ARGS)
+
+# Every check runs, and any that fails, fails the target.
+.PHONY: test
+test: setup ## All checks: lint, format, types, layers, tests
+	@failed=''; \
+	check() { echo "== $$*"; $(BIN)/"$$@" || failed="$$failed $$1"; echo; }; \
+	check ruff check; \
+	check ruff format --check; \
+	check pyright; \
+	check lint-imports; \
+	check pytest $(ARGS); \
+	if [ -n "$$failed" ]; then echo "make test failed:$$failed" >&2; exit 1; fi
+
+.PHONY: test-oldest
+test-oldest: .venv-oldest/.installed ## The tests against the oldest supported pydantic-ai
+	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \
+		print("pydantic-ai-slim", v("pydantic-ai-slim"))'
+	@$(OLDEST_BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: setup ## Lint and types only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## Format, and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: wheel
+wheel: setup ## Build the wheel into dist/
+	$(BIN)/hatchling build -t wheel
+
+.PHONY: clean
+clean: ## Remove everything that these targets made
+	rm -rf .venv .venv-oldest .venv-uv dist build
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the locks
+
+COMPILE := pip compile --quiet --universal --python-version 3.12 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
+# One lock for every supported Python, by markers. The oldest lock differs in one pin, which is
+# the lower bound in pyproject.toml. oban is in neither: it has no wheel and needs a compiler.
+.PHONY: lock
+lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
+	@set -e; \
+	if command -v uv >/dev/null; then uv=uv; else \
+		uv=.venv-uv/bin/uv; \
+		[ -x $$uv ] || { python=$${PYTHON:-$$(scripts/find_python.sh)}; "$$python" -m venv .venv-uv; \
+			.venv-uv/bin/python -m pip install --quiet uv; }; \
+	fi; \
+	oldest=$$(sed -n 's/^ *"pydantic-ai-slim>=\([0-9.]*\)",.*/\1/p' pyproject.toml); \
+	echo "requirements.lock"; \
+	$$uv $(COMPILE) pyproject.toml --group dev --extra otel \
+		$(if $(UPGRADE),--upgrade) --output-file requirements.lock >/dev/null; \
+	echo "requirements-oldest.lock, with pydantic-ai-slim $$oldest"; \
+	$$uv $(COMPILE) pyproject.toml --group build --group test --extra otel \
+		$(if $(UPGRADE),--upgrade) --upgrade-package "pydantic-ai-slim==$$oldest" \
+		--upgrade-package pydantic-graph --output-file requirements-oldest.lock >/dev/null
+
+# --- the environments
+
+.venv/.installed: requirements.lock
+.venv-oldest/.installed: requirements-oldest.lock
+
+# Made from nothing each time, so that nothing stays from an older lock. Compiled in a step of
+# its own, on every core; files that cannot be compiled are templates that nothing imports.
+.venv/.installed .venv-oldest/.installed: pyproject.toml
+	@set -e; \
+	python=$${PYTHON:-$$(scripts/find_python.sh)}; \
+	echo "Making $(@D) with $$("$$python" -V), $$python"; \
+	"$$python" -m venv --clear $(@D); \
+	echo "Installing the dependencies of $(filter %.lock,$^): less than a minute, once"; \
+	pip="$(@D)/bin/python -m pip install -qq"; \
+	$$pip --no-compile --no-deps --require-hashes -r $(filter %.lock,$^); \
+	$$pip --no-deps --no-build-isolation --editable .; \
+	$(@D)/bin/python -m compileall -q -j 0 $(@D)/lib >/dev/null 2>&1 || true; \
+	pwd -P > $@
+
+# An environment that was moved, or whose Python is gone, is made again.
+whole = $(shell test "$$(cat $(1)/.installed 2>/dev/null)" = "$$(pwd -P)" && $(1)/bin/python -c '' 2>/dev/null && echo yes)
+ifneq ($(call whole,.venv),yes)
+.venv/.installed: again
+endif
+ifneq ($(call whole,.venv-oldest),yes)
+.venv-oldest/.installed: again
+endif
+.PHONY: again
+again:

@@ -31,11 +31,11 @@ for root in "$PYENV_ROOT" "$HOME/.pyenv"; do
     done
 done
 
-if command -v uv >/dev/null 2>&1; then
-    found_by_uv=$(uv python find --no-project --system '>=3.12' 2>/dev/null) && try "$found_by_uv"
-fi
+# Only those that uv installed: PATH was tried above, and a failing shim on it would stop uv.
+found_by_uv=$(UV_PYTHON_PREFERENCE=only-managed uv python find --no-project --system '>=3.12' \
+    2>/dev/null) && try "$found_by_uv"
 
 echo "durably needs Python 3.12 or newer with its venv and sqlite3 modules and found none:" \
     "please install one, for example with your system's package manager (on Debian and Ubuntu" \
-    "also the matching python3-venv package) or from python.org, and try again." >&2
+    "also the matching python3-venv package) or with 'uv python install', and try again." >&2
 exit 1

@@ -1,6 +1,5 @@
 """The set-up's promises: which Python it takes, and what the locks hold."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -87,13 +86,3 @@ def test_lock_names_versions_and_hashes_but_no_addresses(lock: str) -> None:
 
 def test_package_says_that_it_is_typed() -> None:
     assert files("durably").joinpath("py.typed").is_file()
-
-
-def test_setup_is_not_done_twice() -> None:
-    """A second `make setup` does nothing: that is what makes it take no time."""
-    if not (ROOT / ".venv/.installed").exists():
-        pytest.skip("not run from `make test`")
-    done = subprocess.run(
-        ["make", "--question", "setup"], cwd=ROOT, env={**os.environ, "MAKEFLAGS": ""}
-    )
-    assert done.returncode == 0

@@ -1,0 +1,145 @@
+"""Effect policies: what repeating a tool call would do, as its author declares it.
+
+Pure: reads pydantic-ai's tool ``metadata`` (a plain dict); the journal enforces the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, cast, get_args
+
+from durably.errors import ConfigError
+
+METADATA_KEY = "durably"
+"""The key under which a policy sits in a tool's ``metadata``."""
+
+OnDoubt = Literal["ask", "tell", "retry"]
+
+
+class EffectKind(StrEnum):
+    """The four policies (DESIGN: "Effects")."""
+
+    READ = "read"
+    IDEMPOTENT = "idempotent"
+    ONCE = "once"
+    TRANSACTIONAL = "transactional"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a ``reconcile`` function returns when the call did happen.
+
+    Attributes:
+        result: the tool's result, given to the model as if the tool had returned it.
+    """
+
+    result: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class EffectPolicy:
+    """What the ledger does around one tool's calls.
+
+    Attributes:
+        kind: what repeating the call would do.
+        on_doubt: for ``once``: what to do with a call that may have happened: ``"ask"`` a
+            person, ``"tell"`` the model that the outcome is unknown, or ``"retry"`` it.
+        reconcile: for ``once``: ``reconcile(ctx, call)``, sync or async, asked first. It returns
+            ``effects.Done(result)`` if the call happened, raises or returns ``NotDone`` if it did
+            not, and returns None if it cannot tell (then ``on_doubt`` decides).
+        declared: False for the default that an undeclared tool gets.
+    """
+
+    kind: EffectKind
+    on_doubt: OnDoubt = "ask"
+    reconcile: Callable[..., Any] | None = None
+    declared: bool = True
+
+    @property
+    def records_intent(self) -> bool:
+        """True where the ledger must know of the call before it runs."""
+        return self.kind is EffectKind.ONCE
+
+    def __str__(self) -> str:
+        if self.kind is not EffectKind.ONCE:
+            return str(self.kind)
+        how = "reconcile" if self.reconcile else self.on_doubt
+        return f"once ({how})"
+
+
+def _metadata(policy: EffectPolicy) -> dict[str, Any]:
+    return {METADATA_KEY: policy}
+
+
+READ: dict[str, Any] = _metadata(EffectPolicy(EffectKind.READ))
+"""Safe to repeat; nothing is recorded before it runs."""
+
+IDEMPOTENT: dict[str, Any] = _metadata(EffectPolicy(EffectKind.IDEMPOTENT))
+"""Safe to repeat with the same ``current_call().idempotency_key``."""
+
+TRANSACTIONAL: dict[str, Any] = _metadata(EffectPolicy(EffectKind.TRANSACTIONAL))
+"""Writes through ``current_call().transaction()`` commit together with the tool's result."""
+
+
+def once(
+    *, on_doubt: OnDoubt = "ask", reconcile: Callable[..., Any] | None = None
+) -> dict[str, Any]:
+    """At most once: intent is committed before the tool runs, the outcome after it.
+
+    Args:
+        on_doubt: what to do when the outcome is unknown: ``"ask"``, ``"tell"`` or ``"retry"``.
+        reconcile: see `EffectPolicy.reconcile`.
+
+    Returns:
+        Metadata for ``@agent.tool(metadata=...)``.
+
+    Raises:
+        ConfigError: ``on_doubt`` is none of the three.
+    """
+    if on_doubt not in get_args(OnDoubt):
+        raise ConfigError(f"on_doubt={on_doubt!r}: use 'ask', 'tell' or 'retry'.")
+    return _metadata(EffectPolicy(EffectKind.ONCE, on_doubt, reconcile))
+
+
+DEFAULT = EffectPolicy(EffectKind.ONCE, declared=False)
+"""What an undeclared tool gets: assume that repeating it would cost money."""
+
+
+def policy_of(
+    metadata: Mapping[str, Any] | None, default: EffectPolicy = DEFAULT
+) -> EffectPolicy:
+    """The policy that a tool's metadata declares, or ``default``.
+
+    An MCP tool's annotations count as a declaration: ``readOnlyHint`` is READ, ``idempotentHint``
+    is IDEMPOTENT (Model Context Protocol, "Tool annotations"); anything else is the default.
+    """
+    declared = (metadata or {}).get(METADATA_KEY)
+    if isinstance(declared, EffectPolicy):
+        return declared
+    hints = (metadata or {}).get("annotations")
+    if isinstance(hints, Mapping):
+        hinted = cast("Mapping[str, Any]", hints)
+        if hinted.get("readOnlyHint"):
+            return EffectPolicy(EffectKind.READ)
+        if hinted.get("idempotentHint"):
+            return EffectPolicy(EffectKind.IDEMPOTENT)
+    return default
+
+
+def as_policy(effect: Mapping[str, Any] | EffectPolicy) -> EffectPolicy:
+    """The policy in what a user wrote for ``default_effect=``: metadata or a policy.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(effect, EffectPolicy):
+        return EffectPolicy(effect.kind, effect.on_doubt, effect.reconcile, declared=False)
+    declared = effect.get(METADATA_KEY)
+    if not isinstance(declared, EffectPolicy):
+        raise ConfigError(
+            "default_effect must be effects.READ, effects.IDEMPOTENT, effects.TRANSACTIONAL "
+            "or effects.once(...)."
+        )
+    return as_policy(declared)

@@ -1,0 +1,134 @@
+"""Every exception that durably raises, as one tree.
+
+Owns the names and their meaning; who raises them is written beside each one.
+
+    DurablyError
+    ├── ConfigError           settings, URLs and options that cannot work
+    │   └── UnknownAgent      an agent name that no registration answers to (permanent)
+    ├── RunNotFound           no run has this key
+    ├── EffectNotFound        no effect of the run has this call id
+    ├── KeyConflict           the key belongs to a different agent, prompt or arguments
+    ├── TransitionRefused     the lifecycle does not allow this now
+    ├── LeaseLost             another attempt owns the run; this one may not write
+    ├── HistoryError          stored or imported history that cannot be read
+    ├── ResultNotSerializable a tool result or output that is not JSON (permanent)
+    ├── NotDone               raised by a tool: nothing happened, safe to run again
+    ├── RunFailed             raised by ``run.result()`` for a run that did not complete
+    │   ├── RunDiscarded
+    │   ├── RunCancelled
+    │   └── RunSuspended      raised by ``app.run()``: the run waits, and says on what
+    └── LedgerError           the database
+        ├── LedgerUnavailable locked, full, restarting: the same write may work later
+        ├── SchemaError       missing, newer than this version, or not a ledger
+        └── LedgerCorrupt     not a database file, or a damaged one
+"""
+
+from __future__ import annotations
+
+
+class DurablyError(Exception):
+    """Base of every error that durably raises on purpose."""
+
+
+class ConfigError(DurablyError):
+    """A setting, URL or option that cannot work; the message says what to change."""
+
+
+class UnknownAgent(ConfigError):
+    """No registered agent has this name. Permanent: retrying cannot help."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        names = ", ".join(repr(k) for k in sorted(known)) or "none"
+        super().__init__(f"No agent named {name!r} is registered. Registered: {names}.")
+        self.name = name
+
+
+class RunNotFound(DurablyError):
+    """No run has this key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"No run has the key {key!r}.")
+        self.key = key
+
+
+class EffectNotFound(DurablyError):
+    """No effect of the run answers to this call id."""
+
+
+class KeyConflict(DurablyError):
+    """The key is taken by a run of a different agent, prompt or arguments."""
+
+
+class TransitionRefused(DurablyError):
+    """The lifecycle (section "Lifecycle" of docs/concepts.md) does not allow this now."""
+
+
+class LeaseLost(DurablyError):
+    """Another attempt owns the run, or the run is final; this attempt may not write.
+
+    Raised at every fenced write. The message tells both sides: which attempt asked and what the
+    ledger says.
+    """
+
+
+class HistoryError(DurablyError):
+    """A message history that cannot be read; the message says where.
+
+    Attributes:
+        path: the place, such as ``[3].parts[0].content``; empty for the document itself.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(f"At {path}: {message}" if path else message)
+        self.path = path
+
+
+class ResultNotSerializable(DurablyError):
+    """A tool result or an output that cannot be written as JSON. Permanent."""
+
+
+class NotDone(DurablyError):
+    """Raise it from a tool to say: nothing happened, this call is safe to run again.
+
+    The attempt fails and is retried with backoff; the effect is not in doubt.
+    """
+
+
+class RunFailed(DurablyError):
+    """The run ended, or stopped, without an output.
+
+    Attributes:
+        key: the run's key.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class RunDiscarded(RunFailed):
+    """The run used up its attempts or met a permanent error."""
+
+
+class RunCancelled(RunFailed):
+    """The run was cancelled."""
+
+
+class RunSuspended(RunFailed):
+    """The run waits for a decision; raised only where nobody will wait for it."""
+
+
+class LedgerError(DurablyError):
+    """The database refused or could not be used."""
+
+
+class LedgerUnavailable(LedgerError):
+    """Locked, full or restarting: the same write may succeed later."""
+
+
+class SchemaError(LedgerError):
+    """The tables are missing, or were written by a newer version of durably."""
+
+
+class LedgerCorrupt(LedgerError):
+    """The file is not a SQLite database, or it is damaged."""

@@ -1,0 +1,100 @@
+"""What the ledger needs of a database, as a protocol that every driver fulfils.
+
+Owns no SQL and no rules of the lifecycle; those are the ledger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from durably.ledger.operations import Operation
+
+type Listener = Callable[[], None]
+
+BLOCKING_SECONDS = 60.0
+"""How long `Database.write_blocking` waits for its commit."""
+
+
+class ToolTransaction(Protocol):
+    """One open transaction in which a transactional tool and the ledger write together."""
+
+    @property
+    def connection(self) -> Any:
+        """The driver's own connection, for the tool's statements."""
+        ...
+
+    def begin(self) -> None:
+        """Open it; blocks until the database lets this process write."""
+        ...
+
+    def run[T](self, operation: Operation[T]) -> T:
+        """Run one of the ledger's operations inside it."""
+        ...
+
+    def commit(self) -> None:
+        """Make the tool's writes and the ledger's durable together."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo both; does nothing if it never began."""
+        ...
+
+
+class Database(Protocol):
+    """One database: short transactions, reads, change notices."""
+
+    dialect: str
+    url: str
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date; doing it twice is harmless.
+
+        Raises:
+            SchemaError: a newer version of durably wrote the tables.
+            LedgerUnavailable: the database cannot be opened or written.
+            LedgerCorrupt: it is not a database.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Commit what is queued and let go of every connection."""
+        ...
+
+    async def write[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run an operation in one durable transaction; returns once it is committed.
+
+        ``await ledger.write(runs.claim, worker_id, "agents", 20)``
+        """
+        ...
+
+    async def read[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a read-only operation on one consistent snapshot."""
+        ...
+
+    def write_blocking[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """`write`, from a thread that is not an event loop's; for heartbeats.
+
+        Raises:
+            LedgerUnavailable: no commit within `BLOCKING_SECONDS`.
+        """
+        ...
+
+    def run_on[T](self, connection: object, operation: Operation[T]) -> T:
+        """Run an operation inside the caller's own open transaction."""
+        ...
+
+    def transaction(self) -> ToolTransaction:
+        """A transaction of its own for one tool call; not yet begun."""
+        ...
+
+    def subscribe(self, listener: Listener) -> AbstractContextManager[None]:
+        """Call ``listener``, from any thread, soon after any process has committed something."""
+        ...

@@ -1,0 +1,34 @@
+"""What every write of an attempt shares: the refusal of a late writer, and the event it leaves."""
+
+from __future__ import annotations
+
+import json
+
+from durably.errors import LeaseLost
+from durably.ledger.operations import Operation, execute, fetch_one
+from durably.ledger.rows import run_from
+from durably.records import Claim
+
+
+def lease_lost(claim: Claim) -> Operation[LeaseLost]:
+    """The error for a writer that is too late, telling both sides."""
+    row = yield from fetch_one("get_run_by_id", run_id=claim.run_id)
+    if row is None:
+        return LeaseLost(f"The run of attempt {claim.attempt} no longer exists.")
+    run = run_from(row)
+    if run.attempt == claim.attempt:
+        return LeaseLost(f"Run {run.key!r} is {run.state}; attempt {claim.attempt} is over.")
+    return LeaseLost(
+        f"Run {run.key!r} is owned by attempt {run.attempt}; this is attempt {claim.attempt}."
+    )
+
+
+def record_event(claim: Claim, kind: str, /, **data: object) -> Operation[None]:
+    """Append a fact about the run."""
+    yield from execute(
+        "insert_event",
+        run_id=claim.run_id,
+        kind=kind,
+        attempt=claim.attempt,
+        data=json.dumps(data),
+    )

@@ -1,0 +1,45 @@
+"""Statements and operations: what the ledger asks of a database, without saying how it is driven.
+
+Owns the vocabulary between ledger and drivers; a driver decides threads, locks and connections.
+
+An operation is a generator: it yields a `Statement`, receives its rows, and returns its result.
+So one text of each transition runs in SQLite's writer thread, over the caller's own open
+connection, or asynchronously on Postgres, always inside one transaction of the driver's making.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Row(Protocol):
+    """One row; columns by name."""
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+
+class Statement(NamedTuple):
+    """A named statement of the ``.sql`` files and its parameters."""
+
+    name: str
+    params: Mapping[str, object]
+
+
+type Operation[T] = Generator[Statement, Sequence[Row], T]
+
+
+def fetch(name: str, /, **params: object) -> Operation[Sequence[Row]]:
+    """Run a statement and return its rows."""
+    return (yield Statement(name, params))
+
+
+def fetch_one(name: str, /, **params: object) -> Operation[Row | None]:
+    """Run a statement and return its first row, or None."""
+    rows = yield Statement(name, params)
+    return rows[0] if rows else None
+
+
+def execute(name: str, /, **params: object) -> Operation[int]:
+    """Run a statement for its effect and return how many rows came back."""
+    return len((yield Statement(name, params)))

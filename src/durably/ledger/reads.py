@@ -1,0 +1,129 @@
+"""What anybody may ask the ledger, without changing it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+
+from durably.errors import RunNotFound
+from durably.ledger.operations import Operation, fetch, fetch_one
+from durably.ledger.rows import (
+    attempt_from,
+    decoded,
+    effect_from,
+    event_from,
+    message_from,
+    moment_or_none,
+    run_from,
+    worker_from,
+)
+from durably.records import (
+    Attempt,
+    Effect,
+    Event,
+    InboxItem,
+    QueueRecord,
+    RunInput,
+    RunRecord,
+    StoredMessage,
+    WorkerRecord,
+)
+
+
+def get_run(key: str) -> Operation[RunRecord]:
+    """The run with this key.
+
+    Raises:
+        RunNotFound: there is none.
+    """
+    row = yield from fetch_one("get_run", key=key)
+    if row is None:
+        raise RunNotFound(key)
+    return run_from(row)
+
+
+def get_input(run_id: int) -> Operation[RunInput]:
+    """What a run was asked."""
+    row = yield from fetch_one("get_input", run_id=run_id)
+    if row is None:
+        raise RunNotFound(f"#{run_id}")
+    return RunInput(prompt=row["prompt"], args=decoded(row["args"]))
+
+
+def list_runs(
+    state: str | None,
+    agent: str | None,
+    queue: str | None,
+    tag: str | None,
+    before: int | None,
+    limit: int,
+) -> Operation[list[RunRecord]]:
+    """Runs, newest first; ``before`` is the id that the last page ended with."""
+    rows = yield from fetch(
+        "list_runs", state=state, agent=agent, queue=queue, tag=tag, before=before, limit=limit
+    )
+    return [run_from(row) for row in rows]
+
+
+def list_messages(run_id: int) -> Operation[list[StoredMessage]]:
+    """A run's history, in order."""
+    rows = yield from fetch("list_messages", run_id=run_id)
+    return [message_from(row) for row in rows]
+
+
+def list_effects(run_id: int) -> Operation[list[Effect]]:
+    """A run's effects, in the order of the calls."""
+    rows = yield from fetch("list_effects", run_id=run_id)
+    return [effect_from(row) for row in rows]
+
+
+def list_attempts(run_id: int) -> Operation[list[Attempt]]:
+    """A run's attempts, first to last."""
+    rows = yield from fetch("list_attempts", run_id=run_id)
+    return [attempt_from(row) for row in rows]
+
+
+def last_fingerprint(run_id: int, attempt: int) -> Operation[str | None]:
+    """The agent's fingerprint as the last attempt before this one recorded it."""
+    row = yield from fetch_one("last_fingerprint", run_id=run_id, attempt=attempt)
+    return None if row is None else row["fingerprint"]
+
+
+def list_events(run_id: int, after: int, limit: int) -> Operation[list[Event]]:
+    """A run's events with ids above ``after``, in order."""
+    rows = yield from fetch("list_events", run_id=run_id, after=after, limit=limit)
+    return [event_from(row) for row in rows]
+
+
+def list_inbox() -> Operation[list[InboxItem]]:
+    """Every effect that a suspended run asks a person about, oldest first."""
+    rows = yield from fetch("list_inbox")
+    return [InboxItem(run_key=row["run_key"], effect=effect_from(row)) for row in rows]
+
+
+def list_workers() -> Operation[list[WorkerRecord]]:
+    """Workers that registered and were not forgotten yet, with their load."""
+    rows = yield from fetch("list_workers")
+    return [worker_from(row) for row in rows]
+
+
+def list_queues() -> Operation[list[QueueRecord]]:
+    """Every queue that has runs, and how many in which state."""
+    counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for row in (yield from fetch("count_runs")):
+        counts[row["queue"]][row["state"]] = row["runs"]
+    return [QueueRecord(queue, counts[queue]) for queue in sorted(counts)]
+
+
+def next_due(queue: str) -> Operation[datetime | None]:
+    """When the earliest scheduled or retryable run of a queue comes due."""
+    row = yield from fetch_one("next_due", queue=queue)
+    return None if row is None else moment_or_none(row["at"])
+
+
+def now() -> Operation[datetime]:
+    """The database's clock, which decides what is due and which lease is over."""
+    row = yield from fetch_one("now")
+    at = None if row is None else moment_or_none(row["at"])
+    assert at is not None, "the clock always answers"
+    return at

@@ -1,0 +1,147 @@
+"""Rows to records: the one place that knows how a database's columns become Python values."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from durably.ledger.operations import Row
+from durably.lifecycle import AttemptOutcome, EffectState, RunState
+from durably.records import (
+    Attempt,
+    CallPosition,
+    Effect,
+    Event,
+    HeldRun,
+    RunRecord,
+    StoredMessage,
+    WorkerRecord,
+)
+
+
+def moment(value: object) -> datetime:
+    """A time column; SQLite keeps text, Postgres gives a datetime."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    return datetime.fromisoformat(str(value))
+
+
+def moment_or_none(value: object) -> datetime | None:
+    """A time column that may be empty."""
+    return None if value is None else moment(value)
+
+
+def decoded(value: object) -> Any:
+    """A JSON column; SQLite keeps text, Postgres may give the value."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def run_from(row: Row) -> RunRecord:
+    """A row of durably_runs."""
+    kind = row["waiting_kind"]
+    waiting_on = None if kind is None else {"kind": kind, **(decoded(row["waiting_on"]) or {})}
+    return RunRecord(
+        id=row["id"],
+        key=row["key"],
+        agent=row["agent"],
+        queue=row["queue"],
+        state=RunState(row["state"]),
+        priority=row["priority"],
+        attempt=row["attempt"],
+        failures=row["failures"],
+        crashes=row["crashes"],
+        max_attempts=row["max_attempts"],
+        tags=decoded(row["tags"]),
+        meta=decoded(row["meta"]),
+        usage=decoded(row["usage"]),
+        waiting_on=waiting_on,
+        output=row["output"],
+        error=row["error"],
+        worker_id=row["worker_id"],
+        cancel_requested_at=moment_or_none(row["cancel_requested_at"]),
+        scheduled_at=moment(row["scheduled_at"]),
+        inserted_at=moment(row["inserted_at"]),
+        attempted_at=moment_or_none(row["attempted_at"]),
+        finished_at=moment_or_none(row["finished_at"]),
+    )
+
+
+def message_from(row: Row) -> StoredMessage:
+    """A row of durably_messages."""
+    return StoredMessage(
+        seq=row["seq"],
+        kind=row["kind"],
+        attempt=row["attempt"],
+        body=row["body"],
+        inserted_at=moment(row["inserted_at"]),
+    )
+
+
+def effect_from(row: Row) -> Effect:
+    """A row of durably_effects."""
+    return Effect(
+        run_id=row["run_id"],
+        position=CallPosition(row["response"], row["call"]),
+        tool_name=row["tool_name"],
+        tool_call_id=row["tool_call_id"],
+        args=row["args"],
+        policy=row["policy"],
+        on_doubt=row["on_doubt"],
+        state=EffectState(row["state"]),
+        asked=bool(row["asked"]),
+        attempt=row["attempt"],
+        idempotency_key=row["idempotency_key"],
+        result=row["result"],
+        error=row["error"],
+        resolved_by=row["resolved_by"],
+        started_at=moment(row["started_at"]),
+        finished_at=moment_or_none(row["finished_at"]),
+    )
+
+
+def attempt_from(row: Row) -> Attempt:
+    """A row of durably_attempts."""
+    return Attempt(
+        run_id=row["run_id"],
+        attempt=row["attempt"],
+        worker_id=row["worker_id"],
+        started_at=moment(row["started_at"]),
+        ended_at=moment_or_none(row["ended_at"]),
+        outcome=None if row["outcome"] is None else AttemptOutcome(row["outcome"]),
+        error=row["error"],
+        traceback=row["traceback"],
+        fingerprint=row["fingerprint"],
+    )
+
+
+def event_from(row: Row) -> Event:
+    """A row of durably_events joined with its run's key."""
+    return Event(
+        id=row["id"],
+        run_key=row["run_key"],
+        kind=row["kind"],
+        attempt=row["attempt"],
+        data=decoded(row["data"]),
+        at=moment(row["at"]),
+    )
+
+
+def worker_from(row: Row) -> WorkerRecord:
+    """A row of durably_workers with its load."""
+    return WorkerRecord(
+        id=row["id"],
+        name=row["name"],
+        pid=row["pid"],
+        queues=decoded(row["queues"]),
+        started_at=moment(row["started_at"]),
+        heartbeat_at=moment(row["heartbeat_at"]),
+        expires_at=moment(row["expires_at"]),
+        executing=row["executing"],
+        alive=bool(row["alive"]),
+    )
+
+
+def held_from(row: Row) -> HeldRun:
+    """A run that a worker holds."""
+    return HeldRun(row["id"], row["attempt"], row["cancel_requested_at"] is not None)

@@ -1,0 +1,270 @@
+"""The transitions of runs: one short operation each, named as in `durably.lifecycle`.
+
+Owns what else belongs to a transition: its attempt's row and its event, in the same transaction.
+The attempt's own writes between claim and settle are in `durably.ledger.steps`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from durably.errors import RunNotFound
+from durably.ledger.fence import lease_lost, record_event
+from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
+from durably.ledger.rows import run_from
+from durably.ledger.steps import Step, record_step
+from durably.lifecycle import AttemptOutcome, RunState, refuse
+from durably.records import Claim, NewRun, RunRecord
+
+
+def insert(new: NewRun) -> Operation[tuple[RunRecord, bool]]:
+    """Insert a run, or find the one that its key (or its recent twin) already names.
+
+    Returns:
+        The run, and True if this call made it.
+    """
+    if new.unique_seconds is not None:
+        twin = yield from fetch_one(
+            "find_recent_run", fingerprint=new.fingerprint, seconds=new.unique_seconds
+        )
+        if twin is not None:
+            return run_from(twin), False
+    row = yield from fetch_one(
+        "insert_run",
+        key=new.key,
+        agent=new.agent,
+        queue=new.queue,
+        priority=new.priority,
+        max_attempts=new.max_attempts,
+        tags=new.tags,
+        meta=new.meta,
+        fingerprint=new.fingerprint,
+        scheduled_at=new.scheduled_at,
+        delay_seconds=new.delay_seconds,
+    )
+    if row is None:
+        return run_from((yield from _row_of(new.key))), False
+    run = run_from(row)
+    yield from execute("insert_input", run_id=run.id, prompt=new.prompt, args=new.args)
+    yield from record_event(run.claim, "enqueued", agent=run.agent, queue=run.queue)
+    return run, True
+
+
+def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:
+    """Take up to ``limit`` due runs of a queue, highest priority first."""
+    rows = yield from fetch("claim_runs", worker_id=worker_id, queue=queue, limit=limit)
+    claimed = sorted((run_from(row) for row in rows), key=lambda r: (r.priority, r.scheduled_at))
+    for run in claimed:
+        yield from _begin_attempt(run)
+    return claimed
+
+
+def claim_one(worker_id: str, run_id: int) -> Operation[RunRecord | None]:
+    """Take one run if it is due; None if somebody else has it or it is not due."""
+    row = yield from fetch_one("claim_run", worker_id=worker_id, run_id=run_id)
+    if row is None:
+        return None
+    run = run_from(row)
+    yield from _begin_attempt(run)
+    return run
+
+
+def complete(claim: Claim, output: str, step: Step) -> Operation[RunRecord]:
+    """Store the output; the run is over."""
+    yield from record_step(claim, step)
+    return (
+        yield from _settle(
+            claim, "complete_run", AttemptOutcome.COMPLETED, output=output, usage=step.usage
+        )
+    )
+
+
+def fail(
+    claim: Claim, error: str, traceback: str, delay_seconds: float, step: Step
+) -> Operation[RunRecord]:
+    """Count a failure: try again after the delay, or discard at ``max_attempts``."""
+    yield from record_step(claim, step)
+    return (
+        yield from _settle(
+            claim,
+            "fail_run",
+            AttemptOutcome.FAILED,
+            error=error,
+            traceback=traceback,
+            delay_seconds=delay_seconds,
+        )
+    )
+
+
+def discard(claim: Claim, error: str, traceback: str, step: Step) -> Operation[RunRecord]:
+    """Give up on a permanent error; the history is kept."""
+    yield from record_step(claim, step)
+    return (
+        yield from _settle(
+            claim, "discard_run", AttemptOutcome.DISCARDED, error=error, traceback=traceback
+        )
+    )
+
+
+def suspend(
+    claim: Claim, waiting_kind: str, waiting_on: dict[str, object], step: Step
+) -> Operation[RunRecord]:
+    """Wait for people; if everything was decided meanwhile, be available at once."""
+    yield from record_step(claim, step)
+    run = yield from _settle(
+        claim,
+        "suspend_run",
+        AttemptOutcome.SUSPENDED,
+        waiting_kind=waiting_kind,
+        waiting_on=json.dumps(waiting_on),
+    )
+    return (yield from wake_if_settled(run.id)) or run
+
+
+def hand_back(claim: Claim, step: Step) -> Operation[RunRecord]:
+    """Give the run to any worker, at once, without counting a failure."""
+    yield from record_step(claim, step)
+    return (yield from _settle(claim, "hand_back_run", AttemptOutcome.HANDED_BACK))
+
+
+def stop(claim: Claim, step: Step) -> Operation[RunRecord]:
+    """End a run that was asked to stop."""
+    yield from record_step(claim, step)
+    return (yield from _settle(claim, "stop_run", AttemptOutcome.CANCELLED))
+
+
+def cancel(key: str, by: str) -> Operation[RunRecord]:
+    """Cancel a run; an executing one is asked to stop.
+
+    Raises:
+        RunNotFound: no run has the key.
+        TransitionRefused: it is final already.
+    """
+    row = yield from fetch_one("cancel_run", key=key)
+    if row is None:
+        current = run_from((yield from _row_of(key)))
+        raise refuse("cancel", key, current.state)
+    run = run_from(row)
+    kind = "cancel_requested" if run.state is RunState.EXECUTING else "cancelled"
+    yield from record_event(run.claim, kind, by=by)
+    return run
+
+
+def wake(key: str, by: str) -> Operation[RunRecord]:
+    """Make a suspended run available.
+
+    Raises:
+        RunNotFound: no run has the key.
+        TransitionRefused: it is not suspended.
+    """
+    row = yield from fetch_one("wake_run", key=key)
+    if row is None:
+        current = run_from((yield from _row_of(key)))
+        raise refuse("wake", key, current.state)
+    run = run_from(row)
+    yield from record_event(run.claim, "woken", by=by)
+    return run
+
+
+def wake_if_settled(run_id: int) -> Operation[RunRecord | None]:
+    """Wake a run that waits for people once nothing is left to decide; None if something is."""
+    row = yield from fetch_one("wake_settled_run", run_id=run_id)
+    if row is None:
+        return None
+    run = run_from(row)
+    yield from record_event(run.claim, "woken", by="decisions")
+    return run
+
+
+def revive(key: str, by: str) -> Operation[RunRecord]:
+    """An operator's retry of a discarded or cancelled run; its history is kept.
+
+    Raises:
+        RunNotFound: no run has the key.
+        TransitionRefused: it is neither discarded nor cancelled.
+    """
+    row = yield from fetch_one("revive_run", key=key)
+    if row is None:
+        current = run_from((yield from _row_of(key)))
+        raise refuse("revive", key, current.state)
+    run = run_from(row)
+    yield from record_event(run.claim, "revived", by=by)
+    return run
+
+
+def rescue() -> Operation[list[RunRecord]]:
+    """Take runs from workers whose lease is over: another try, or discard after too many crashes."""
+    expired = yield from fetch_one("expired_workers")
+    if expired is None or not expired["runs"]:
+        return []
+    rows = yield from fetch("rescue_runs")
+    rescued = [run_from(row) for row in rows]
+    for run in rescued:
+        yield from execute("doubt_effects", run_id=run.id, attempt=run.attempt)
+        yield from execute(
+            "end_attempt",
+            run_id=run.id,
+            attempt=run.attempt,
+            outcome=AttemptOutcome.LOST,
+            error="The worker's lease ended before the attempt did.",
+            traceback=None,
+        )
+        yield from record_event(run.claim, "rescued", state=run.state, crashes=run.crashes)
+    return rescued
+
+
+def prune(older_than_seconds: float, state: str | None, limit: int) -> Operation[int]:
+    """Delete final runs that ended longer ago; returns how many."""
+    return (
+        yield from execute(
+            "prune_runs", older_than_seconds=older_than_seconds, state=state, limit=limit
+        )
+    )
+
+
+def _begin_attempt(run: RunRecord) -> Operation[None]:
+    yield from execute(
+        "insert_attempt", run_id=run.id, attempt=run.attempt, worker_id=run.worker_id
+    )
+    yield from record_event(run.claim, "claimed", worker=run.worker_id)
+
+
+def _settle(
+    claim: Claim,
+    statement: str,
+    outcome: AttemptOutcome,
+    *,
+    error: str | None = None,
+    traceback: str | None = None,
+    **params: object,
+) -> Operation[RunRecord]:
+    """End the attempt: the fenced update of the run, then what belongs to it."""
+    row = yield from fetch_one(
+        statement, run_id=claim.run_id, attempt=claim.attempt, error=error, **params
+    )
+    if row is None:
+        raise (yield from lease_lost(claim))
+    run = run_from(row)
+    yield from execute("doubt_effects", run_id=run.id, attempt=run.attempt)
+    yield from execute(
+        "end_attempt",
+        run_id=run.id,
+        attempt=run.attempt,
+        outcome=outcome,
+        error=error,
+        traceback=traceback,
+    )
+    data = {"error": error} if error else {}
+    if run.state is RunState.RETRYABLE:
+        data["retry_at"] = run.scheduled_at.isoformat()
+    # A failure at the limit ends the run: its event says what became of the run.
+    kind = str(run.state) if run.state.final or run.state is RunState.SUSPENDED else str(outcome)
+    yield from record_event(run.claim, kind, **data)
+    return run
+
+
+def _row_of(key: str) -> Operation[Row]:
+    row = yield from fetch_one("get_run", key=key)
+    if row is None:
+        raise RunNotFound(key)
+    return row

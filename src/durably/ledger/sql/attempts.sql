@@ -1,0 +1,23 @@
+-- Attempts: who tried, how it ended.
+
+-- name: insert_attempt
+INSERT INTO durably_attempts (run_id, attempt, worker_id, started_at)
+VALUES (:run_id, :attempt, :worker_id, durably_now());
+
+-- name: end_attempt
+UPDATE durably_attempts
+SET ended_at = durably_now(), outcome = :outcome, error = :error, traceback = :traceback
+WHERE run_id = :run_id AND attempt = :attempt AND ended_at IS NULL
+RETURNING *;
+
+-- name: set_fingerprint
+UPDATE durably_attempts SET fingerprint = :fingerprint
+WHERE run_id = :run_id AND attempt = :attempt;
+
+-- name: last_fingerprint
+SELECT fingerprint FROM durably_attempts
+WHERE run_id = :run_id AND attempt < :attempt AND fingerprint IS NOT NULL
+ORDER BY attempt DESC LIMIT 1;
+
+-- name: list_attempts
+SELECT * FROM durably_attempts WHERE run_id = :run_id ORDER BY attempt;

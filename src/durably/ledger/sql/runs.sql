@@ -1,0 +1,192 @@
+-- Runs: one statement per transition of lifecycle.py. A write of an attempt carries
+-- `attempt = :attempt AND state = 'executing'`; no row back means that the lease is lost.
+
+-- name: insert_run
+INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta,
+                          fingerprint, scheduled_at, inserted_at)
+VALUES (:key, :agent, :queue,
+        CASE WHEN COALESCE(:scheduled_at, durably_after(:delay_seconds)) > durably_now()
+             THEN 'scheduled' ELSE 'available' END,
+        :priority, :max_attempts, :tags, :meta, :fingerprint,
+        COALESCE(:scheduled_at, durably_after(:delay_seconds)), durably_now())
+ON CONFLICT (key) DO NOTHING
+RETURNING *;
+
+-- name: insert_input
+INSERT INTO durably_inputs (run_id, prompt, args) VALUES (:run_id, :prompt, :args);
+
+-- name: get_input
+SELECT prompt, args FROM durably_inputs WHERE run_id = :run_id;
+
+-- name: get_run
+SELECT * FROM durably_runs WHERE key = :key;
+
+-- name: get_run_by_id
+SELECT * FROM durably_runs WHERE id = :run_id;
+
+-- name: find_recent_run
+SELECT * FROM durably_runs
+WHERE fingerprint = :fingerprint AND inserted_at > durably_after(-:seconds)
+ORDER BY id DESC LIMIT 1;
+
+-- name: list_runs
+SELECT * FROM durably_runs
+WHERE (:state IS NULL OR state = :state)
+  AND (:agent IS NULL OR agent = :agent)
+  AND (:queue IS NULL OR queue = :queue)
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
+  AND (:before IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: count_runs
+SELECT queue, state, count(*) AS runs FROM durably_runs GROUP BY queue, state;
+
+-- name: claim_runs
+-- Two index scans, merged: what is available by priority, and what has come due by time.
+UPDATE durably_runs
+SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
+    attempted_at = durably_now()
+WHERE id IN (
+    SELECT id FROM (
+        SELECT id, priority, scheduled_at FROM (
+            SELECT id, priority, scheduled_at FROM durably_runs
+            WHERE state = 'available' AND queue = :queue
+            ORDER BY priority, scheduled_at, id LIMIT :limit)
+        UNION ALL
+        SELECT id, priority, scheduled_at FROM (
+            SELECT id, priority, scheduled_at FROM durably_runs
+            WHERE state IN ('scheduled', 'retryable') AND queue = :queue
+              AND scheduled_at <= durably_now()
+            ORDER BY scheduled_at LIMIT :limit)
+    ) ORDER BY priority, scheduled_at, id LIMIT :limit)
+RETURNING *;
+
+-- name: claim_run
+UPDATE durably_runs
+SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
+    attempted_at = durably_now()
+WHERE id = :run_id
+  AND (state = 'available' OR (state IN ('scheduled', 'retryable')
+                               AND scheduled_at <= durably_now()))
+RETURNING *;
+
+-- name: next_due
+SELECT min(scheduled_at) AS at FROM durably_runs
+WHERE state IN ('scheduled', 'retryable') AND queue = :queue;
+
+-- name: now
+SELECT durably_now() AS at;
+
+-- name: touch_run
+-- The fence of a checkpoint: also keeps the usage so far.
+UPDATE durably_runs SET usage = :usage
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+RETURNING id;
+
+-- name: hold_run
+SELECT id FROM durably_runs
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing';
+
+-- name: complete_run
+UPDATE durably_runs
+SET state = 'completed', worker_id = NULL, output = :output, usage = :usage, error = NULL,
+    finished_at = durably_now()
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+RETURNING *;
+
+-- name: fail_run
+UPDATE durably_runs
+SET state = CASE WHEN failures + 1 >= max_attempts THEN 'discarded' ELSE 'retryable' END,
+    finished_at = CASE WHEN failures + 1 >= max_attempts THEN durably_now() END,
+    failures = failures + 1, worker_id = NULL, error = :error,
+    scheduled_at = durably_after(:delay_seconds)
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+RETURNING *;
+
+-- name: discard_run
+UPDATE durably_runs
+SET state = 'discarded', failures = failures + 1, worker_id = NULL, error = :error,
+    finished_at = durably_now()
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+RETURNING *;
+
+-- name: suspend_run
+UPDATE durably_runs
+SET state = 'suspended', worker_id = NULL, waiting_kind = :waiting_kind, waiting_on = :waiting_on
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+RETURNING *;
+
+-- name: hand_back_run
+UPDATE durably_runs
+SET state = 'available', worker_id = NULL, scheduled_at = durably_now()
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+RETURNING *;
+
+-- name: stop_run
+UPDATE durably_runs
+SET state = 'cancelled', worker_id = NULL, finished_at = durably_now()
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+RETURNING *;
+
+-- name: cancel_run
+-- An executing run is only asked to stop: its attempt ends it, or rescue does.
+UPDATE durably_runs
+SET state = CASE state WHEN 'executing' THEN 'executing' ELSE 'cancelled' END,
+    finished_at = CASE state WHEN 'executing' THEN NULL ELSE durably_now() END,
+    waiting_kind = NULL, waiting_on = NULL, cancel_requested_at = durably_now()
+WHERE key = :key
+  AND state IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
+RETURNING *;
+
+-- name: wake_run
+UPDATE durably_runs
+SET state = 'available', waiting_kind = NULL, waiting_on = NULL, scheduled_at = durably_now()
+WHERE key = :key AND state = 'suspended'
+RETURNING *;
+
+-- name: wake_settled_run
+-- Wakes a run that waits for people once nobody is asked for anything any more.
+UPDATE durably_runs
+SET state = 'available', waiting_kind = NULL, waiting_on = NULL, scheduled_at = durably_now()
+WHERE id = :run_id AND state = 'suspended' AND waiting_kind = 'effects'
+  AND NOT EXISTS (SELECT 1 FROM durably_effects e
+                  WHERE e.run_id = durably_runs.id AND e.asked = 1
+                    AND e.state IN ('started', 'in_doubt', 'awaiting'))
+RETURNING *;
+
+-- name: revive_run
+UPDATE durably_runs
+SET state = 'available', failures = 0, crashes = 0, error = NULL, cancel_requested_at = NULL,
+    finished_at = NULL, scheduled_at = durably_now()
+WHERE key = :key AND state IN ('discarded', 'cancelled')
+RETURNING *;
+
+-- name: rescue_runs
+-- Runs whose worker's lease is over, or whose worker is not known at all.
+UPDATE durably_runs
+SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+                 WHEN crashes + 1 >= max_attempts THEN 'discarded'
+                 ELSE 'available' END,
+    finished_at = CASE WHEN cancel_requested_at IS NOT NULL OR crashes + 1 >= max_attempts
+                       THEN durably_now() END,
+    error = CASE WHEN crashes + 1 >= max_attempts
+                 THEN 'The worker died in ' || (crashes + 1) || ' attempts; max_attempts is '
+                      || max_attempts || '.'
+                 ELSE error END,
+    crashes = crashes + 1, worker_id = NULL, scheduled_at = durably_now()
+WHERE state = 'executing'
+  AND worker_id NOT IN (SELECT id FROM durably_workers WHERE expires_at > durably_now())
+RETURNING *;
+
+-- name: held_runs
+SELECT id, attempt, cancel_requested_at FROM durably_runs
+WHERE worker_id = :worker_id AND state = 'executing';
+
+-- name: prune_runs
+DELETE FROM durably_runs WHERE id IN (
+    SELECT id FROM durably_runs
+    WHERE state IN ('completed', 'discarded', 'cancelled')
+      AND finished_at < durably_after(-:older_than_seconds)
+      AND (:state IS NULL OR state = :state)
+    ORDER BY id LIMIT :limit)
+RETURNING id;

@@ -1,0 +1,122 @@
+-- The ledger's tables. Times are ISO 8601 UTC text with microseconds, so that they sort and read
+-- as they are. JSON columns are text. Every table is prefixed: the file may be the application's.
+
+CREATE TABLE durably_runs (
+    id                  INTEGER PRIMARY KEY AUTOINCREMENT,
+    key                 TEXT NOT NULL UNIQUE,
+    agent               TEXT NOT NULL,
+    queue               TEXT NOT NULL,
+    state               TEXT NOT NULL CHECK (state IN ('scheduled', 'available', 'executing',
+                            'retryable', 'suspended', 'completed', 'discarded', 'cancelled')),
+    priority            INTEGER NOT NULL DEFAULT 0 CHECK (priority BETWEEN 0 AND 9),
+    attempt             INTEGER NOT NULL DEFAULT 0,
+    failures            INTEGER NOT NULL DEFAULT 0,
+    crashes             INTEGER NOT NULL DEFAULT 0,
+    max_attempts        INTEGER NOT NULL CHECK (max_attempts > 0),
+    tags                TEXT NOT NULL DEFAULT '[]',
+    meta                TEXT NOT NULL DEFAULT '{}',
+    usage               TEXT NOT NULL DEFAULT '{}',
+    waiting_kind        TEXT,
+    waiting_on          TEXT,
+    output              TEXT,
+    error               TEXT,
+    worker_id           TEXT,
+    fingerprint         TEXT,
+    cancel_requested_at TEXT,
+    scheduled_at        TEXT NOT NULL,
+    inserted_at         TEXT NOT NULL,
+    attempted_at        TEXT,
+    finished_at         TEXT,
+    CHECK ((state = 'suspended') = (waiting_kind IS NOT NULL)),
+    CHECK ((state = 'executing') = (worker_id IS NOT NULL))
+) STRICT;
+
+CREATE INDEX durably_runs_available ON durably_runs (queue, priority, scheduled_at, id)
+    WHERE state = 'available';
+CREATE INDEX durably_runs_due ON durably_runs (queue, scheduled_at)
+    WHERE state IN ('scheduled', 'retryable');
+CREATE INDEX durably_runs_held ON durably_runs (worker_id) WHERE state = 'executing';
+CREATE INDEX durably_runs_suspended ON durably_runs (id) WHERE state = 'suspended';
+CREATE INDEX durably_runs_state ON durably_runs (state, id);
+CREATE INDEX durably_runs_fingerprint ON durably_runs (fingerprint, inserted_at)
+    WHERE fingerprint IS NOT NULL;
+
+-- What a run was asked, apart from the row that every step updates: a large prompt is written once.
+CREATE TABLE durably_inputs (
+    run_id      INTEGER PRIMARY KEY REFERENCES durably_runs (id) ON DELETE CASCADE,
+    prompt      TEXT NOT NULL,
+    args        TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+
+-- One row per message, appended, never rewritten: the history is the checkpoint.
+CREATE TABLE durably_messages (
+    run_id      INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
+    seq         INTEGER NOT NULL,
+    kind        TEXT NOT NULL CHECK (kind IN ('request', 'response')),
+    attempt     INTEGER NOT NULL,
+    body        TEXT NOT NULL,
+    inserted_at TEXT NOT NULL,
+    PRIMARY KEY (run_id, seq)
+) STRICT;
+
+-- One tool call: intent, then outcome. Its identity is the position of its response and of the
+-- call in it, since providers repeat tool call ids.
+CREATE TABLE durably_effects (
+    run_id          INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
+    response        INTEGER NOT NULL,
+    call            INTEGER NOT NULL,
+    tool_name       TEXT NOT NULL,
+    tool_call_id    TEXT NOT NULL,
+    args            TEXT NOT NULL,
+    policy          TEXT NOT NULL CHECK (policy IN ('read', 'idempotent', 'once', 'transactional')),
+    on_doubt        TEXT CHECK (on_doubt IN ('ask', 'tell', 'retry')),
+    state           TEXT NOT NULL CHECK (state IN ('started', 'done', 'failed', 'in_doubt',
+                        'awaiting', 'denied')),
+    asked           INTEGER NOT NULL DEFAULT 0,
+    attempt         INTEGER NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    result          TEXT,
+    error           TEXT,
+    resolved_by     TEXT,
+    started_at      TEXT NOT NULL,
+    finished_at     TEXT,
+    PRIMARY KEY (run_id, response, call)
+) STRICT;
+
+CREATE INDEX durably_effects_open ON durably_effects (run_id)
+    WHERE state IN ('started', 'in_doubt', 'awaiting');
+
+CREATE TABLE durably_attempts (
+    run_id      INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
+    attempt     INTEGER NOT NULL,
+    worker_id   TEXT NOT NULL,
+    started_at  TEXT NOT NULL,
+    ended_at    TEXT,
+    outcome     TEXT,
+    error       TEXT,
+    traceback   TEXT,
+    fingerprint TEXT,
+    PRIMARY KEY (run_id, attempt)
+) STRICT;
+
+CREATE TABLE durably_events (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id  INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
+    kind    TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    data    TEXT NOT NULL DEFAULT '{}',
+    at      TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX durably_events_run ON durably_events (run_id, id);
+
+CREATE TABLE durably_workers (
+    id            TEXT PRIMARY KEY,
+    name          TEXT NOT NULL,
+    pid           INTEGER NOT NULL,
+    queues        TEXT NOT NULL,
+    lease_seconds REAL NOT NULL,
+    started_at    TEXT NOT NULL,
+    heartbeat_at  TEXT NOT NULL,
+    expires_at    TEXT NOT NULL
+) STRICT;

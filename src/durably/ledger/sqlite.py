@@ -1,0 +1,270 @@
+"""The ledger's database in one SQLite file: a writer thread with group commit, and a reader thread.
+
+Owns threads, connections and change notices; statements and their meaning are the ledger's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from durably import boundaries
+from durably.errors import LedgerUnavailable
+from durably.ledger.database import BLOCKING_SECONDS, Listener
+from durably.ledger.operations import Operation
+from durably.ledger.schema import upgrade_sqlite
+from durably.ledger.sqlite_connection import (
+    Clock,
+    SqliteTransaction,
+    begin_immediate,
+    connect,
+    drive,
+    register_functions,
+    translate,
+)
+from durably.ledger.sqlite_watch import ChangeWatcher
+
+MAX_BATCH = 256
+"""How many waiting writes share one commit at most; bounds how long the first of them waits."""
+
+
+def utc_now() -> datetime:
+    """The wall clock; tests pass another."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class _Job:
+    operation: Callable[[], Operation[Any]]
+    future: Future[Any]
+
+
+class _Lane:
+    """A thread with a connection of its own that works through jobs in order."""
+
+    def __init__(self, name: str, work: Callable[[list[_Job]], None]) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._work = work
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread.start()
+
+    def submit[T](self, operation: Callable[[], Operation[T]]) -> Future[T]:
+        future: Future[T] = Future()
+        self._jobs.put(_Job(operation, future))
+        return future
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            batch = [job]
+            last = False
+            while len(batch) < MAX_BATCH:
+                try:
+                    more = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                    break
+                batch.append(more)
+            self._work(batch)
+            if last:
+                return
+
+
+class SqliteDatabase:
+    """One SQLite file, used by any number of processes.
+
+    WAL with ``synchronous=FULL``: a commit that was waited for survives power loss (SQLite docs,
+    "PRAGMA synchronous"). Speed comes from group commit: everything that waits for a commit
+    shares the next one.
+
+    Args:
+        path: the file; created on first open.
+        clock: what ``durably_now()`` answers; tests set it.
+        watch_seconds: how often to look whether another process has committed.
+    """
+
+    dialect = "sqlite"
+
+    def __init__(
+        self, path: str | Path, *, clock: Clock = utc_now, watch_seconds: float = 0.02
+    ) -> None:
+        self.path = Path(path)
+        self.url = f"sqlite:///{self.path}"
+        self._clock = clock
+        self._writer: _Lane | None = None
+        self._reader: _Lane | None = None
+        self._watcher = ChangeWatcher(self.path, watch_seconds)
+        self._lock = threading.Lock()
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self.open_blocking)
+
+    def open_blocking(self) -> None:
+        """`open`, for callers without an event loop."""
+        with self._lock:
+            if self._writer is not None:
+                return
+            write_connection = connect(self.path, self._clock)
+            try:
+                upgrade_sqlite(write_connection)
+                read_connection = connect(self.path, self._clock)
+            except BaseException:
+                write_connection.close()
+                raise
+            self._writer = _Lane("durably-writer", lambda jobs: self._commit(write_connection, jobs))
+            self._reader = _Lane("durably-reader", lambda jobs: self._answer(read_connection, jobs))
+            self._connections = (write_connection, read_connection)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.close_blocking)
+
+    def close_blocking(self) -> None:
+        """`close`, for callers without an event loop."""
+        with self._lock:
+            if self._writer is None or self._reader is None:
+                return
+            self._watcher.stop()
+            self._writer.stop()
+            self._reader.stop()
+            for connection in self._connections:
+                connection.close()
+            self._writer = self._reader = None
+
+    async def write[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        job = partial(operation, *args, **kwargs)
+        return await asyncio.wrap_future(self._lane(self._writer).submit(job))
+
+    async def read[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        job = partial(operation, *args, **kwargs)
+        return await asyncio.wrap_future(self._lane(self._reader).submit(job))
+
+    def write_blocking[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        future = self._lane(self._writer).submit(partial(operation, *args, **kwargs))
+        try:
+            return future.result(BLOCKING_SECONDS)
+        except TimeoutError as error:
+            raise LedgerUnavailable(f"{self.path}: no commit in {BLOCKING_SECONDS:g} s.") from error
+
+    def run_on[T](self, connection: object, operation: Operation[T]) -> T:
+        own = sqlite_connection_of(connection)
+        register_functions(own, self._clock)
+        return drive(own, operation)
+
+    def transaction(self) -> SqliteTransaction:
+        return SqliteTransaction(self.path, self._clock, self._watcher.notify)
+
+    @contextmanager
+    def subscribe(self, listener: Listener) -> Generator[None]:
+        with self._watcher.subscribe(listener):
+            yield
+
+    def _lane(self, lane: _Lane | None) -> _Lane:
+        if lane is None:
+            raise LedgerUnavailable(f"{self.path} is not open; call `await app.open()` first.")
+        return lane
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
+        """Run every job of the batch in one transaction; a job that raises undoes only itself."""
+        jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        if not jobs:
+            return
+        outcomes: list[tuple[_Job, object, BaseException | None]] = []
+        try:
+            begin_immediate(connection)
+            for job in jobs:
+                outcomes.append((job, *_attempt(connection, job, alone=len(jobs) == 1)))
+            boundaries.reached("commit:before")
+            connection.execute("COMMIT")
+            boundaries.reached("commit:after")
+        except Exception as error:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            failure = translate(error, self.path)
+            for job in jobs:
+                job.future.set_exception(failure)
+            return
+        for job, result, error in outcomes:
+            if error is not None:
+                job.future.set_exception(translate(error, self.path))
+            else:
+                job.future.set_result(result)
+        self._watcher.notify()
+
+    def _answer(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
+        for job in batch:
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                connection.execute("BEGIN")
+                try:
+                    result = drive(connection, job.operation())
+                finally:
+                    connection.execute("COMMIT")
+            except Exception as error:
+                job.future.set_exception(translate(error, self.path))
+            else:
+                job.future.set_result(result)
+
+
+def _attempt(
+    connection: sqlite3.Connection, job: _Job, *, alone: bool
+) -> tuple[object, BaseException | None]:
+    if not alone:
+        connection.execute("SAVEPOINT job")
+    try:
+        result = drive(connection, job.operation())
+    except Exception as error:
+        # A full disk rolls the whole transaction back: then nobody's write of this batch exists.
+        if not connection.in_transaction or alone:
+            raise
+        connection.execute("ROLLBACK TO job")
+        connection.execute("RELEASE job")
+        return None, error
+    if not alone:
+        connection.execute("RELEASE job")
+    return result, None
+
+
+def sqlite_connection_of(connection: object) -> sqlite3.Connection:
+    """The sqlite3 connection inside what a caller passes as ``conn``.
+
+    Accepts a ``sqlite3.Connection`` or a SQLAlchemy ``Connection`` or ``Session``, recognised by
+    their attributes so that SQLAlchemy need not be installed.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    candidate: Any = connection
+    if hasattr(candidate, "connection") and callable(candidate.connection):
+        candidate = candidate.connection()  # Session -> Connection
+    for attribute in ("connection", "driver_connection"):
+        if not isinstance(candidate, sqlite3.Connection):
+            candidate = getattr(candidate, attribute, candidate)
+    if not isinstance(candidate, sqlite3.Connection):
+        raise TypeError(
+            f"conn is a {type(connection).__name__}; pass an open sqlite3 connection, or a "
+            "SQLAlchemy Connection or Session on the ledger's SQLite file."
+        )
+    return cast("sqlite3.Connection", candidate)
+

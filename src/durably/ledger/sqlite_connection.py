@@ -1,0 +1,216 @@
+"""One SQLite connection: how it is opened, driven, and how its errors read.
+
+Owns pragmas, SQL functions, error translation and the tool's own transaction.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from durably import boundaries
+from durably.errors import DurablyError, LedgerCorrupt, LedgerError, LedgerUnavailable, SchemaError
+from durably.ledger.operations import Operation
+from durably.ledger.queries import load_queries
+
+type Clock = Callable[[], datetime]
+
+BUSY_SECONDS = 5.0
+"""How long SQLite itself waits for another process's commit before it answers 'locked'."""
+
+BEGIN_SECONDS = 60.0
+"""How long a writer keeps asking for the lock; longer than any transaction should be open."""
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as the ledger writes it: ISO 8601, UTC, microseconds, so that text sorts by time."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def connect(path: Path, clock: Clock, factory: type[sqlite3.Connection] | None = None) -> Any:
+    """Open the file with the pragmas that the promises need.
+
+    Raises:
+        LedgerUnavailable: the file or its folder cannot be opened or written.
+        LedgerCorrupt: the file is not a SQLite database.
+    """
+    try:
+        connection = sqlite3.connect(
+            path,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            factory=factory or sqlite3.Connection,
+        )
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    try:
+        _set_wal(connection)
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+    except sqlite3.Error as error:
+        connection.close()
+        raise translate(error, path) from error
+    connection.row_factory = sqlite3.Row
+    register_functions(connection, clock)
+    return connection
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    # Switching to WAL needs a moment alone with the file and does not use the busy timeout.
+    deadline = time.monotonic() + BEGIN_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.02))
+
+
+def register_functions(connection: sqlite3.Connection, clock: Clock) -> None:
+    """Give the connection ``durably_now()`` and ``durably_after(seconds)``."""
+
+    def after(seconds: float | None) -> str:
+        return timestamp(clock() + timedelta(seconds=seconds or 0.0))
+
+    connection.create_function("durably_now", 0, lambda: timestamp(clock()))
+    connection.create_function("durably_after", 1, after)
+
+
+def begin_immediate(connection: sqlite3.Connection) -> None:
+    """Take the write lock, patiently: another process may hold it for a moment."""
+    deadline = time.monotonic() + BEGIN_SECONDS
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.02))
+
+
+def drive[T](connection: sqlite3.Connection, operation: Operation[T]) -> T:
+    """Run an operation on a connection, inside whatever transaction is open there."""
+    queries = load_queries("sqlite")
+    try:
+        statement = next(operation)
+        while True:
+            cursor = connection.execute(queries[statement.name], dict(statement.params))
+            cursor.row_factory = sqlite3.Row
+            statement = operation.send(cursor.fetchall())
+    except StopIteration as end:
+        return end.value
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def translate(error: BaseException, path: Path) -> BaseException:
+    """What a driver's error means to the ledger; anything else is returned as it is."""
+    if isinstance(error, DurablyError) or not isinstance(error, sqlite3.Error):
+        return error
+    result: LedgerError
+    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        result = LedgerCorrupt(f"{path} is not a usable SQLite database: {error}.")
+    elif code == sqlite3.SQLITE_FULL:
+        result = LedgerUnavailable(f"{path}: the disk is full; nothing was written.")
+    elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        result = LedgerUnavailable(f"{path} cannot be written: {error}.")
+    elif code == sqlite3.SQLITE_CANTOPEN:
+        result = LedgerUnavailable(
+            f"{path} cannot be opened: check that its folder exists and is writable."
+        )
+    elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        result = LedgerUnavailable(f"{path} is locked by another process.")
+    elif code == sqlite3.SQLITE_IOERR:
+        result = LedgerUnavailable(f"{path}: {error}.")
+    elif "no such table: durably_" in str(error):
+        result = SchemaError(f"{path} has no durably tables ({error}); run `durably migrate`.")
+    else:
+        return error
+    result.__cause__ = error
+    return result
+
+
+class _ToolConnection(sqlite3.Connection):
+    """A connection lent to a tool: the transaction's end is not the tool's to decide."""
+
+    def commit(self) -> None:
+        raise LedgerError(
+            "This transaction commits together with the tool's result; remove commit()."
+        )
+
+    def rollback(self) -> None:
+        raise LedgerError("Raise an exception to roll this transaction back.")
+
+    def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
+        raise LedgerError("executescript() would commit; use execute() for each statement.")
+
+
+def _deny_transaction_control(action: int, *_: object) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+
+class SqliteTransaction:
+    """A transaction on the ledger's own file for one tool call (see `ToolTransaction`)."""
+
+    def __init__(self, path: Path, clock: Clock, committed: Callable[[], None]) -> None:
+        self._path = path
+        self._clock = clock
+        self._committed = committed
+        self._connection: _ToolConnection | None = None
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        assert self._connection is not None, "begin() first"
+        return self._connection
+
+    def begin(self) -> None:
+        if self._connection is not None:
+            return
+        connection: _ToolConnection = connect(self._path, self._clock, _ToolConnection)
+        try:
+            begin_immediate(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise translate(error, self._path) from error
+        connection.set_authorizer(_deny_transaction_control)
+        self._connection = connection
+
+    def run[T](self, operation: Operation[T]) -> T:
+        try:
+            return drive(self.connection, operation)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+
+    def commit(self) -> None:
+        connection = self.connection
+        connection.set_authorizer(None)
+        boundaries.reached("transaction:before_commit")
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+        boundaries.reached("transaction:after_commit")
+        connection.close()
+        self._connection = None
+        self._committed()
+
+    def rollback(self) -> None:
+        if self._connection is None:
+            return
+        # Closing without a commit rolls back (SQLite docs, "sqlite3_close").
+        self._connection.close()
+        self._connection = None

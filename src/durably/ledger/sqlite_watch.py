@@ -1,0 +1,91 @@
+"""Notices that something was committed to a SQLite file, by this process or any other.
+
+Owns the watching thread; what to do about a change is the listener's business.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from durably.ledger.database import Listener
+
+
+class ChangeWatcher:
+    """Calls listeners after commits.
+
+    This process's own commits are told at once. Other processes' are seen through
+    ``PRAGMA data_version`` (SQLite docs), which costs microseconds: it reads shared memory, takes
+    no lock and no disk access. The thread runs only while somebody listens.
+
+    Args:
+        path: the database file.
+        seconds: how often to look.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+        self._stop: threading.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def subscribe(self, listener: Listener) -> Generator[None]:
+        """Listen until the block ends."""
+        with self._lock:
+            self._listeners = [*self._listeners, listener]
+            if self._thread is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._loop, args=(self._stop,), name="durably-watch", daemon=True
+                )
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                remaining = list(self._listeners)
+                remaining.remove(listener)
+                self._listeners = remaining
+                if not remaining:
+                    self._end_thread()
+
+    def notify(self) -> None:
+        """Tell every listener; called after each commit of this process."""
+        for listener in self._listeners:
+            listener()
+
+    def stop(self) -> None:
+        """End the thread; listeners are told nothing more of other processes."""
+        with self._lock:
+            self._end_thread()
+
+    def _end_thread(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+        self._thread = self._stop = None
+
+    def _loop(self, stop: threading.Event) -> None:
+        connection: sqlite3.Connection | None = None
+        seen: int | None = None
+        while not stop.wait(self._seconds):
+            try:
+                if connection is None:
+                    connection = sqlite3.connect(self._path, isolation_level=None)
+                version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error:
+                # The file is gone or unreadable for now: look again, and count it as a change.
+                if connection is not None:
+                    connection.close()
+                connection, version = None, -1
+            if version != seen:
+                first, seen = seen is None, version
+                if not first:
+                    self.notify()
+        if connection is not None:
+            connection.close()

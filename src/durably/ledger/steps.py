@@ -1,0 +1,210 @@
+"""What an attempt writes between claim and settle: checkpoints, intents, outcomes.
+
+Owns the fence: every operation here raises `LeaseLost` unless the claim is the run's current one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from durably.ledger.fence import lease_lost, record_event
+from durably.ledger.operations import Operation, execute, fetch_one
+from durably.ledger.rows import effect_from
+from durably.lifecycle import EffectState
+from durably.records import CallPosition, Claim, Effect
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call about to be recorded, and under which policy."""
+
+    position: CallPosition
+    tool_name: str
+    tool_call_id: str
+    args: str
+    policy: str
+    on_doubt: str | None
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What became of a tool call.
+
+    Attributes:
+        asked: True if a person is asked to settle it.
+        result: the recorded result as JSON, for a settled call.
+    """
+
+    call: ToolCall
+    state: EffectState
+    result: str | None = None
+    error: str | None = None
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to append."""
+
+    seq: int
+    kind: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Everything that one write of an attempt makes durable together.
+
+    Attributes:
+        usage: usage of the run so far, as JSON.
+        fingerprint: the agent's fingerprint, if it was not recorded for this attempt yet.
+    """
+
+    usage: str
+    messages: tuple[NewMessage, ...] = ()
+    outcomes: tuple[CallOutcome, ...] = ()
+    fingerprint: str | None = None
+    events: tuple[tuple[str, dict[str, object]], ...] = field(default=())
+
+
+def record_step(claim: Claim, step: Step) -> Operation[None]:
+    """Append messages and outcomes: one fenced update and one small row each."""
+    row = yield from fetch_one(
+        "touch_run", run_id=claim.run_id, attempt=claim.attempt, usage=step.usage
+    )
+    if row is None:
+        raise (yield from lease_lost(claim))
+    for message in step.messages:
+        yield from execute(
+            "insert_message",
+            run_id=claim.run_id,
+            attempt=claim.attempt,
+            seq=message.seq,
+            kind=message.kind,
+            body=message.body,
+        )
+    for outcome in step.outcomes:
+        yield from _record_outcome(claim, outcome)
+    if step.fingerprint is not None:
+        yield from execute(
+            "set_fingerprint",
+            run_id=claim.run_id,
+            attempt=claim.attempt,
+            fingerprint=step.fingerprint,
+        )
+    for kind, data in step.events:
+        yield from record_event(claim, kind, **data)
+
+
+def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
+    """Record that a call is about to happen; a stale attempt cannot start one.
+
+    A call in doubt becomes this attempt's. A call that is settled or being asked about is
+    returned as it stands: check ``effect.attempt`` and ``effect.state``.
+    """
+    row = yield from fetch_one("insert_intent", **_call_params(claim, call))
+    if row is not None:
+        return effect_from(row)
+    held = yield from fetch_one("hold_run", run_id=claim.run_id, attempt=claim.attempt)
+    if held is None:
+        raise (yield from lease_lost(claim))
+    row = yield from fetch_one(
+        "get_effect",
+        run_id=claim.run_id,
+        response=call.position.response,
+        call=call.position.call,
+    )
+    assert row is not None, "an intent is refused only by a lost lease or an existing effect"
+    return effect_from(row)
+
+
+def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
+    """Record what became of a call, now."""
+    return (yield from _record_outcome(claim, outcome))
+
+
+def withdraw_intent(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
+    """Forget an intent whose call certainly did not happen; False if it was not this attempt's."""
+    row = yield from fetch_one(
+        "withdraw_intent",
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        response=call.position.response,
+        call=call.position.call,
+    )
+    if row is None:
+        return False
+    data: dict[str, object] = {"tool": call.tool_name, "reason": reason}
+    yield from record_event(claim, "effect_withdrawn", **{"call_id": call.position.call_id, **data})
+    return True
+
+
+def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
+    """Late evidence: the attempt lost its run but its call did end, and says how.
+
+    Settles the effect if it still is that attempt's and still open; never moves the run as the
+    late attempt's doing. None if somebody settled or repeated the call meanwhile.
+    """
+    position = outcome.call.position
+    row = yield from fetch_one(
+        "settle_late",
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        response=position.response,
+        call=position.call,
+        state=outcome.state,
+        result=outcome.result,
+        error=outcome.error,
+    )
+    accepted = row is not None
+    data: dict[str, object] = {"call_id": position.call_id, "accepted": accepted}
+    if (yield from fetch_one("get_run_by_id", run_id=claim.run_id)) is not None:
+        yield from record_event(claim, "late_evidence", **{"tool": outcome.call.tool_name, **data})
+    return effect_from(row) if row is not None else None
+
+
+def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
+    row = yield from fetch_one(
+        "record_outcome",
+        **_call_params(claim, outcome.call),
+        state=outcome.state,
+        asked=int(outcome.asked),
+        result=outcome.result,
+        error=outcome.error,
+    )
+    if row is None:
+        held = yield from fetch_one("hold_run", run_id=claim.run_id, attempt=claim.attempt)
+        if held is None:
+            raise (yield from lease_lost(claim))
+        # Settled meanwhile, by late evidence or a person: what is recorded first stays.
+        row = yield from fetch_one(
+            "get_effect",
+            run_id=claim.run_id,
+            response=outcome.call.position.response,
+            call=outcome.call.position.call,
+        )
+        assert row is not None, "an outcome is refused only by a lost lease or a settled effect"
+        return effect_from(row)
+    data: dict[str, object] = {
+        "call_id": outcome.call.position.call_id,
+        "tool": outcome.call.tool_name,
+        "state": outcome.state,
+    }
+    yield from record_event(claim, "effect", **data)
+    return effect_from(row)
+
+
+def _call_params(claim: Claim, call: ToolCall) -> dict[str, object]:
+    return {
+        "run_id": claim.run_id,
+        "attempt": claim.attempt,
+        "response": call.position.response,
+        "call": call.position.call,
+        "tool_name": call.tool_name,
+        "tool_call_id": call.tool_call_id,
+        "args": call.args,
+        "policy": call.policy,
+        "on_doubt": call.on_doubt,
+        "idempotency_key": call.idempotency_key,
+    }

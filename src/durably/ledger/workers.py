@@ -1,0 +1,51 @@
+"""Workers: registration, heartbeats, what they hold."""
+
+from __future__ import annotations
+
+import json
+
+from durably.ledger.operations import Operation, execute, fetch
+from durably.ledger.rows import held_from
+from durably.records import HeldRun
+
+
+def register(
+    worker_id: str, name: str, pid: int, queues: dict[str, int], lease_seconds: float
+) -> Operation[None]:
+    """Make a worker known, and alive for one lease."""
+    yield from execute(
+        "register_worker",
+        id=worker_id,
+        name=name,
+        pid=pid,
+        queues=json.dumps(queues),
+        lease_seconds=lease_seconds,
+    )
+
+
+def heartbeat(
+    worker_id: str, name: str, pid: int, queues: dict[str, int], lease_seconds: float
+) -> Operation[list[HeldRun]]:
+    """Extend the worker's lease; returns the runs that the ledger says it holds.
+
+    One row a worker, not one a run: its cost does not grow with the runs. A worker that was
+    forgotten while it was frozen registers again; its runs have been given to others by then.
+    """
+    yield from register(worker_id, name, pid, queues, lease_seconds)
+    return (yield from held_runs(worker_id))
+
+
+def held_runs(worker_id: str) -> Operation[list[HeldRun]]:
+    """The runs that a worker executes, and which of them were asked to stop."""
+    rows = yield from fetch("held_runs", worker_id=worker_id)
+    return [held_from(row) for row in rows]
+
+
+def remove(worker_id: str) -> Operation[None]:
+    """Forget a worker that ended well."""
+    yield from execute("remove_worker", id=worker_id)
+
+
+def prune(older_than_seconds: float) -> Operation[None]:
+    """Forget workers whose lease ended longer ago."""
+    yield from execute("prune_workers", older_than_seconds=older_than_seconds)

@@ -1,0 +1,225 @@
+"""What the ledger knows, as frozen records: Run, Attempt, Effect, Event, Worker.
+
+Pure data; the ledger makes them from rows, everything above reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from durably.lifecycle import AttemptOutcome, EffectState, RunState
+
+type Json = dict[str, Json] | list[Json] | str | int | float | bool | None
+
+
+class Claim(NamedTuple):
+    """The right to write a run: which attempt of it, by which worker."""
+
+    run_id: int
+    attempt: int
+    worker_id: str
+
+
+class CallPosition(NamedTuple):
+    """Where in the run a tool call stands: the identity of its effect.
+
+    Tool call ids are not unique within a run (some providers start again at ``call_0`` in every
+    response), so an effect is known by the position of its response and of the call in it.
+    """
+
+    response: int
+    call: int
+
+    @property
+    def call_id(self) -> str:
+        """The id that people and commands use, such as ``3.0``."""
+        return f"{self.response}.{self.call}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One agent invocation from enqueue to a final state.
+
+    Attributes:
+        attempt: how often it was claimed; the fencing token of the current attempt.
+        failures: failed attempts; what ``max_attempts`` limits.
+        crashes: attempts whose worker died; counted apart, limited alike.
+        waiting_on: for a suspended run: what it waits for; None otherwise.
+        usage: tokens, requests and tool calls so far, over all attempts.
+        error: why the last attempt failed, or why the run was discarded.
+    """
+
+    id: int
+    key: str
+    agent: str
+    queue: str
+    state: RunState
+    priority: int
+    attempt: int
+    failures: int
+    crashes: int
+    max_attempts: int
+    tags: list[str]
+    meta: dict[str, Any]
+    usage: dict[str, Any]
+    waiting_on: dict[str, Any] | None
+    output: str | None
+    error: str | None
+    worker_id: str | None
+    cancel_requested_at: datetime | None
+    scheduled_at: datetime
+    inserted_at: datetime
+    attempted_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def claim(self) -> Claim:
+        """The claim of the attempt that this record shows."""
+        return Claim(self.id, self.attempt, self.worker_id or "")
+
+
+@dataclass(frozen=True, slots=True)
+class RunInput:
+    """What a run was asked: the prompt as JSON (see ``agents.codec``) and the deps factory's args."""
+
+    prompt: str
+    args: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run about to be inserted.
+
+    Attributes:
+        delay_seconds: how long until it is due, counted on the database's clock.
+        scheduled_at: when it is due, as the ledger's own timestamp text; wins over the delay.
+        fingerprint: what makes it a twin of another run, for ``unique_seconds``.
+    """
+
+    key: str
+    agent: str
+    prompt: str
+    queue: str = "agents"
+    priority: int = 0
+    max_attempts: int = 5
+    args: str = "{}"
+    tags: str = "[]"
+    meta: str = "{}"
+    delay_seconds: float = 0.0
+    scheduled_at: str | None = None
+    fingerprint: str | None = None
+    unique_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One message of a history: a row, never rewritten."""
+
+    seq: int
+    kind: str
+    attempt: int
+    body: str
+    inserted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One tool call in the ledger: intent, then outcome.
+
+    Attributes:
+        attempt: the attempt that wrote the intent (or the outcome, where no intent is recorded).
+        policy: the policy it ran under, as text.
+        asked: True while a person is asked to settle it.
+        result: the recorded result as JSON (see ``agents.codec``); None until there is one.
+        idempotency_key: stable across attempts; hand it to the service that the tool calls.
+    """
+
+    run_id: int
+    position: CallPosition
+    tool_name: str
+    tool_call_id: str
+    args: str
+    policy: str
+    on_doubt: str | None
+    state: EffectState
+    asked: bool
+    attempt: int
+    idempotency_key: str
+    result: str | None
+    error: str | None
+    resolved_by: str | None
+    started_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def call_id(self) -> str:
+        """The id that people and commands use, such as ``3.0``."""
+        return self.position.call_id
+
+
+@dataclass(frozen=True, slots=True)
+class InboxItem:
+    """An effect that waits for a person, and whose run waits with it."""
+
+    run_key: str
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try by one worker; ``traceback`` is the full text, for whoever mends it."""
+
+    run_id: int
+    attempt: int
+    worker_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: AttemptOutcome | None
+    error: str | None
+    traceback: str | None
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An append-only fact about a run, for watchers; ``id`` is the cursor."""
+
+    id: int
+    run_key: str
+    kind: str
+    attempt: int
+    data: dict[str, Any]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """A process that drains queues, and until when it counts as alive."""
+
+    id: str
+    name: str
+    pid: int
+    queues: dict[str, int]
+    started_at: datetime
+    heartbeat_at: datetime
+    expires_at: datetime
+    executing: int
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """How many runs of a queue are in which state."""
+
+    queue: str
+    counts: dict[str, int]
+
+
+class HeldRun(NamedTuple):
+    """A run that the ledger says a worker holds, and whether it was asked to stop."""
+
+    run_id: int
+    attempt: int
+    cancel_requested: bool

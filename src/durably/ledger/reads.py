@@ -13,6 +13,7 @@ from durably.ledger.rows import (
     effect_from,
     event_from,
     message_from,
+    moment,
     moment_or_none,
     run_from,
     worker_from,
@@ -115,15 +116,8 @@ def list_queues() -> Operation[list[QueueRecord]]:
     return [QueueRecord(queue, counts[queue]) for queue in sorted(counts)]
 
 
-def next_due(queue: str) -> Operation[datetime | None]:
-    """When the earliest scheduled or retryable run of a queue comes due."""
+def next_due(queue: str) -> Operation[tuple[datetime | None, datetime]]:
+    """When the next run of a queue can be claimed (None: there is none), and the time now."""
     row = yield from fetch_one("next_due", queue=queue)
-    return None if row is None else moment_or_none(row["at"])
-
-
-def now() -> Operation[datetime]:
-    """The database's clock, which decides what is due and which lease is over."""
-    row = yield from fetch_one("now")
-    at = None if row is None else moment_or_none(row["at"])
-    assert at is not None, "the clock always answers"
-    return at
+    assert row is not None, "an aggregate always has a row"
+    return moment_or_none(row["at"]), moment(row["now"])

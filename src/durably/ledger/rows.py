@@ -20,6 +20,11 @@ from durably.records import (
 )
 
 
+def timestamp(at: datetime) -> str:
+    """A moment as the ledger writes it: ISO 8601, UTC, microseconds, so that text sorts by time."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def moment(value: object) -> datetime:
     """A time column; SQLite keeps text, Postgres gives a datetime."""
     if isinstance(value, datetime):

@@ -192,11 +192,14 @@ def revive(key: str, by: str) -> Operation[RunRecord]:
     return run
 
 
+def count_orphans() -> Operation[int]:
+    """How many runs are executing under a worker whose lease is over; a read."""
+    row = yield from fetch_one("count_orphans")
+    return 0 if row is None else row["runs"]
+
+
 def rescue() -> Operation[list[RunRecord]]:
     """Take runs from workers whose lease is over: another try, or discard after too many crashes."""
-    expired = yield from fetch_one("expired_workers")
-    if expired is None or not expired["runs"]:
-        return []
     rows = yield from fetch("rescue_runs")
     rescued = [run_from(row) for row in rows]
     for run in rescued:

@@ -9,7 +9,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from durably import boundaries
 from durably.errors import DurablyError, LedgerCorrupt, LedgerError, LedgerUnavailable, SchemaError
 from durably.ledger.operations import Operation
 from durably.ledger.queries import load_queries
+from durably.ledger.rows import timestamp
 
 type Clock = Callable[[], datetime]
 
@@ -25,11 +26,6 @@ BUSY_SECONDS = 5.0
 
 BEGIN_SECONDS = 60.0
 """How long a writer keeps asking for the lock; longer than any transaction should be open."""
-
-
-def timestamp(moment: datetime) -> str:
-    """A moment as the ledger writes it: ISO 8601, UTC, microseconds, so that text sorts by time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def connect(path: Path, clock: Clock, factory: type[sqlite3.Connection] | None = None) -> Any:

@@ -57,11 +57,11 @@ class Step:
     """Everything that one write of an attempt makes durable together.
 
     Attributes:
-        usage: usage of the run so far, as JSON.
+        usage: usage of the run so far, as JSON; None: as it was.
         fingerprint: the agent's fingerprint, if it was not recorded for this attempt yet.
     """
 
-    usage: str
+    usage: str | None = None
     messages: tuple[NewMessage, ...] = ()
     outcomes: tuple[CallOutcome, ...] = ()
     fingerprint: str | None = None

@@ -12,7 +12,11 @@ from durably.records import HeldRun
 def register(
     worker_id: str, name: str, pid: int, queues: dict[str, int], lease_seconds: float
 ) -> Operation[None]:
-    """Make a worker known, and alive for one lease."""
+    """Make a worker known, and alive for one lease; also its heartbeat.
+
+    One row a worker, not one a run: its cost does not grow with the runs. A worker that was
+    forgotten while it was frozen is known again; its runs have been given to others by then.
+    """
     yield from execute(
         "register_worker",
         id=worker_id,
@@ -21,18 +25,6 @@ def register(
         queues=json.dumps(queues),
         lease_seconds=lease_seconds,
     )
-
-
-def heartbeat(
-    worker_id: str, name: str, pid: int, queues: dict[str, int], lease_seconds: float
-) -> Operation[list[HeldRun]]:
-    """Extend the worker's lease; returns the runs that the ledger says it holds.
-
-    One row a worker, not one a run: its cost does not grow with the runs. A worker that was
-    forgotten while it was frozen registers again; its runs have been given to others by then.
-    """
-    yield from register(worker_id, name, pid, queues, lease_seconds)
-    return (yield from held_runs(worker_id))
 
 
 def held_runs(worker_id: str) -> Operation[list[HeldRun]]:

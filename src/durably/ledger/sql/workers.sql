@@ -20,7 +20,7 @@ SELECT w.*, w.expires_at > durably_now() AS alive,
         WHERE r.worker_id = w.id AND r.state = 'executing') AS executing
 FROM durably_workers w ORDER BY w.started_at;
 
--- name: expired_workers
+-- name: count_orphans
 SELECT count(*) AS runs FROM durably_runs
 WHERE state = 'executing'
   AND worker_id NOT IN (SELECT id FROM durably_workers WHERE expires_at > durably_now());

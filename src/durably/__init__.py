@@ -1,0 +1,128 @@
+"""durably: durable runs of pydantic-ai agents.
+
+Owns the public names. They are loaded when they are first used: importing durably imports no
+database driver and no agent framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from durably import effects, errors
+    from durably.agents import history
+    from durably.agents.registry import RunInfo
+    from durably.app import Durably
+    from durably.errors import (
+        ConfigError,
+        DurablyError,
+        EffectNotFound,
+        HistoryError,
+        KeyConflict,
+        LeaseLost,
+        LedgerCorrupt,
+        LedgerError,
+        LedgerUnavailable,
+        NotDone,
+        ResultNotSerializable,
+        RunCancelled,
+        RunDiscarded,
+        RunFailed,
+        RunNotFound,
+        RunSuspended,
+        SchemaError,
+        TransitionRefused,
+        UnknownAgent,
+    )
+    from durably.execution.call import Call, current_call
+    from durably.lifecycle import EffectState, RunState
+    from durably.retry import RetryPolicy
+    from durably.run import Run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Durably": "durably.app",
+    "Run": "durably.run",
+    "RunInfo": "durably.agents.registry",
+    "Call": "durably.execution.call",
+    "current_call": "durably.execution.call",
+    "RetryPolicy": "durably.retry",
+    "RunState": "durably.lifecycle",
+    "EffectState": "durably.lifecycle",
+}
+
+_MODULES = {
+    "effects": "durably.effects",
+    "errors": "durably.errors",
+    "history": "durably.agents.history",
+}
+
+_ERRORS = (
+    "ConfigError",
+    "DurablyError",
+    "EffectNotFound",
+    "HistoryError",
+    "KeyConflict",
+    "LeaseLost",
+    "LedgerCorrupt",
+    "LedgerError",
+    "LedgerUnavailable",
+    "NotDone",
+    "ResultNotSerializable",
+    "RunCancelled",
+    "RunDiscarded",
+    "RunFailed",
+    "RunNotFound",
+    "RunSuspended",
+    "SchemaError",
+    "TransitionRefused",
+    "UnknownAgent",
+)
+
+__all__ = [
+    "Call",
+    "ConfigError",
+    "Durably",
+    "DurablyError",
+    "EffectNotFound",
+    "EffectState",
+    "HistoryError",
+    "KeyConflict",
+    "LeaseLost",
+    "LedgerCorrupt",
+    "LedgerError",
+    "LedgerUnavailable",
+    "NotDone",
+    "ResultNotSerializable",
+    "RetryPolicy",
+    "Run",
+    "RunCancelled",
+    "RunDiscarded",
+    "RunFailed",
+    "RunInfo",
+    "RunNotFound",
+    "RunState",
+    "RunSuspended",
+    "SchemaError",
+    "TransitionRefused",
+    "UnknownAgent",
+    "current_call",
+    "effects",
+    "errors",
+    "history",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    home = "durably.errors" if name in _ERRORS else _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'durably' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

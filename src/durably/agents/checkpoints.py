@@ -1,0 +1,148 @@
+"""The capability around model requests: checkpoint each response, hand back a saved one.
+
+Owns what happens between the model and the ledger; tool calls are the guard's.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_ai import RunContext
+from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
+from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
+from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
+from pydantic_ai.usage import RunUsage
+
+from durably import boundaries
+from durably.agents.fingerprint import Fingerprint, fingerprint_of
+from durably.agents.history import message_to_json
+from durably.agents.positions import after_responses, count_responses
+from durably.agents.registry import OnChange
+from durably.agents.usage import usage_after, usage_to_json
+from durably.execution.journal import Journal
+from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
+
+
+@dataclass
+class AttemptState:
+    """What the two capabilities of one attempt share.
+
+    Attributes:
+        replay: the last checkpointed response, until it has been handed back.
+        known_responses: how many responses of pydantic-ai's history are in the ledger.
+        stand_ins: names of tools that exist only so that their recorded calls find an answer.
+        asked: tool call ids that people are asked about, by call id of the ledger.
+    """
+
+    journal: Journal
+    on_change: OnChange
+    replay: ModelResponse | None
+    known_responses: int
+    response_seq: int
+    stand_ins: set[str] = field(default_factory=set[str])
+    asked: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass
+class Checkpoints(AbstractCapability[Any]):
+    """Outermost: what it returns is what the run goes on with, so that is what it saves."""
+
+    state: AttemptState | None = None
+
+    def get_ordering(self) -> CapabilityOrdering:
+        return CapabilityOrdering(position="outermost")
+
+    async def wrap_model_request(
+        self,
+        ctx: RunContext[Any],
+        *,
+        request_context: ModelRequestContext,
+        handler: WrapModelRequestHandler,
+    ) -> ModelResponse:
+        state = self._attempt
+        state.journal.control.check_before_step()
+        await self._check_change(request_context)
+        if state.replay is not None:
+            # The response was paid for by an earlier attempt: the model is not asked again.
+            response, state.replay = state.replay, None
+            await state.journal.write()
+            return response
+        # A response that a capability rejected (ModelRetry) was paid for as well.
+        await self._save_rejected(ctx)
+        before = copy.deepcopy(ctx.usage)
+        boundaries.reached("model:before")
+        response = await handler(request_context)
+        boundaries.reached("model:after")
+        await self._save(ctx, response, before)
+        if state.journal.control.leaving:
+            raise AttemptEnds(HandedBack())
+        return response
+
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[Any], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults | None:
+        """Suspend for calls in doubt before anybody else's handler can answer them."""
+        state = self._attempt
+        ids = {call.tool_call_id for call in requests.calls} & set(state.asked)
+        if ids:
+            waiting = sorted(state.asked[i] for i in ids)
+            raise AttemptEnds(Suspended("effects", {"effects": waiting}))
+        return None
+
+    @property
+    def _attempt(self) -> AttemptState:
+        assert self.state is not None, "made by the runner, with its state"
+        return self.state
+
+    async def _save_rejected(self, ctx: RunContext[Any]) -> None:
+        state = self._attempt
+        new = after_responses(ctx.messages, state.known_responses)
+        count = count_responses(new)
+        if count:
+            while new and not isinstance(new[-1], ModelResponse):
+                new.pop()
+            await self._append(new, ctx.usage)
+            state.known_responses += count
+
+    async def _save(self, ctx: RunContext[Any], response: ModelResponse, before: RunUsage) -> None:
+        state = self._attempt
+        new = [*after_responses(ctx.messages, state.known_responses), response]
+        await self._append(new, usage_after(before, ctx.usage, response))
+        # What pydantic-ai will hold once it has appended this response itself.
+        state.known_responses = count_responses(ctx.messages) + 1
+
+    async def _append(self, messages: list[ModelMessage], usage: RunUsage) -> None:
+        state = self._attempt
+        await state.journal.checkpoint(
+            [(message.kind, message_to_json(message)) for message in messages],
+            usage_to_json(usage),
+        )
+        state.response_seq = state.journal.last_response
+
+    async def _check_change(self, request_context: ModelRequestContext) -> None:
+        state = self._attempt
+        journal = state.journal
+        now = fingerprint_of(
+            request_context.model, request_context.model_request_parameters, state.stand_ins
+        )
+        journal.note_fingerprint(now.to_json())
+        # Compared once, at the first step: the same request of the attempt before is its twin.
+        last, journal.last_fingerprint = journal.last_fingerprint, None
+        if last is None or not journal.history:
+            return
+        changes = now.changes_since(Fingerprint.from_json(last))
+        if not changes:
+            return
+        journal.note("agent_changed", policy=state.on_change, **changes)
+        if state.on_change == "suspend":
+            raise AttemptEnds(Suspended("change", {"changes": changes}))
+        if state.on_change == "discard":
+            raise AttemptEnds(
+                Discarded(f"The agent changed in the middle of the run: {json.dumps(changes)}.")
+            )
+

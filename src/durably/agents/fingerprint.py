@@ -1,0 +1,80 @@
+"""What an agent is at one moment (instructions, tools, model), and how two moments differ.
+
+Owns the comparison; what a difference means for a run is its ``on_change`` policy's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai.models import Model, ModelRequestParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The parts of an agent that a model can notice, as short hashes.
+
+    Attributes:
+        instructions: of the static instructions; dynamic ones change by design.
+        tools: of each function tool's schema and description, by name; their order is not a change.
+        model: provider and name.
+    """
+
+    instructions: str
+    tools: dict[str, str]
+    model: str
+
+    def to_json(self) -> str:
+        """As stored with the attempt."""
+        return json.dumps(
+            {"instructions": self.instructions, "model": self.model, "tools": self.tools},
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Fingerprint:
+        """Read what `to_json` wrote."""
+        data = json.loads(text)
+        return cls(data["instructions"], data["tools"], data["model"])
+
+    def changes_since(self, before: Fingerprint) -> dict[str, Any]:
+        """What is different now, in words that an event can carry; empty if nothing is."""
+        changes: dict[str, Any] = {}
+        if self.instructions != before.instructions:
+            changes["instructions"] = "changed"
+        if self.model != before.model:
+            changes["model"] = {"before": before.model, "after": self.model}
+        added = sorted(set(self.tools) - set(before.tools))
+        removed = sorted(set(before.tools) - set(self.tools))
+        both = set(self.tools) & set(before.tools)
+        changed = sorted(name for name in both if self.tools[name] != before.tools[name])
+        for what, names in (("added", added), ("removed", removed), ("changed", changed)):
+            if names:
+                changes[f"tools_{what}"] = names
+        return changes
+
+
+def fingerprint_of(
+    model: Model, parameters: ModelRequestParameters, ignored_tools: Collection[str] = ()
+) -> Fingerprint:
+    """The fingerprint of the agent behind one model request.
+
+    Args:
+        ignored_tools: stand-ins that durably itself added.
+    """
+    static = [p.content for p in parameters.instruction_parts or [] if not p.dynamic]
+    tools = {
+        tool.name: _digest([tool.description, tool.parameters_json_schema])
+        for tool in parameters.function_tools
+        if tool.name not in ignored_tools
+    }
+    return Fingerprint(_digest(static), tools, f"{model.system}:{model.model_name}")
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

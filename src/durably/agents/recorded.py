@@ -1,0 +1,80 @@
+"""A tool call's outcome <-> the JSON in its effect, and handing a recorded one back to pydantic-ai.
+
+Owns the envelope: ``{"return": …}``, ``{"retry": …}`` or ``{"failed": …}``; the value inside a
+return is the codec's.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from pydantic_ai import ModelRetry
+from pydantic_ai import exceptions as pai
+from pydantic_ai.messages import ModelRequest
+
+from durably.agents.codec import decode_result, encode_result
+from durably.agents.history import message_from_json, message_to_json
+from durably.errors import HistoryError
+
+_ToolFailed: Any = getattr(pai, "ToolFailed", None)
+_ToolFailedError: Any = getattr(pai, "ToolFailedError", None)
+
+
+def returned(tool_name: str, result: object) -> str:
+    """The envelope of a result.
+
+    Raises:
+        ResultNotSerializable: the result is not JSON; the message names the tool.
+    """
+    return '{"return":' + encode_result(tool_name, result) + "}"
+
+
+def failed(message: str) -> str:
+    """The envelope of a failure that the model is told."""
+    return json.dumps({"failed": message})
+
+
+def answer_envelope(error: BaseException) -> str | None:
+    """The envelope of an exception that is an answer to the model; None if it is an error."""
+    if isinstance(error, ModelRetry):
+        return json.dumps({"retry": error.message})
+    if isinstance(error, pai.ToolRetryError):
+        part = cast("Any", error.tool_retry)
+        if isinstance(part.content, str):
+            return json.dumps({"retry": part.content})
+        return '{"retry_part":' + message_to_json(ModelRequest(parts=[part])) + "}"
+    if _ToolFailed is not None and isinstance(error, _ToolFailed):
+        return failed(str(cast("Any", error).message))
+    if _ToolFailedError is not None and isinstance(error, _ToolFailedError):
+        return failed(str(cast("Any", error).tool_failed.content))
+    return None
+
+
+def replay(envelope: str) -> object:
+    """Answer as the tool answered then: return its result, or raise what it raised.
+
+    Raises:
+        ModelRetry: the tool asked the model to try again.
+        ToolFailed: the tool told the model that it failed (text on versions without it).
+        HistoryError: the stored envelope is none of ours.
+    """
+    try:
+        data = json.loads(envelope)
+        (kind,) = data
+    except (ValueError, TypeError) as error:
+        raise HistoryError(f"a recorded tool outcome is damaged: {error}") from error
+    match kind:
+        case "return":
+            return decode_result(json.dumps(data["return"]))
+        case "retry":
+            raise ModelRetry(data["retry"])
+        case "retry_part":
+            request = message_from_json(json.dumps(data["retry_part"]))
+            raise pai.ToolRetryError(cast("Any", request.parts[0]))
+        case "failed":
+            if _ToolFailed is not None:
+                raise _ToolFailed(data["failed"])
+            return f"The tool failed: {data['failed']}"
+        case _:
+            raise HistoryError(f"a recorded tool outcome has the unknown kind {kind!r}")

@@ -1,0 +1,106 @@
+"""Runs a registered agent over a journal: history in, output out.
+
+Owns how a run is continued; the two capabilities do the work inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.usage import RunUsage
+
+from durably.agents.checkpoints import AttemptState, Checkpoints
+from durably.agents.codec import decode_prompt, encode_output
+from durably.agents.guard import EffectGuard
+from durably.agents.history import message_from_json, message_to_json
+from durably.agents.positions import after_responses, count_responses
+from durably.agents.registry import Registration, Registry, RunInfo
+from durably.agents.usage import usage_before, usage_from, usage_to_json
+from durably.execution.executor import AttemptOptions
+from durably.execution.journal import Journal
+from durably.execution.outcome import Completed
+
+
+class Runner:
+    """Performs attempts with the agents of a registry (see `execution.executor.Performer`)."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def options(self, agent: str) -> AttemptOptions:
+        registration = self._registry.find(agent)
+        return AttemptOptions() if registration is None else registration.attempt_options
+
+    async def perform(self, journal: Journal) -> Completed:
+        registration = self._registry.get(journal.run.agent)
+        history, replay = load_history(journal)
+        usage = usage_from(journal.run.usage)
+        if replay is not None:
+            usage = usage_before(usage, replay)
+        state = AttemptState(
+            journal=journal,
+            on_change=registration.on_change,
+            replay=replay,
+            known_responses=count_responses(history) + (replay is not None),
+            response_seq=journal.last_response,
+        )
+        async with registration.deps_for(_info(journal)) as deps:
+            result = await self._run(registration, state, history, usage, deps)
+        return _completed(journal, state, result)
+
+    async def _run(
+        self,
+        registration: Registration,
+        state: AttemptState,
+        history: list[ModelMessage],
+        usage: RunUsage,
+        deps: Any,
+    ) -> Any:
+        fresh = state.replay is None and not history
+        return await registration.agent.run(
+            decode_prompt(state.journal.input.prompt) if fresh else None,
+            message_history=history or None,
+            deps=deps,
+            usage=usage,
+            usage_limits=registration.usage_limits,
+            capabilities=[
+                Checkpoints(state=state),
+                EffectGuard(state=state, default_effect=registration.default_effect),
+            ],
+        )
+
+
+def load_history(journal: Journal) -> tuple[list[ModelMessage], ModelResponse | None]:
+    """The saved history, and apart from it the response that it ends in.
+
+    The run continues from the request before that response, whose answer is then handed back
+    instead of asked for: pydantic-ai takes the same way as it did then, whatever the response was.
+    """
+    messages: Sequence[ModelMessage] = [
+        message_from_json(row.body, f"message {row.seq}") for row in journal.history
+    ]
+    if messages and isinstance(messages[-1], ModelResponse):
+        return list(messages[:-1]), messages[-1]
+    return list(messages), None
+
+
+def _completed(journal: Journal, state: AttemptState, result: Any) -> Completed:
+    tail = after_responses(result.all_messages(), state.known_responses)
+    output = encode_output(journal.run.agent, result.output)
+    messages = journal.append([(m.kind, message_to_json(m)) for m in tail])
+    return Completed(output=output, usage=usage_to_json(result.usage), messages=messages)
+
+
+def _info(journal: Journal) -> RunInfo:
+    run = journal.run
+    return RunInfo(
+        key=run.key,
+        agent=run.agent,
+        attempt=run.attempt,
+        queue=run.queue,
+        args=journal.input.args,
+        tags=run.tags,
+        meta=run.meta,
+    )

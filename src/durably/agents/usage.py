@@ -1,0 +1,62 @@
+"""Usage of a run over all its attempts: pydantic-ai's RunUsage <-> JSON, and taking one back.
+
+Owns the arithmetic of a replayed response: it is counted again when it is replayed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.usage import RunUsage
+
+_adapter = TypeAdapter(RunUsage)
+
+
+def usage_to_json(usage: RunUsage) -> str:
+    """As stored with the run: only what is not zero, so that it reads well."""
+    data: dict[str, Any] = _adapter.dump_python(usage, mode="json")
+    return json.dumps({name: value for name, value in data.items() if value})
+
+
+def usage_from(data: dict[str, Any]) -> RunUsage:
+    """Read what `usage_to_json` wrote; counters that this pydantic-ai does not know are dropped."""
+    known = {f.name for f in fields(RunUsage)}
+    try:
+        return _adapter.validate_python({k: v for k, v in data.items() if k in known})
+    except ValidationError:
+        # Another version counted in another form: what every version has still limits the run.
+        basic = ("requests", "tool_calls", "input_tokens", "output_tokens")
+        return RunUsage(**{k: v for k, v in data.items() if k in basic and isinstance(v, int)})
+
+
+def usage_after(before: RunUsage, now: RunUsage, response: ModelResponse) -> RunUsage:
+    """Usage including this response and its request, which pydantic-ai counts at its own time.
+
+    Newer versions have added the response's tokens to ``now`` when the request returns, older
+    ones add them after; no version has counted the request yet.
+    """
+    after = copy.deepcopy(now)
+    if now == before:
+        after.incr(response.usage)
+    after.requests = before.requests + 1
+    return after
+
+
+def usage_before(total: RunUsage, response: ModelResponse) -> RunUsage:
+    """Usage without this response and its request: what a run that replays it starts from."""
+    before = copy.deepcopy(total)
+    before.requests = max(0, total.requests - 1)
+    for f in fields(response.usage):
+        spent = getattr(response.usage, f.name)
+        if isinstance(spent, int | float) and hasattr(before, f.name):
+            setattr(before, f.name, max(0, getattr(before, f.name) - spent))
+    for name, spent in response.usage.details.items():
+        left = before.details.get(name, 0) - spent
+        before.details[name] = max(0, left)
+    before.details = {name: value for name, value in before.details.items() if value}
+    return before

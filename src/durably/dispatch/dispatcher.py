@@ -1,0 +1,31 @@
+"""When and where attempts start, as a protocol: the embedded dispatcher and Oban's fulfil it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from durably.records import RunRecord
+
+type Start = Callable[[RunRecord], None]
+"""Begins an attempt of a claimed run; returns at once."""
+
+
+class Slots(Protocol):
+    """How many more runs of each queue this worker can take."""
+
+    def free(self, queue: str) -> int:
+        """Free places in a queue."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Claims due runs and starts them until it is stopped."""
+
+    async def run(self, start: Start) -> None:
+        """Dispatch until cancelled."""
+        ...
+
+    def slot_freed(self) -> None:
+        """A run of this worker ended: there may be room for another."""
+        ...

@@ -1,0 +1,104 @@
+"""The default dispatcher: claims what is due from the ledger, woken by commits and by time.
+
+Owns the loop of one worker; claiming itself is one statement of the ledger's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+
+from durably.dispatch.dispatcher import Slots, Start
+from durably.errors import LedgerUnavailable
+from durably.ledger import reads, runs
+from durably.ledger.database import Database
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 5.0
+"""How long to sleep when nothing is due and nothing wakes; a net under the notices, not the plan."""
+
+RETRY_SECONDS = 0.5
+"""Pause after the database refused."""
+
+
+class EmbeddedDispatcher:
+    """Drains queues of the ledger.
+
+    Woken by any commit of any process (`Database.subscribe`), by a slot that came free, and by
+    the time at which the next scheduled or retryable run comes due. It sleeps otherwise.
+
+    Args:
+        queues: how many runs of each queue this worker executes at once.
+    """
+
+    def __init__(
+        self, ledger: Database, worker_id: str, queues: Mapping[str, int], slots: Slots
+    ) -> None:
+        self._ledger = ledger
+        self._worker_id = worker_id
+        self._queues = dict(queues)
+        self._slots = slots
+        self._wake = asyncio.Event()
+
+    def slot_freed(self) -> None:
+        self._wake.set()
+
+    async def run(self, start: Start) -> None:
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._wake.set)
+
+        with self._ledger.subscribe(wake):
+            while True:
+                self._wake.clear()
+                try:
+                    seconds = await self._claim_due(start)
+                except LedgerUnavailable as error:
+                    log.warning("nothing can be claimed now: %s", error)
+                    seconds = RETRY_SECONDS
+                try:
+                    await asyncio.wait_for(self._wake.wait(), timeout=seconds)
+                except TimeoutError:
+                    continue
+
+    async def _claim_due(self, start: Start) -> float:
+        """Claim into every free slot; returns how long there will be nothing to do."""
+        wait_seconds = POLL_SECONDS
+        for queue in self._queues:
+            free = self._slots.free(queue)
+            if free <= 0:
+                continue
+            due, now = await self._ledger.read(reads.next_due, queue)
+            if due is None:
+                continue
+            if due > now:
+                wait_seconds = min(wait_seconds, _seconds_between(now, due))
+                continue
+            await self._claim(queue, free, start)
+            # Whatever else is due shows at the next look, which this claim's own commit causes.
+        return wait_seconds
+
+
+    async def _claim(self, queue: str, limit: int, start: Start) -> None:
+        claiming = asyncio.ensure_future(
+            self._ledger.write(runs.claim, self._worker_id, queue, limit)
+        )
+        try:
+            claimed = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # A claim that is being committed cannot be called back: its runs are this worker's,
+            # and are started so that they are handed back in order.
+            for run in await claiming:
+                start(run)
+            raise
+        for run in claimed:
+            start(run)
+
+
+def _seconds_between(now: datetime, due: datetime) -> float:
+    return max(0.0, (due - now).total_seconds())

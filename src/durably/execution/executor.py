@@ -1,0 +1,172 @@
+"""One attempt from claim to settle: open the journal, perform, settle.
+
+Owns the order and the decision between retry and discard; what performing means is the agents'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import traceback
+from dataclasses import dataclass
+from typing import Protocol
+
+from durably.errors import LeaseLost
+from durably.execution.control import AttemptControl, Ending
+from durably.execution.journal import Journal
+from durably.execution.outcome import (
+    AttemptEnds,
+    Cancelled,
+    Completed,
+    Discarded,
+    Failed,
+    HandedBack,
+    Lost,
+    Outcome,
+    Suspended,
+)
+from durably.ledger import runs
+from durably.ledger.database import Database
+from durably.ledger.steps import Step
+from durably.records import RunRecord
+from durably.retry import RetryPolicy, classify
+
+log = logging.getLogger(__name__)
+
+UNWIND_SECONDS = 5.0
+"""How long a cancelled attempt may take to unwind before it is settled over its head."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOptions:
+    """What an agent's registration says about its attempts."""
+
+    timeout_seconds: float | None = None
+    retry: RetryPolicy = RetryPolicy()
+
+
+class Performer(Protocol):
+    """Runs the agent of a run over its journal."""
+
+    def options(self, agent: str) -> AttemptOptions:
+        """What is registered for this agent; the defaults for an unknown one."""
+        ...
+
+    async def perform(self, journal: Journal) -> Completed:
+        """Run the agent to its output.
+
+        Raises:
+            AttemptEnds: the attempt ends in another expected way.
+            Exception: it failed.
+        """
+        ...
+
+
+class Executor:
+    """Executes attempts; one per process serves every queue."""
+
+    def __init__(self, ledger: Database, performer: Performer) -> None:
+        self._ledger = ledger
+        self._performer = performer
+        self._unwinding: set[asyncio.Task[Completed]] = set()
+
+    async def execute(self, run: RunRecord, control: AttemptControl) -> RunRecord | None:
+        """Perform one claimed attempt and settle it; None if its run was lost to another."""
+        options = self._performer.options(run.agent)
+        try:
+            journal = await Journal.open(self._ledger, run, control)
+            outcome = await self._perform(journal, options)
+            control.settling = True
+            return await self._settle(journal, outcome, options)
+        except LeaseLost as lost:
+            log.warning("attempt %d of run %r stopped: %s", run.attempt, run.key, lost)
+            return None
+
+    async def _perform(self, journal: Journal, options: AttemptOptions) -> Outcome:
+        task = asyncio.create_task(self._performer.perform(journal))
+        control = journal.control
+        control.attach(task)
+        try:
+            await asyncio.wait({task}, timeout=options.timeout_seconds)
+        except asyncio.CancelledError:
+            # Whoever runs the worker is leaving without a word: hand back what can be.
+            control.end(Ending.GRACE_OVER)
+        if not task.done():
+            control.end(Ending.TIMED_OUT)
+            self._unwinding.add(task)
+            task.add_done_callback(self._unwinding.discard)
+            if control.ending is not Ending.LOST:
+                await asyncio.wait({task}, timeout=UNWIND_SECONDS)
+        return _outcome_of(task, control, options)
+
+    async def _settle(
+        self, journal: Journal, outcome: Outcome, options: AttemptOptions
+    ) -> RunRecord | None:
+        claim, write = journal.claim, self._ledger.write
+        step = journal.remaining_step()
+        match outcome:
+            case Completed(output, usage, messages):
+                step = journal.remaining_step(messages, usage)
+                settled = journal.settle(lambda s: write(runs.complete, claim, output, s), step)
+            case Failed(error):
+                return await self._fail(journal, error, options, step)
+            case Discarded(reason):
+                settled = journal.settle(lambda s: write(runs.discard, claim, reason, "", s), step)
+            case Suspended(kind, on):
+                settled = journal.settle(lambda s: write(runs.suspend, claim, kind, on, s), step)
+            case HandedBack():
+                settled = journal.settle(lambda s: write(runs.hand_back, claim, s), step)
+            case Cancelled():
+                settled = journal.settle(lambda s: write(runs.stop, claim, s), step)
+            case Lost():
+                # Nobody may have taken it yet; if somebody has, this is refused.
+                settled = self._ledger.write(runs.hand_back, claim, Step())
+        return await settled
+
+    async def _fail(
+        self, journal: Journal, error: Exception, options: AttemptOptions, step: Step
+    ) -> RunRecord:
+        run, claim, write = journal.run, journal.claim, self._ledger.write
+        verdict = classify(error)
+        message = f"{type(error).__name__}: {error}"
+        text = "".join(traceback.format_exception(error))
+        log.warning("attempt %d of run %r failed: %s", run.attempt, run.key, message)
+        if verdict.kind == "permanent":
+            return await journal.settle(
+                lambda s: write(runs.discard, claim, message, text, s), step
+            )
+        delay = options.retry.delay(run.failures + 1, random.random)
+        if verdict.retry_after_seconds is not None:
+            delay = verdict.retry_after_seconds
+        return await journal.settle(
+            lambda s: write(runs.fail, claim, message, text, delay, s), step
+        )
+
+
+def _outcome_of(
+    task: asyncio.Task[Completed], control: AttemptControl, options: AttemptOptions
+) -> Outcome:
+    """What became of the attempt: its own word first, then why it was stopped."""
+    error: BaseException | None = None
+    if task.done() and not task.cancelled():
+        error = task.exception()
+        if error is None:
+            return task.result()
+    if control.ending is Ending.LOST or isinstance(error, LeaseLost):
+        return Lost()
+    if isinstance(error, AttemptEnds):
+        return error.outcome
+    match control.ending:
+        case Ending.CANCELLED:
+            return Cancelled()
+        case Ending.GRACE_OVER:
+            return HandedBack()
+        case Ending.TIMED_OUT:
+            return Failed(
+                TimeoutError(f"The attempt took longer than {options.timeout_seconds:g} s.")
+            )
+        case _:
+            if isinstance(error, Exception):
+                return Failed(error)
+            return Failed(RuntimeError(f"The attempt ended with {type(error).__name__}: {error}"))

@@ -1,0 +1,251 @@
+"""What one attempt knows of its run, and how it makes each step durable.
+
+Owns positions, the buffer of results that need no write of their own, and trying a write again
+while the database is away. Knows no agent framework: messages and results are JSON here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from durably import boundaries
+from durably.errors import LeaseLost, LedgerUnavailable
+from durably.execution.control import AttemptControl, Ending
+from durably.ledger import reads, steps
+from durably.ledger.database import Database
+from durably.ledger.operations import Operation
+from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
+from durably.records import CallPosition, Claim, Effect, RunInput, RunRecord, StoredMessage
+
+RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Pauses between tries of a write while the database is unavailable; the last one repeats."""
+
+
+class Journal:
+    """The record of one attempt.
+
+    Attributes:
+        run: the run as it was claimed.
+        input: what it was asked.
+        history: its messages so far, in order.
+        last_fingerprint: the agent's fingerprint as the attempt before recorded it.
+    """
+
+    def __init__(
+        self,
+        ledger: Database,
+        run: RunRecord,
+        control: AttemptControl,
+        run_input: RunInput,
+        history: Sequence[StoredMessage],
+        effects: Sequence[Effect],
+        last_fingerprint: str | None,
+    ) -> None:
+        self.ledger = ledger
+        self.run = run
+        self.control = control
+        self.input = run_input
+        self.history = list(history)
+        self.last_fingerprint = last_fingerprint
+        self._effects = {effect.position: effect for effect in effects}
+        self._usage: str | None = None
+        self._fingerprint: str | None = None
+        self._fingerprint_is_news = False
+        self._events: list[tuple[str, dict[str, object]]] = []
+        self._kept: dict[CallPosition, CallOutcome] = {}
+        self._flushing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, ledger: Database, run: RunRecord, control: AttemptControl) -> Journal:
+        """Load what earlier attempts made durable."""
+
+        def load() -> Operation[tuple[Any, ...]]:
+            return (
+                (yield from reads.get_input(run.id)),
+                (yield from reads.list_messages(run.id)),
+                (yield from reads.list_effects(run.id)),
+                (yield from reads.last_fingerprint(run.id, run.attempt)),
+            )
+
+        return cls(ledger, run, control, *(await ledger.read(load)))
+
+    @property
+    def claim(self) -> Claim:
+        """The fencing token that every write carries."""
+        return self.run.claim
+
+    @property
+    def last_response(self) -> int:
+        """The position of the last checkpointed response."""
+        return self.history[-1].seq if self.history else -1
+
+    def idempotency_key(self, position: CallPosition) -> str:
+        """Stable across attempts; derives from the run's key and the call's position only."""
+        return f"{self.run.key}:{position.call_id}"
+
+    def effect(self, position: CallPosition) -> Effect | None:
+        """What is recorded of a call; None if nothing is."""
+        return self._effects.get(position)
+
+    def note(self, kind: str, **data: object) -> None:
+        """Add an event to the next write."""
+        self._events.append((kind, data))
+
+    def note_fingerprint(self, fingerprint: str) -> None:
+        """Record the agent's fingerprint with the next write, if it is news."""
+        if fingerprint != self._fingerprint:
+            self._fingerprint = fingerprint
+            self._fingerprint_is_news = True
+
+    async def checkpoint(self, messages: Sequence[tuple[str, str]], usage: str) -> None:
+        """Append messages (kind, JSON): from here on they are never asked for again.
+
+        Raises:
+            LeaseLost: another attempt owns the run.
+        """
+        appended = self.append(messages)
+        self._usage = usage
+        self.note("step", messages=[message.seq for message in appended])
+        boundaries.reached("checkpoint:before")
+        await self._write_step(messages=appended)
+        boundaries.reached("checkpoint:after")
+
+    def append(self, messages: Sequence[tuple[str, str]]) -> tuple[NewMessage, ...]:
+        """Number messages as the next of the history; the caller makes them durable."""
+        start = len(self.history)
+        new = tuple(
+            NewMessage(seq=start + i, kind=kind, body=body)
+            for i, (kind, body) in enumerate(messages)
+        )
+        self.history.extend(
+            StoredMessage(m.seq, m.kind, self.run.attempt, m.body, self.run.inserted_at)
+            for m in new
+        )
+        return new
+
+    async def begin(self, call: ToolCall) -> Effect:
+        """Make the intent of a call durable before it runs.
+
+        Raises:
+            LeaseLost: another attempt owns the run; the call must not start.
+        """
+        boundaries.reached("intent:before")
+        effect = await self._persist(lambda: self.ledger.write(steps.record_intent, self.claim, call))
+        boundaries.reached("intent:after")
+        self._effects[call.position] = effect
+        return effect
+
+    async def finish(self, outcome: CallOutcome) -> Effect:
+        """Make the outcome of a call durable now; returns what the ledger holds.
+
+        That is somebody else's word where late evidence or a person came first.
+        """
+        boundaries.reached("outcome:before")
+        effect = await self._persist(
+            lambda: self.ledger.write(steps.record_outcome, self.claim, outcome)
+        )
+        boundaries.reached("outcome:after")
+        self._effects[outcome.call.position] = effect
+        return effect
+
+    def keep(self, outcome: CallOutcome, *, soon: bool = False) -> None:
+        """Let an outcome ride along with the next write.
+
+        Args:
+            soon: start that write now, without waiting for it.
+        """
+        self._kept[outcome.call.position] = outcome
+        if soon and self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+
+    async def withdraw(self, call: ToolCall, reason: str) -> None:
+        """Forget an intent: the call certainly did not happen."""
+        await self._persist(
+            lambda: self.ledger.write(steps.withdraw_intent, self.claim, call, reason)
+        )
+        self._effects.pop(call.position, None)
+
+    async def settle_late(self, outcome: CallOutcome) -> Effect | None:
+        """Report how a call ended to a run that is not this attempt's any more."""
+        return await self.ledger.write(steps.settle_late, self.claim, outcome)
+
+    def remaining_step(self, messages: tuple[NewMessage, ...] = (), usage: str | None = None) -> Step:
+        """Everything that waits for the next write, for the transition that ends the attempt."""
+        return Step(
+            usage=usage or self._usage,
+            messages=messages,
+            outcomes=tuple(self._kept.values()),
+            fingerprint=self._fingerprint if self._fingerprint_is_news else None,
+            events=tuple(self._events),
+        )
+
+    async def settle[T](self, transition: Callable[[Step], Awaitable[T]], step: Step) -> T:
+        """Write the transition that ends the attempt, patiently."""
+        if self._flushing is not None:
+            await self._finish_flush()
+            step = replace(step, outcomes=tuple(self._kept.values()))
+        boundaries.reached("settle:before")
+        result = await self._persist(lambda: transition(step))
+        boundaries.reached("settle:after")
+        return result
+
+    async def write(self) -> None:
+        """Make everything that waits durable now, if anything does."""
+        if self._kept or self._events or self._fingerprint_is_news:
+            await self._write_step()
+
+    async def _flush(self) -> None:
+        try:
+            await self._write_step(flush=True)
+        except (LeaseLost, asyncio.CancelledError):
+            # Nothing is lost: the outcomes are still kept, and a lost lease shows at the next write.
+            return
+        finally:
+            self._flushing = None
+
+    async def _finish_flush(self) -> None:
+        while self._flushing is not None:
+            await asyncio.wait({self._flushing})
+
+    async def _write_step(
+        self, messages: tuple[NewMessage, ...] = (), *, flush: bool = False
+    ) -> None:
+        if not flush:
+            await self._finish_flush()
+        step = self.remaining_step(messages)
+        await self._persist(lambda: self.ledger.write(steps.record_step, self.claim, step))
+        for outcome in step.outcomes:
+            if self._kept.get(outcome.call.position) is outcome:
+                del self._kept[outcome.call.position]
+        del self._events[: len(step.events)]
+        if step.fingerprint == self._fingerprint:
+            self._fingerprint_is_news = False
+
+    async def _persist[T](self, write: Callable[[], Awaitable[T]]) -> T:
+        """Try a write until it is done: finished work is not thrown away by a lost connection.
+
+        A cancelled attempt still finds out whether its write was committed, since a write that is
+        under way cannot be called back.
+        """
+        tries = 0
+        while True:
+            pending = asyncio.ensure_future(write())
+            try:
+                return await asyncio.shield(pending)
+            except asyncio.CancelledError:
+                if not pending.cancelled():
+                    with contextlib.suppress(Exception, asyncio.CancelledError):
+                        await asyncio.wait_for(pending, timeout=10)
+                raise
+            except LeaseLost:
+                self.control.end(Ending.LOST)
+                raise
+            except LedgerUnavailable:
+                self.control.check_lease()
+                pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
+                tries += 1
+                await asyncio.sleep(pause)

@@ -1,0 +1,88 @@
+"""A worker's lease: one heartbeat for everything that the worker executes, off the event loop.
+
+Owns the heartbeat thread and what it knows of time; ending attempts is the listener's part.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from durably.errors import DurablyError
+from durably.ledger import workers
+from durably.ledger.database import Database
+
+log = logging.getLogger(__name__)
+
+BEATS_PER_LEASE = 3
+"""A lease survives two missed heartbeats."""
+
+
+class WorkerLease:
+    """Extends a worker's lease from a thread, so that a tool blocking the loop cannot stop it.
+
+    Args:
+        worker_id: unique to this process and start.
+        lease_seconds: how long the worker counts as alive after a heartbeat.
+        on_beat: called in the heartbeat thread after each heartbeat, or failure of one.
+    """
+
+    def __init__(
+        self,
+        ledger: Database,
+        *,
+        worker_id: str,
+        name: str,
+        pid: int,
+        queues: dict[str, int],
+        lease_seconds: float,
+        on_beat: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._row = (worker_id, name, pid, queues, lease_seconds)
+        self._lease_seconds = lease_seconds
+        self._on_beat = on_beat
+        self._valid_until = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="durably-heartbeat", daemon=True)
+
+    def valid(self) -> bool:
+        """True while no other worker can have taken over.
+
+        Counted from before the last heartbeat was sent, on the monotonic clock: a process that was
+        frozen past its lease sees False before it does anything else.
+        """
+        return time.monotonic() < self._valid_until
+
+    @property
+    def beat_is_late(self) -> bool:
+        """True if even this worker's own heartbeat could not be written for a while."""
+        since = self._lease_seconds - (self._valid_until - time.monotonic())
+        return since > 2 * self._lease_seconds / BEATS_PER_LEASE
+
+    async def start(self) -> None:
+        """Register the worker and begin to beat."""
+        sent = time.monotonic()
+        await self._ledger.write(workers.register, *self._row)
+        self._valid_until = sent + self._lease_seconds
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Stop beating and forget the worker; its runs must be settled before."""
+        self._stop.set()
+        self._thread.join(timeout=self._lease_seconds)
+        await self._ledger.write(workers.remove, self._row[0])
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._lease_seconds / BEATS_PER_LEASE):
+            sent = time.monotonic()
+            try:
+                self._ledger.write_blocking(workers.register, *self._row)
+            except DurablyError as error:
+                # The next beat tries again; `valid` ends the attempts if none gets through.
+                log.warning("heartbeat not written: %s", error)
+            else:
+                self._valid_until = sent + self._lease_seconds
+            self._on_beat()

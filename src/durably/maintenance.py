@@ -1,0 +1,44 @@
+"""Background duties of every worker: rescue runs of dead workers, forget old ones.
+
+Owns when; what rescuing means is one transition of the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from durably.errors import LedgerUnavailable
+from durably.execution.lease import WorkerLease
+from durably.ledger import runs, workers
+from durably.ledger.database import Database
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+"""How often a worker looks for dead ones; the look is one indexed read."""
+
+FORGET_WORKERS_SECONDS = 24 * 3600.0
+"""How long a dead worker stays listed, so that somebody can see that it died."""
+
+
+async def maintain(ledger: Database, lease: WorkerLease) -> None:
+    """Keep the house until cancelled.
+
+    Any worker rescues any other's runs, under whatever name it runs. One whose own heartbeat
+    could not be written in time looks on: the database was busy, and the others may be as alive
+    as itself.
+    """
+    forgotten_at = 0.0
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            if not lease.beat_is_late and await ledger.read(runs.count_orphans):
+                for run in await ledger.write(runs.rescue):
+                    log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
+            if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
+                await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)
+                forgotten_at = loop.time()
+        except LedgerUnavailable as error:
+            log.warning("maintenance waits: %s", error)
+        await asyncio.sleep(LOOK_SECONDS)

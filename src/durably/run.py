@@ -1,0 +1,278 @@
+"""A handle on one run: what it is doing, waiting for it, watching it, deciding about it.
+
+Owns nothing but the key; every answer is read from the ledger when it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from durably.agents.codec import decode_output, decode_prompt
+from durably.agents.history import message_from_json
+from durably.agents.recorded import failed, returned
+from durably.agents.registry import Registry
+from durably.errors import (
+    ConfigError,
+    LedgerUnavailable,
+    RunCancelled,
+    RunDiscarded,
+    RunSuspended,
+    TransitionRefused,
+)
+from durably.ledger import decisions, reads, runs
+from durably.ledger.database import Database
+from durably.lifecycle import EffectState, RunState
+from durably.records import Attempt, Effect, Event, RunInput, RunRecord
+
+if TYPE_CHECKING:
+    from durably.agents.history import ModelMessage
+
+OutputT = TypeVar("OutputT")
+
+WAIT_SECONDS = 2.0
+"""How often a waiter looks although nothing was committed; a net under the notices."""
+
+EVENT_PAGE = 500
+"""How many events one read brings."""
+
+OPERATOR = "operator"
+"""Who a decision is put down to when the caller does not say."""
+
+
+class Run(Generic[OutputT]):
+    """One run, by its key.
+
+    Attributes:
+        record: the run as it was when this handle last looked (`refresh` looks again).
+    """
+
+    def __init__(self, ledger: Database, registry: Registry, record: RunRecord) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self.record = record
+
+    def __repr__(self) -> str:
+        return f"<Run {self.key!r} {self.state}>"
+
+    @property
+    def key(self) -> str:
+        """The unique key."""
+        return self.record.key
+
+    @property
+    def state(self) -> RunState:
+        """The state when this handle last looked."""
+        return self.record.state
+
+    async def refresh(self) -> Run[OutputT]:
+        """Look again; returns this handle."""
+        self.record = await self._ledger.read(reads.get_run, self.key)
+        return self
+
+    async def result(
+        self, *, timeout: float | None = None, wait_suspended: bool = True
+    ) -> OutputT:
+        """Wait for the run's output.
+
+        Args:
+            timeout: seconds to wait at most; None: as long as it takes.
+            wait_suspended: False raises as soon as the run waits for a decision.
+
+        Returns:
+            The output, of the agent's output type where this process knows the agent.
+
+        Raises:
+            TimeoutError: the time is over; the run goes on.
+            RunDiscarded, RunCancelled: it ended without an output; the message says why.
+            RunSuspended: with ``wait_suspended=False``.
+        """
+        async with asyncio.timeout(timeout):
+            with self._notices() as changed:
+                while True:
+                    changed.clear()
+                    await self._refresh_patiently()
+                    if self.state is RunState.SUSPENDED and not wait_suspended:
+                        raise RunSuspended(self.key, self.describe_waiting())
+                    if self.state.final:
+                        return self.output()
+                    await _wait(changed)
+
+    def output(self) -> OutputT:
+        """The output of a run that is known to be final.
+
+        Raises:
+            RunDiscarded, RunCancelled: it ended without one.
+            TransitionRefused: it is not final.
+        """
+        record = self.record
+        match record.state:
+            case RunState.COMPLETED:
+                registration = self._registry.find(record.agent)
+                if registration is None:
+                    return cast("OutputT", json.loads(record.output or "null"))
+                value = decode_output(record.output or "null", registration.output_type)
+                return cast("OutputT", value)
+            case RunState.DISCARDED:
+                raise RunDiscarded(self.key, f"Run {self.key!r} was discarded: {record.error}")
+            case RunState.CANCELLED:
+                raise RunCancelled(self.key, f"Run {self.key!r} was cancelled.")
+            case _:
+                raise TransitionRefused(f"Run {self.key!r} is {record.state}: no output yet.")
+
+    async def watch(self, after: int = 0) -> AsyncGenerator[Event]:
+        """The run's events in order, live until it is final, from any process.
+
+        Args:
+            after: the id of the last event already seen: nothing is missed, nothing comes twice.
+        """
+        with self._notices() as changed:
+            while True:
+                changed.clear()
+                await self._refresh_patiently()
+                final = self.state.final
+                while events := await self._ledger.read(
+                    reads.list_events, self.record.id, after, EVENT_PAGE
+                ):
+                    for event in events:
+                        after = event.id
+                        yield event
+                if final:
+                    return
+                await _wait(changed)
+
+    async def events(self, after: int = 0) -> list[Event]:
+        """The run's events so far."""
+        found: list[Event] = []
+        while page := await self._ledger.read(
+            reads.list_events, self.record.id, after, EVENT_PAGE
+        ):
+            found += page
+            after = page[-1].id
+        return found
+
+    async def history(self) -> list[ModelMessage]:
+        """The checkpointed messages, as pydantic-ai's own."""
+        rows = await self._ledger.read(reads.list_messages, self.record.id)
+        return [message_from_json(row.body, f"message {row.seq}") for row in rows]
+
+    async def effects(self) -> list[Effect]:
+        """The tool calls that the ledger knows of."""
+        return await self._ledger.read(reads.list_effects, self.record.id)
+
+    async def attempts(self) -> list[Attempt]:
+        """The attempts so far."""
+        return await self._ledger.read(reads.list_attempts, self.record.id)
+
+    async def input(self) -> RunInput:
+        """What it was asked: the prompt as JSON, and the args."""
+        return await self._ledger.read(reads.get_input, self.record.id)
+
+    async def prompt(self) -> Any:
+        """What it was asked, as it was given to ``enqueue``."""
+        return decode_prompt((await self.input()).prompt)
+
+    async def cancel(self, *, by: str = OPERATOR) -> Run[OutputT]:
+        """Cancel it; an executing attempt stops within a second.
+
+        Raises:
+            TransitionRefused: it is final already.
+        """
+        self.record = await self._ledger.write(runs.cancel, self.key, by)
+        return self
+
+    async def retry(self, *, by: str = OPERATOR) -> Run[OutputT]:
+        """Let a discarded or cancelled run go on where it was, or accept a changed agent.
+
+        Raises:
+            TransitionRefused: it is neither, nor suspended because its agent changed.
+        """
+        await self.refresh()
+        changed = (self.record.waiting_on or {}).get("kind") == "change"
+        transition = runs.wake if self.state is RunState.SUSPENDED and changed else runs.revive
+        self.record = await self._ledger.write(transition, self.key, by)
+        return self
+
+    async def resolve(
+        self,
+        call_id: str,
+        *,
+        done: Any = ...,
+        failed: str | None = None,
+        again: bool = False,
+        by: str = OPERATOR,
+        note: str = "",
+    ) -> Run[OutputT]:
+        """Settle a call that is in doubt, or that awaits an answer.
+
+        Exactly one of:
+
+        Args:
+            done: it happened, and this is its result.
+            failed: it did not work, and this is what the model is told.
+            again: it did not happen: run it again.
+
+        Raises:
+            ConfigError: none, or more than one, of the three is given.
+            EffectNotFound: the run has no such call.
+            TransitionRefused: the call is settled, or the run is final.
+        """
+        given = [done is not ..., failed is not None, again]
+        if sum(given) != 1:
+            raise ConfigError("resolve() takes exactly one of done=, failed= and again=True.")
+        state, result = _decision(call_id, done, failed)
+        self.record = await self._ledger.write(
+            decisions.resolve, self.key, call_id, state, result, failed, by, note
+        )
+        return self
+
+    def describe_waiting(self) -> str:
+        """What a suspended run waits for, and how to let it go on; one sentence."""
+        waiting = self.record.waiting_on or {}
+        if waiting.get("kind") == "change":
+            return (
+                f"Run {self.key!r} waits because its agent changed: `durably retry {self.key}` "
+                "lets it go on with the agent as it is now."
+            )
+        calls = ", ".join(waiting.get("effects", [])) or "a decision"
+        return (
+            f"Run {self.key!r} waits for a decision on {calls}: see `durably show {self.key}`, "
+            f"then `durably resolve {self.key} CALL_ID`."
+        )
+
+    @contextmanager
+    def _notices(self) -> Generator[asyncio.Event]:
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(changed.set)
+
+        with self._ledger.subscribe(wake):
+            yield changed
+
+    async def _refresh_patiently(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+                return
+            except LedgerUnavailable:
+                await asyncio.sleep(WAIT_SECONDS)
+
+
+def _decision(call_id: str, done: Any, reason: str | None) -> tuple[EffectState | None, str | None]:
+    if done is not ...:
+        return EffectState.DONE, returned(call_id, done)
+    if reason is not None:
+        return EffectState.FAILED, failed(reason)
+    return None, None
+
+
+async def _wait(changed: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(changed.wait(), timeout=WAIT_SECONDS)
+    except TimeoutError:
+        return

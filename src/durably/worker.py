@@ -1,0 +1,194 @@
+"""A worker: dispatch, execution, heartbeat and maintenance in one process, and leaving gracefully.
+
+Owns the order in which the parts start and stop; each part's own work is in its own module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from durably.dispatch.embedded import EmbeddedDispatcher
+from durably.errors import ConfigError, LeaseLost, LedgerUnavailable
+from durably.execution.attempts import Attempts
+from durably.execution.control import Ending
+from durably.execution.executor import Executor
+from durably.execution.lease import WorkerLease
+from durably.ledger import runs, steps, workers
+from durably.ledger.database import Database
+from durably.maintenance import maintain
+from durably.records import RunRecord
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LEASE_SECONDS = 30.0
+DEFAULT_GRACE_SECONDS = 30.0
+DEFAULT_CONCURRENCY = 20
+MIN_LEASE_SECONDS = 1.0
+
+SETTLE_SECONDS = 10.0
+"""How long cancelled attempts may take to write that they were handed back."""
+
+LOOK_SECONDS = 0.1
+"""At most how often a worker asks the ledger whether its runs were cancelled or taken."""
+
+NET_SECONDS = 0.5
+"""How often it asks although nothing was committed; a net under the notices."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker works.
+
+    Attributes:
+        queues: how many runs of each queue it executes at once.
+        lease_seconds: how long it counts as alive without a heartbeat; at least 1.
+        grace_seconds: how long attempts may go on after `Worker.stop`.
+        name: for people; the worker's id is unique anyway.
+    """
+
+    queues: Mapping[str, int]
+    lease_seconds: float = DEFAULT_LEASE_SECONDS
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
+    name: str = field(default_factory=socket.gethostname)
+
+    def __post_init__(self) -> None:
+        if self.lease_seconds < MIN_LEASE_SECONDS:
+            raise ConfigError(f"A lease of {self.lease_seconds:g} s is too short; at least 1 s.")
+        if self.grace_seconds < 0:
+            raise ConfigError(f"A grace period of {self.grace_seconds:g} s cannot be.")
+        for queue, limit in self.queues.items():
+            if limit < 1:
+                raise ConfigError(f"Queue {queue!r} with {limit} runs at once; at least 1.")
+
+
+class Worker:
+    """Executes runs until it is stopped. Start it with ``async with app.worker(...)``.
+
+    Attributes:
+        id: unique to this start of this process; attempts name it.
+        stopped: set once everything is handed back and the worker is forgotten.
+    """
+
+    def __init__(self, ledger: Database, executor: Executor, options: WorkerOptions) -> None:
+        self.id = f"{options.name}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.options = options
+        self.stopped = asyncio.Event()
+        self._ledger = ledger
+        self._executor = executor
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._duties: list[asyncio.Task[None]] = []
+        self._dispatching: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._lease = WorkerLease(
+            ledger,
+            worker_id=self.id,
+            name=options.name,
+            pid=os.getpid(),
+            queues=dict(options.queues),
+            lease_seconds=options.lease_seconds,
+            on_beat=self._look_soon,
+        )
+        self._dispatcher = EmbeddedDispatcher(ledger, self.id, options.queues, self)
+        self._attempts = Attempts(executor, self._lease.valid, self._dispatcher.slot_freed)
+
+    async def start(self, *, dispatch: bool = True) -> None:
+        """Register, begin to beat, and (unless ``dispatch`` is off) to claim."""
+        await self._lease.start()
+        self._duties = [
+            self._duty(self._watch_runs()),
+            self._duty(maintain(self._ledger, self._lease)),
+        ]
+        if dispatch:
+            self._dispatching = self._duty(self._dispatcher.run(self._start))
+
+    async def stop(self) -> None:
+        """Leave: claim nothing more, hand runs back at their next checkpoint, end within grace.
+
+        What still runs when the grace period is over is cancelled and handed back. Calling it
+        twice waits for the same end.
+        """
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave())
+        await asyncio.shield(self._leaving)
+
+    def free(self, queue: str) -> int:
+        """Free places in a queue."""
+        return self.options.queues.get(queue, 0) - self._attempts.busy(queue)
+
+    @property
+    def executing(self) -> int:
+        """How many attempts are under way here."""
+        return len(self._attempts)
+
+    async def execute(self, run: RunRecord) -> None:
+        """Execute a run that this worker has claimed, and wait for its attempt to end."""
+        await asyncio.shield(self._attempts.start(run))
+
+    def _start(self, run: RunRecord) -> None:
+        self._attempts.start(run)
+
+    def _duty(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        async def dutiful() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("a duty of worker %s failed: the worker leaves", self.id)
+                self._leaving = self._leaving or asyncio.create_task(self._leave())
+
+        return asyncio.create_task(dutiful())
+
+    def _look_soon(self) -> None:
+        """Called in any thread, after heartbeats and commits."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def _watch_runs(self) -> None:
+        """End attempts whose run was cancelled or lost, within a moment of its being known."""
+        with self._ledger.subscribe(self._look_soon):
+            while True:
+                self._changed.clear()
+                try:
+                    await self._look()
+                except LedgerUnavailable as error:
+                    log.warning("cannot look after runs now: %s", error)
+                await asyncio.sleep(LOOK_SECONDS)
+                try:
+                    await asyncio.wait_for(self._changed.wait(), timeout=NET_SECONDS)
+                except TimeoutError:
+                    continue
+
+    async def _look(self) -> None:
+        if not self._lease.valid():
+            self._attempts.end_all(Ending.LOST)
+            return
+        before = self._attempts.snapshot()
+        held = await self._ledger.read(workers.held_runs, self.id)
+        for claim in self._attempts.compare(before, held, self.options.lease_seconds):
+            try:
+                await self._ledger.write(runs.hand_back, claim, steps.Step())
+            except LeaseLost:
+                continue  # Somebody has it already.
+
+    async def _leave(self) -> None:
+        log.info("worker %s leaves; %d attempts under way", self.id, len(self._attempts))
+        if self._dispatching is not None:
+            # A claim under way is let finish: what it took is handed back like the rest.
+            self._dispatching.cancel()
+            await asyncio.wait({self._dispatching})
+        self._attempts.leave()
+        await self._attempts.wait(self.options.grace_seconds)
+        self._attempts.end_all(Ending.GRACE_OVER)
+        await self._attempts.wait(SETTLE_SECONDS)
+        for duty in self._duties:
+            duty.cancel()
+        await asyncio.gather(*self._duties, return_exceptions=True)
+        await self._lease.stop()
+        self.stopped.set()

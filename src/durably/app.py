@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -21,7 +21,7 @@ from durably.agents.registry import OnChange, Registration, Registry, name_of, u
 from durably.agents.runner import Runner
 from durably.config import Settings
 from durably.effects import DEFAULT, EffectPolicy, as_policy
-from durably.errors import ConfigError, KeyConflict, RunNotFound
+from durably.errors import ConfigError, KeyConflict
 from durably.execution.executor import Executor
 from durably.ledger import reads, runs
 from durably.ledger.connect import database_for
@@ -39,7 +39,7 @@ from durably.worker import (
 )
 
 if TYPE_CHECKING:
-    from durably.agents.registry import AbstractAgent, AnyAgent, UsageLimits, UserContent
+    from durably.agents.registry import AbstractAgent, AnyAgent, Prompt, UsageLimits
     from durably.ledger.database import Database
 
 OutputT = TypeVar("OutputT")
@@ -132,7 +132,7 @@ class Durably:
     async def enqueue(
         self,
         agent: AbstractAgent[Any, OutputT] | str,
-        prompt: str | Sequence[UserContent],
+        prompt: Prompt,
         *,
         key: str | None = None,
         args: Mapping[str, Any] | None = None,
@@ -182,7 +182,10 @@ class Durably:
         await self.open()
         if conn is not None:
             record, created = self.ledger.run_on(conn, runs.insert(new))
-            found = record, None if created else self.ledger.run_on(conn, reads.get_input(record.id))
+            found = (
+                record,
+                None if created else self.ledger.run_on(conn, reads.get_input(record.id)),
+            )
         else:
             record, created = await self.ledger.write(runs.insert, new)
             found = record, None if created else await self.ledger.read(reads.get_input, record.id)
@@ -295,7 +298,7 @@ class Durably:
     async def run(
         self,
         agent: AbstractAgent[Any, OutputT],
-        prompt: str | Sequence[UserContent],
+        prompt: Prompt,
         *,
         key: str | None = None,
         **options: Any,
@@ -368,7 +371,7 @@ class Durably:
     def _new_run(
         self,
         agent: AnyAgent | str,
-        prompt: str | Sequence[UserContent],
+        prompt: Prompt,
         key: str | None,
         args: Mapping[str, Any] | None,
         queue: str | None,

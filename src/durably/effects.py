@@ -107,9 +107,7 @@ DEFAULT = EffectPolicy(EffectKind.ONCE, declared=False)
 """What an undeclared tool gets: assume that repeating it would cost money."""
 
 
-def policy_of(
-    metadata: Mapping[str, Any] | None, default: EffectPolicy = DEFAULT
-) -> EffectPolicy:
+def policy_of(metadata: Mapping[str, Any] | None, default: EffectPolicy = DEFAULT) -> EffectPolicy:
     """The policy that a tool's metadata declares, or ``default``.
 
     An MCP tool's annotations count as a declaration: ``readOnlyHint`` is READ, ``idempotentHint``

@@ -104,13 +104,11 @@ TRANSITIONS: dict[str, Transition] = {
         _transition("suspend", _EXECUTING, _S.SUSPENDED, fenced=True),
         _transition("hand_back", _EXECUTING, _S.AVAILABLE, fenced=True),
         _transition("stop", _EXECUTING, _S.CANCELLED, fenced=True),
-        # An executing run is asked to stop and its attempt does it; any other open run ends at once.
+        # An executing run is asked to stop and its attempt does it; others end at once.
         _transition("cancel", OPEN, _S.CANCELLED, _S.EXECUTING, fenced=False),
         _transition("wake", frozenset({_S.SUSPENDED}), _S.AVAILABLE, fenced=False),
         _transition("rescue", _EXECUTING, _S.AVAILABLE, _S.DISCARDED, _S.CANCELLED, fenced=False),
-        _transition(
-            "revive", frozenset({_S.DISCARDED, _S.CANCELLED}), _S.AVAILABLE, fenced=False
-        ),
+        _transition("revive", frozenset({_S.DISCARDED, _S.CANCELLED}), _S.AVAILABLE, fenced=False),
     )
 }
 """The state machine (DESIGN: "Lifecycle"); the only place that says what may follow what."""

@@ -82,7 +82,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunInput:
-    """What a run was asked: the prompt as JSON (see ``agents.codec``) and the deps factory's args."""
+    """What a run was asked: the prompt as JSON (see ``agents.codec``), the deps factory's args."""
 
     prompt: str
     args: dict[str, Any]

@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from durably.agents.codec import decode_output, decode_prompt
 from durably.agents.history import message_from_json
@@ -31,8 +31,6 @@ from durably.records import Attempt, Effect, Event, RunInput, RunRecord
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
 
-OutputT = TypeVar("OutputT")
-
 WAIT_SECONDS = 2.0
 """How often a waiter looks although nothing was committed; a net under the notices."""
 
@@ -43,7 +41,7 @@ OPERATOR = "operator"
 """Who a decision is put down to when the caller does not say."""
 
 
-class Run(Generic[OutputT]):
+class Run[OutputT]:
     """One run, by its key.
 
     Attributes:
@@ -73,9 +71,7 @@ class Run(Generic[OutputT]):
         self.record = await self._ledger.read(reads.get_run, self.key)
         return self
 
-    async def result(
-        self, *, timeout: float | None = None, wait_suspended: bool = True
-    ) -> OutputT:
+    async def result(self, *, timeout: float | None = None, wait_suspended: bool = True) -> OutputT:
         """Wait for the run's output.
 
         Args:
@@ -147,9 +143,7 @@ class Run(Generic[OutputT]):
     async def events(self, after: int = 0) -> list[Event]:
         """The run's events so far."""
         found: list[Event] = []
-        while page := await self._ledger.read(
-            reads.list_events, self.record.id, after, EVENT_PAGE
-        ):
+        while page := await self._ledger.read(reads.list_events, self.record.id, after, EVENT_PAGE):
             found += page
             after = page[-1].id
         return found

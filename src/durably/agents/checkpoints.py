@@ -145,4 +145,3 @@ class Checkpoints(AbstractCapability[Any]):
             raise AttemptEnds(
                 Discarded(f"The agent changed in the middle of the run: {json.dumps(changes)}.")
             )
-

@@ -22,7 +22,7 @@ from durably.agents.exact import (
     read_exactly,
     why_not_json,
 )
-from durably.agents.history import OWN_ROWS
+from durably.agents.history import BY_ALIAS, OWN_ROWS
 from durably.agents.output_types import read_as, resolve_output_types
 from durably.errors import HistoryError, ResultNotSerializable
 
@@ -46,8 +46,8 @@ def encode_result(tool_name: str, result: object) -> str:
     """A tool's return value as JSON: ``{"return_value": …}``, a ToolReturn with its other fields.
 
     JSON values, pydantic models, dataclasses, pydantic-ai's files and lists or dicts of these. What
-    has no JSON type of its own is written as pydantic-ai shows it to the model: a model as an
-    object by its aliases, a date as a string, bytes as base64, NaN and Infinity as null.
+    has no JSON type of its own is written as pydantic-ai shows it to the model: a pydantic
+    model as an object, a date as a string, bytes as base64, NaN and Infinity as null.
 
     Raises:
         ResultNotSerializable: names the tool, the type, and what to return instead.
@@ -58,7 +58,7 @@ def encode_result(tool_name: str, result: object) -> str:
     marked = isinstance(result, ToolReturn)
     whole = cast("ToolReturn[Any]", result) if marked else ToolReturn[Any](return_value=result)
     try:
-        written = _DEEP_RESULT.dump_json([[[whole]]], by_alias=True)
+        written = _DEEP_RESULT.dump_json([[[whole]]], by_alias=BY_ALIAS)
         _DEEP_RESULT.validate_json(written)  # what cannot be read again must not be recorded
         fields: dict[str, object] = json.loads(written)[0][0][0]
     except pydantic.ValidationError as error:

@@ -153,13 +153,14 @@ def _unreadable(
     error: pydantic.ValidationError, raw: Sequence[object], place: Callable[[int], str]
 ) -> HistoryError:
     """The HistoryError for what pydantic refused, at the deepest place that it names."""
-    found = [
-        (_steps(d, raw), d) for d in error.errors(include_url=False) if d["type"] not in _EXTRA
-    ]
-    deepest = max((steps for steps, _ in found), key=len, default=())
-    # A union names one error for each branch at the same place; the reader wants them together.
-    said = list(dict.fromkeys(_say(d) for steps, d in found if steps == deepest))[:3]
-    message = f"{' or '.join(said)}." if said else "cannot be read."
+    found = [d for d in error.errors(include_url=False) if d["type"] not in _EXTRA]
+    # A union names the errors of every branch. What counts is the branch that the document means,
+    # then an unknown kind, then the deepest place; at that place the reader wants them all.
+    best = max(found, key=lambda d: _relevance(d, raw))
+    deepest = _steps(best, raw)
+    peers = [d for d in found if _relevance(d, raw) == _relevance(best, raw)]
+    said = list(dict.fromkeys(_say(d) for d in peers if _steps(d, raw) == deepest))[:3]
+    message = f"{' or '.join(said)}."
     if not deepest:
         return HistoryError(message, place(0) if len(raw) == 1 else "")
     index, *inner = deepest
@@ -186,9 +187,22 @@ def _say(details: ErrorDetails) -> str:
             return f"{message[0].lower()}{message[1:]}, found {json_name(details['input'])}"
 
 
+def _relevance(details: ErrorDetails, raw: object) -> tuple[int, bool, int]:
+    steps, branches = _walk(details, raw)
+    return branches, details["type"] == "union_tag_invalid", len(steps)
+
+
 def _steps(details: ErrorDetails, raw: object) -> Steps:
-    """The error's place in the document: pydantic also names branches of unions, which are none."""
+    return _walk(details, raw)[0]
+
+
+def _walk(details: ErrorDetails, raw: object) -> tuple[Steps, int]:
+    """The error's place in the document, and how many branches on the way the document names.
+
+    pydantic's own location also names the branches of unions, which are no places.
+    """
     steps: list[str | int] = []
+    branches = 0
     here = raw
     for step in details["loc"]:
         if isinstance(here, list) and isinstance(step, int):
@@ -196,12 +210,16 @@ def _steps(details: ErrorDetails, raw: object) -> Steps:
             if step < len(items):
                 steps.append(step)
                 here = items[step]
-        elif isinstance(here, dict) and step in here:
-            steps.append(step)
-            here = cast(dict[str | int, object], here)[step]
+        elif isinstance(here, dict):
+            fields = cast(dict[str | int, object], here)
+            if step in fields:
+                steps.append(step)
+                here = fields[step]
+            elif step in (fields.get("kind"), fields.get("part_kind")):
+                branches += 1
     if details["type"] == "missing" and details["loc"]:
         steps.append(details["loc"][-1])
-    return tuple(steps)
+    return tuple(steps), branches
 
 
 def library() -> str:

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_ai import ApprovalRequired, CallDeferred, ModelRetry, RunContext
@@ -305,7 +305,9 @@ class EffectGuard(AbstractCapability[Any]):
         if not task.done() or task.cancelled() or task.exception() is not None:
             return
         try:
-            await self._journal.finish(_done(call, recorded.returned(call.tool_name, task.result())))
+            await self._journal.finish(
+                _done(call, recorded.returned(call.tool_name, task.result()))
+            )
         except (LeaseLost, LedgerUnavailable, ResultNotSerializable) as error:
             log.warning("the result of %s was not kept: %s", call.tool_name, error)
 
@@ -425,7 +427,7 @@ def _as_object(args: str | dict[str, Any]) -> dict[str, Any]:
         value = json.loads(args or "{}")
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _args_text(call: ToolCallPart, args: Mapping[str, Any] | None) -> str:
@@ -433,4 +435,3 @@ def _args_text(call: ToolCallPart, args: Mapping[str, Any] | None) -> str:
     if isinstance(call.args, str):
         return call.args
     return to_json(call.args or args or {}, fallback=str).decode()
-

@@ -12,11 +12,13 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
+import pydantic
 from pydantic_ai.messages import (
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
     ModelResponse,
+    ToolReturnPart,
 )
 
 from durably.agents.exact import (
@@ -36,6 +38,15 @@ from durably.errors import HistoryError, ResultNotSerializable
 OWN_ROWS = {"pydantic_ai": {"rebuild_unrecorded_tool_files": True}}
 
 
+class _Probe(pydantic.BaseModel):
+    field: int = pydantic.Field(default=0, serialization_alias="alias")
+
+
+# Versions differ in whether the model is shown a result's aliases. It has to see the same after a
+# resume, when the result is no longer a pydantic model but what was stored of it.
+BY_ALIAS = "alias" in ToolReturnPart("probe", _Probe()).model_response_str()
+
+
 def to_json(messages: Sequence[ModelMessage]) -> str:
     """The messages as a compact JSON list, in pydantic-ai's own format.
 
@@ -43,8 +54,7 @@ def to_json(messages: Sequence[ModelMessage]) -> str:
         ResultNotSerializable: a message holds something that is not JSON; names the tool.
     """
     try:
-        # By alias, because that is how pydantic-ai shows a tool's result to the model.
-        return ModelMessagesTypeAdapter.dump_json(list(messages), by_alias=True).decode()
+        return ModelMessagesTypeAdapter.dump_json(list(messages), by_alias=BY_ALIAS).decode()
     except NOT_JSON as error:
         raise _name_the_culprit(messages, error) from error
 
@@ -184,7 +194,7 @@ def _name_the_culprit(messages: Sequence[ModelMessage], error: Exception) -> Res
                 else ModelResponse(parts=cast(Any, [part]))
             )
             try:
-                ModelMessagesTypeAdapter.dump_json([alone], by_alias=True)
+                ModelMessagesTypeAdapter.dump_json([alone], by_alias=BY_ALIAS)
             except NOT_JSON as found:
                 return ResultNotSerializable(_accuse(part, f"[{index}].parts[{number}]", found))
     return ResultNotSerializable(

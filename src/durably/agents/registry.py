@@ -6,15 +6,17 @@ Owns registrations and deps factories; running an agent is the runner's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from pydantic_ai import Agent, UsageLimits
 from pydantic_ai.agent import AbstractAgent, WrapperAgent
+from pydantic_ai.messages import UserContent
+from pydantic_ai.toolsets import FunctionToolset
 
-from durably.effects import DEFAULT, EffectPolicy
+from durably.effects import DEFAULT, EffectPolicy, policy_of
 from durably.errors import ConfigError, UnknownAgent
 from durably.execution.executor import AttemptOptions
 from durably.retry import RetryPolicy
@@ -22,6 +24,9 @@ from durably.retry import RetryPolicy
 OnChange = Literal["continue", "suspend", "discard"]
 
 type AnyAgent = AbstractAgent[Any, Any]
+
+type Prompt = str | Sequence[UserContent]
+"""What an agent may be asked: text, or text with images, documents and the like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +171,13 @@ def name_of(agent: object) -> str:
 def undeclared_tools(agent: AnyAgent) -> list[str]:
     """Names of the agent's own function tools that declare no effect policy."""
     while isinstance(agent, WrapperAgent):
-        agent = cast("AnyAgent", agent.wrapped)
-    names: list[str] = []
-    if isinstance(agent, Agent):
-        from pydantic_ai.toolsets import FunctionToolset
-
-        from durably.effects import policy_of
-
-        for toolset in cast("Agent[Any, Any]", agent).toolsets:
-            if isinstance(toolset, FunctionToolset):
-                tools = cast("FunctionToolset[Any]", toolset).tools
-                names += [n for n, t in tools.items() if not policy_of(t.metadata).declared]
-    return names
+        agent = agent.wrapped
+    if not isinstance(agent, Agent):
+        return []
+    return [
+        name
+        for toolset in agent.toolsets
+        if isinstance(toolset, FunctionToolset)
+        for name, tool in toolset.tools.items()
+        if not policy_of(tool.metadata).declared
+    ]

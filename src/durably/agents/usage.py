@@ -30,8 +30,11 @@ def usage_from(data: dict[str, Any]) -> RunUsage:
         return _adapter.validate_python({k: v for k, v in data.items() if k in known})
     except ValidationError:
         # Another version counted in another form: what every version has still limits the run.
-        basic = ("requests", "tool_calls", "input_tokens", "output_tokens")
-        return RunUsage(**{k: v for k, v in data.items() if k in basic and isinstance(v, int)})
+        usage = RunUsage()
+        for name in ("requests", "tool_calls", "input_tokens", "output_tokens"):
+            if isinstance(data.get(name), int):
+                setattr(usage, name, data[name])
+        return usage
 
 
 def usage_after(before: RunUsage, now: RunUsage, response: ModelResponse) -> RunUsage:

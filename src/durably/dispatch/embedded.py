@@ -83,7 +83,6 @@ class EmbeddedDispatcher:
             # Whatever else is due shows at the next look, which this claim's own commit causes.
         return wait_seconds
 
-
     async def _claim(self, queue: str, limit: int, start: Start) -> None:
         claiming = asyncio.ensure_future(
             self._ledger.write(runs.claim, self._worker_id, queue, limit)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from durably.errors import LeaseLost
@@ -43,7 +43,7 @@ class AttemptOptions:
     """What an agent's registration says about its attempts."""
 
     timeout_seconds: float | None = None
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 class Performer(Protocol):

@@ -134,7 +134,9 @@ class Journal:
             LeaseLost: another attempt owns the run; the call must not start.
         """
         boundaries.reached("intent:before")
-        effect = await self._persist(lambda: self.ledger.write(steps.record_intent, self.claim, call))
+        effect = await self._persist(
+            lambda: self.ledger.write(steps.record_intent, self.claim, call)
+        )
         boundaries.reached("intent:after")
         self._effects[call.position] = effect
         return effect
@@ -173,7 +175,9 @@ class Journal:
         """Report how a call ended to a run that is not this attempt's any more."""
         return await self.ledger.write(steps.settle_late, self.claim, outcome)
 
-    def remaining_step(self, messages: tuple[NewMessage, ...] = (), usage: str | None = None) -> Step:
+    def remaining_step(
+        self, messages: tuple[NewMessage, ...] = (), usage: str | None = None
+    ) -> Step:
         """Everything that waits for the next write, for the transition that ends the attempt."""
         return Step(
             usage=usage or self._usage,
@@ -202,7 +206,7 @@ class Journal:
         try:
             await self._write_step(flush=True)
         except (LeaseLost, asyncio.CancelledError):
-            # Nothing is lost: the outcomes are still kept, and a lost lease shows at the next write.
+            # The outcomes are still kept, and a lost lease shows at the next write.
             return
         finally:
             self._flushing = None

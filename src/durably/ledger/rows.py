@@ -45,7 +45,9 @@ def decoded(value: object) -> Any:
 def run_from(row: Row) -> RunRecord:
     """A row of durably_runs."""
     kind = row["waiting_kind"]
-    waiting_on = None if kind is None else {"kind": kind, **(decoded(row["waiting_on"]) or {})}
+    waiting_on: dict[str, Any] | None = None
+    if kind is not None:
+        waiting_on = {"kind": kind, **(decoded(row["waiting_on"]) or {})}
     return RunRecord(
         id=row["id"],
         key=row["key"],

@@ -199,7 +199,7 @@ def count_orphans() -> Operation[int]:
 
 
 def rescue() -> Operation[list[RunRecord]]:
-    """Take runs from workers whose lease is over: another try, or discard after too many crashes."""
+    """Take runs from dead workers: another try, or discard after too many crashes."""
     rows = yield from fetch("rescue_runs")
     rescued = [run_from(row) for row in rows]
     for run in rescued:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from durably import boundaries
 from durably.errors import LedgerUnavailable
@@ -126,7 +126,9 @@ class SqliteDatabase:
             except BaseException:
                 write_connection.close()
                 raise
-            self._writer = _Lane("durably-writer", lambda jobs: self._commit(write_connection, jobs))
+            self._writer = _Lane(
+                "durably-writer", lambda jobs: self._commit(write_connection, jobs)
+            )
             self._reader = _Lane("durably-reader", lambda jobs: self._answer(read_connection, jobs))
             self._connections = (write_connection, read_connection)
 
@@ -266,5 +268,4 @@ def sqlite_connection_of(connection: object) -> sqlite3.Connection:
             f"conn is a {type(connection).__name__}; pass an open sqlite3 connection, or a "
             "SQLAlchemy Connection or Session on the ledger's SQLite file."
         )
-    return cast("sqlite3.Connection", candidate)
-
+    return candidate

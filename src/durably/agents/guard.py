@@ -285,7 +285,7 @@ class EffectGuard(AbstractCapability[Any]):
         return result
 
     async def _finish_even_if_lost(self, guarded: Guarded) -> Any:
-        """Run a once tool; if the attempt is lost meanwhile, let it finish and report how it did."""
+        """Run a once tool; if the attempt is lost meanwhile, let it finish and report."""
         task = asyncio.create_task(self._run(guarded))
         try:
             return await asyncio.shield(task)

@@ -18,7 +18,7 @@ from durably.ledger.database import Database
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
-"""How long to sleep when nothing is due and nothing wakes; a net under the notices, not the plan."""
+"""How long to sleep when nothing is due and nothing wakes; a net under the notices."""
 
 RETRY_SECONDS = 0.5
 """Pause after the database refused."""

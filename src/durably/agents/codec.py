@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pydantic
+import pydantic_core
 from pydantic_ai.messages import ToolReturn, UserContent, UserPromptPart
 
 from durably.agents.exact import (
@@ -29,10 +30,6 @@ from durably.errors import HistoryError, ResultNotSerializable
 # pydantic takes a config for a list but not for a dataclass.
 _RESULT: pydantic.TypeAdapter[list[ToolReturn[Any]]] = pydantic.TypeAdapter(
     list[ToolReturn[Any]], config=BASE64
-)
-# Deeper by two: what can be read again here can also be read in the message that will hold it.
-_DEEP_RESULT: pydantic.TypeAdapter[list[list[list[ToolReturn[Any]]]]] = pydantic.TypeAdapter(
-    list[list[list[ToolReturn[Any]]]], config=BASE64
 )
 _PROMPTS = pydantic.TypeAdapter(list[UserPromptPart], config=BASE64)
 _OUTPUTS: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(Any, config=BASE64)
@@ -58,18 +55,20 @@ def encode_result(tool_name: str, result: object) -> str:
     marked = isinstance(result, ToolReturn)
     whole = cast("ToolReturn[Any]", result) if marked else ToolReturn[Any](return_value=result)
     try:
-        written = _DEEP_RESULT.dump_json([[[whole]]], by_alias=BY_ALIAS)
-        _DEEP_RESULT.validate_json(written)  # what cannot be read again must not be recorded
-        fields: dict[str, object] = json.loads(written)[0][0][0]
-    except pydantic.ValidationError as error:
-        reason = error.errors(include_url=False)[0]
-        what = f"a {type(result).__name__} that cannot be read again ({reason['msg']})"
+        fields: dict[str, object] = json.loads(_RESULT.dump_json([whole], by_alias=BY_ALIAS))[0]
+        if not marked:
+            del fields[_MARK]
+        text = _compact({k: v for k, v in fields.items() if v is not None or k == "return_value"})
+        # What cannot be read again must not be recorded; nor what the message that will hold it
+        # could not be read with, where it is nested deeper.
+        decode_result(text)
+        pydantic_core.from_json(f"[[[[{text}]]]]")
+    except HistoryError as error:
+        what = f"a {type(cast(object, result)).__name__} that cannot be read again ({error})"
         raise _not_a_result(tool_name, what) from error
     except NOT_JSON as error:
         raise _not_a_result(tool_name, why_not_json(error)) from error
-    if not marked:
-        del fields[_MARK]
-    return _compact({k: v for k, v in fields.items() if v is not None or k == "return_value"})
+    return text
 
 
 def decode_result(text: str) -> object:
@@ -134,6 +133,10 @@ def encode_prompt(prompt: str | Sequence[UserContent]) -> str:
         ResultNotSerializable: the prompt is neither, or holds something that is not JSON.
     """
     try:
+        # Not a dict, whose keys would be taken for the prompt, nor bytes, a sequence of numbers.
+        given = cast(object, prompt)
+        if not isinstance(given, Sequence) or isinstance(given, bytes | bytearray):
+            raise HistoryError(f"it is a {type(given).__name__}.")
         content = prompt if isinstance(prompt, str) else list(prompt)
         part = UserPromptPart(content=content, timestamp=_EPOCH)
         text = _compact(json.loads(_PROMPTS.dump_json([part], by_alias=True))[0]["content"])

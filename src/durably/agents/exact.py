@@ -92,7 +92,7 @@ def read_exactly[T](
     except pydantic.ValidationError as error:
         raise _unreadable(error, raw, place) from error
     written = _rewrite(adapter, found)
-    if written == raw:
+    if _covers(written, raw):
         return found
     try:
         strict = adapter.validate_json(text, context=ctx, extra="forbid")
@@ -100,11 +100,24 @@ def read_exactly[T](
         _refuse_lost_fields(error, raw, written, place)
         return found
     # Refusing extras makes an object that only resembles a file stay the object that it was.
-    return strict if _rewrite(adapter, strict) == raw else found
+    return strict if _covers(_rewrite(adapter, strict), raw) else found
 
 
 def _rewrite[T](adapter: pydantic.TypeAdapter[list[T]], items: list[T]) -> object:
     return json.loads(adapter.dump_json(items, by_alias=True))
+
+
+def _covers(written: Any, raw: Any) -> bool:
+    """Whether all that was read is written again; defaults that the document left out may join."""
+    if type(written) is not type(raw):
+        return False
+    if isinstance(raw, dict):
+        fields = cast(dict[str, Any], raw)
+        return all(name in written and _covers(written[name], fields[name]) for name in fields)
+    if isinstance(raw, list):
+        items = cast(list[Any], raw)
+        return len(written) == len(items) and all(map(_covers, written, items))
+    return bool(written == raw)
 
 
 def _refuse_constant(name: str) -> object:
@@ -235,10 +248,9 @@ def why_not_json(error: BaseException) -> str:
     marker = "Unable to serialize unknown type: <class '"
     if marker in text:
         return f"a {text.split(marker, 1)[1].split("'", 1)[0]}"
-    if isinstance(error, RecursionError) or "depth exceeded" in text:
-        return "a value that is nested too deeply"
-    if "Circular reference" in text:
-        return "a value that contains itself"
+    deep = ("Circular reference", "depth exceeded", "recursion limit")
+    if isinstance(error, RecursionError) or any(words in text for words in deep):
+        return "a value that contains itself or is nested too deeply"
     if "surrogates" in text:
         return "text that is not valid Unicode"
     return f"a value that fails to serialise ({text.splitlines()[-1] if text else error!r})"

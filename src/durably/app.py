@@ -21,13 +21,14 @@ from durably.agents.registry import OnChange, Registration, Registry, name_of, u
 from durably.agents.runner import Runner
 from durably.config import Settings
 from durably.effects import DEFAULT, EffectPolicy, as_policy
-from durably.errors import ConfigError, KeyConflict
+from durably.errors import ConfigError, KeyConflict, SchemaError
 from durably.execution.executor import Executor
+from durably.health import examine
 from durably.ledger import reads, runs
 from durably.ledger.connect import database_for
 from durably.ledger.rows import timestamp
-from durably.lifecycle import RunState
-from durably.records import InboxItem, NewRun, QueueRecord, RunRecord, WorkerRecord
+from durably.lifecycle import FINAL, RunState
+from durably.records import Finding, InboxItem, NewRun, QueueRecord, RunRecord, WorkerRecord
 from durably.retry import RetryPolicy
 from durably.run import Run
 from durably.worker import (
@@ -247,12 +248,22 @@ class Durably:
 
         Yields:
             How many have been deleted so far, after each batch.
+
+        Raises:
+            ConfigError: ``state`` is no final state.
         """
+        _check_prunable(state)
         await self.open()
         deleted = 0
         while count := await self.ledger.write(runs.prune, older_than, state, batch):
             deleted += count
             yield deleted
+
+    async def count_prunable(self, *, older_than: float, state: str | None = None) -> int:
+        """How many runs `prune` would delete."""
+        _check_prunable(state)
+        await self.open()
+        return await self.ledger.read(reads.count_prunable, older_than, state)
 
     # --- working
 
@@ -344,13 +355,30 @@ class Durably:
 
     # --- opening and closing
 
-    async def open(self) -> None:
+    async def open(self, *, create: bool = True) -> None:
         """Open the ledger, creating or upgrading its tables; every call does it when needed.
+
+        Args:
+            create: False refuses where there is no ledger yet.
 
         Raises:
             LedgerUnavailable, LedgerCorrupt, SchemaError: it cannot be used; the message says why.
         """
+        if not create and not await self.ledger.exists():
+            raise SchemaError(
+                f"There is no ledger at {self.ledger.url}: check the URL, or create it with "
+                "`durably migrate`."
+            )
         await self.ledger.open()
+
+    async def migrate(self) -> tuple[int, int]:
+        """Open the ledger and say which schema version was there (0: none), and which is now."""
+        await self.open()
+        return self.ledger.versions
+
+    async def examine(self) -> list[Finding]:
+        """What is right and wrong with the ledger, the workers, the queues and the agents."""
+        return await examine(self.ledger, self.registry)
 
     async def close(self) -> None:
         """Let go of the ledger; the next call opens it again."""
@@ -434,6 +462,11 @@ class Durably:
                     ", ".join(names),
                     registration.default_effect,
                 )
+
+
+def _check_prunable(state: str | None) -> None:
+    if state is not None and state not in FINAL:
+        raise ConfigError(f"{state!r} runs are not pruned; use one of: {', '.join(sorted(FINAL))}.")
 
 
 def _check_same(new: NewRun, record: RunRecord, existing: object) -> None:

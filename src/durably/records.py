@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from durably.lifecycle import AttemptOutcome, EffectState, RunState
@@ -215,6 +217,40 @@ class QueueRecord:
 
     queue: str
     counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DueRecord:
+    """How many runs of a queue could be claimed now, and since when the oldest of them."""
+
+    queue: str
+    runs: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run's responses cost in US dollars, and how many of them have no known price."""
+
+    usd: Decimal
+    unpriced: int
+
+
+class FindingStatus(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that an examination of an installation looked at, and what it found."""
+
+    subject: str
+    status: FindingStatus
+    text: str
 
 
 class HeldRun(NamedTuple):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from durably.agents.codec import decode_output, decode_prompt
 from durably.agents.history import message_from_json
+from durably.agents.pricing import cost_of
 from durably.agents.recorded import failed, returned
 from durably.agents.registry import Registry
 from durably.errors import (
@@ -26,7 +27,7 @@ from durably.errors import (
 from durably.ledger import decisions, reads, runs
 from durably.ledger.database import Database
 from durably.lifecycle import EffectState, RunState
-from durably.records import Attempt, Effect, Event, RunInput, RunRecord
+from durably.records import Attempt, Cost, Effect, Event, RunInput, RunRecord, StoredMessage
 
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
@@ -152,6 +153,18 @@ class Run[OutputT]:
         """The checkpointed messages, as pydantic-ai's own."""
         rows = await self._ledger.read(reads.list_messages, self.record.id)
         return [message_from_json(row.body, f"message {row.seq}") for row in rows]
+
+    async def messages(self, after: int = -1) -> list[StoredMessage]:
+        """The checkpointed messages as they are stored: JSON, and when each was written.
+
+        Args:
+            after: the position of the last message already seen.
+        """
+        return await self._ledger.read(reads.list_messages, self.record.id, after)
+
+    async def cost(self) -> Cost:
+        """What its model requests cost, as far as pydantic-ai knows the prices."""
+        return cost_of(await self.messages())
 
     async def effects(self) -> list[Effect]:
         """The tool calls that the ledger knows of."""

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from durably.ledger.operations import Operation
+from durably.records import Finding
 
 type Listener = Callable[[], None]
 
@@ -43,10 +44,15 @@ class ToolTransaction(Protocol):
 
 
 class Database(Protocol):
-    """One database: short transactions, reads, change notices."""
+    """One database: short transactions, reads, change notices.
+
+    Attributes:
+        versions: of the schema: as `open` found it (0: there was none), and as it is now.
+    """
 
     dialect: str
     url: str
+    versions: tuple[int, int]
 
     async def open(self) -> None:
         """Connect and bring the schema up to date; doing it twice is harmless.
@@ -56,6 +62,18 @@ class Database(Protocol):
             LedgerUnavailable: the database cannot be opened or written.
             LedgerCorrupt: it is not a database.
         """
+        ...
+
+    async def exists(self) -> bool:
+        """True if there is a ledger to open; makes nothing.
+
+        Raises:
+            LedgerError: what is there cannot be read, or is not a database.
+        """
+        ...
+
+    async def examine(self) -> list[Finding]:
+        """Look whether the database is fit to hold a ledger; changes nothing."""
         ...
 
     async def close(self) -> None:

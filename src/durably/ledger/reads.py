@@ -20,6 +20,7 @@ from durably.ledger.rows import (
 )
 from durably.records import (
     Attempt,
+    DueRecord,
     Effect,
     Event,
     InboxItem,
@@ -66,9 +67,9 @@ def list_runs(
     return [run_from(row) for row in rows]
 
 
-def list_messages(run_id: int) -> Operation[list[StoredMessage]]:
-    """A run's history, in order."""
-    rows = yield from fetch("list_messages", run_id=run_id)
+def list_messages(run_id: int, after: int = -1) -> Operation[list[StoredMessage]]:
+    """A run's history, in order; ``after`` is the position of the last message not wanted."""
+    rows = yield from fetch("list_messages", run_id=run_id, after=after)
     return [message_from(row) for row in rows]
 
 
@@ -114,6 +115,18 @@ def list_queues() -> Operation[list[QueueRecord]]:
     for row in (yield from fetch("count_runs")):
         counts[row["queue"]][row["state"]] = row["runs"]
     return [QueueRecord(queue, counts[queue]) for queue in sorted(counts)]
+
+
+def list_due() -> Operation[list[DueRecord]]:
+    """Every queue with runs that could be claimed now."""
+    rows = yield from fetch("count_due")
+    return [DueRecord(row["queue"], row["runs"], moment(row["since"])) for row in rows]
+
+
+def count_prunable(older_than_seconds: float, state: str | None) -> Operation[int]:
+    """How many runs `runs.prune` would delete."""
+    row = yield from fetch_one("count_prunable", older_than_seconds=older_than_seconds, state=state)
+    return 0 if row is None else row["runs"]
 
 
 def next_due(queue: str) -> Operation[tuple[datetime | None, datetime]]:

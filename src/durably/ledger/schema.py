@@ -54,11 +54,11 @@ def upgrade_sqlite(connection: sqlite3.Connection) -> tuple[int, int]:
     newest = newest_version("sqlite")
     path = _file_of(connection)
     try:
-        found = _version(connection)
+        found = schema_version(connection)
         if found < newest:
             begin_immediate(connection)
             try:
-                found = _version(connection)
+                found = schema_version(connection)
                 _apply(connection, found, newest)
                 connection.execute("COMMIT")
             except BaseException:
@@ -98,7 +98,8 @@ def split_script(script: str) -> list[str]:
     return statements
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def schema_version(connection: sqlite3.Connection) -> int:
+    """The version of the tables in a file; 0: it has none."""
     known = connection.execute(
         "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'durably_schema'"
     ).fetchone()

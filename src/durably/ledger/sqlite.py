@@ -32,7 +32,9 @@ from durably.ledger.sqlite_connection import (
     register_functions,
     translate,
 )
+from durably.ledger.sqlite_health import examine_file, ledger_version
 from durably.ledger.sqlite_watch import ChangeWatcher
+from durably.records import Finding
 
 MAX_BATCH = 256
 """How many waiting writes share one commit at most; bounds how long the first of them waits."""
@@ -105,6 +107,7 @@ class SqliteDatabase:
     ) -> None:
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
+        self.versions = (0, 0)
         self._clock = clock
         self._writer: _Lane | None = None
         self._reader: _Lane | None = None
@@ -121,7 +124,7 @@ class SqliteDatabase:
                 return
             write_connection = connect(self.path, self._clock)
             try:
-                upgrade_sqlite(write_connection)
+                self.versions = upgrade_sqlite(write_connection)
                 read_connection = connect(self.path, self._clock)
             except BaseException:
                 write_connection.close()
@@ -131,6 +134,12 @@ class SqliteDatabase:
             )
             self._reader = _Lane("durably-reader", lambda jobs: self._answer(read_connection, jobs))
             self._connections = (write_connection, read_connection)
+
+    async def exists(self) -> bool:
+        return await asyncio.to_thread(ledger_version, self.path) > 0
+
+    async def examine(self) -> list[Finding]:
+        return await asyncio.to_thread(examine_file, self.path)
 
     async def close(self) -> None:
         await asyncio.to_thread(self.close_blocking)

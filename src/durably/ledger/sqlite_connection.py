@@ -47,15 +47,20 @@ def connect(path: Path, clock: Clock, factory: type[sqlite3.Connection] | None =
     except sqlite3.Error as error:
         raise translate(error, path) from error
     try:
-        _set_wal(connection)
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
+        apply_pragmas(connection)
     except sqlite3.Error as error:
         connection.close()
         raise translate(error, path) from error
     connection.row_factory = sqlite3.Row
     register_functions(connection, clock)
     return connection
+
+
+def apply_pragmas(connection: sqlite3.Connection) -> None:
+    """What every connection to a ledger is set to."""
+    _set_wal(connection)
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:

@@ -41,6 +41,12 @@ ORDER BY id DESC LIMIT :limit;
 -- name: count_runs
 SELECT queue, state, count(*) AS runs FROM durably_runs GROUP BY queue, state;
 
+-- name: count_due
+SELECT queue, count(*) AS runs, min(scheduled_at) AS since FROM durably_runs
+WHERE state = 'available'
+   OR (state IN ('scheduled', 'retryable') AND scheduled_at <= durably_now())
+GROUP BY queue ORDER BY queue;
+
 -- name: claim_runs
 -- Two index scans, merged: what is available by priority, and what has come due by time.
 UPDATE durably_runs
@@ -182,6 +188,12 @@ RETURNING *;
 -- name: held_runs
 SELECT id, attempt, cancel_requested_at FROM durably_runs
 WHERE worker_id = :worker_id AND state = 'executing';
+
+-- name: count_prunable
+SELECT count(*) AS runs FROM durably_runs
+WHERE state IN ('completed', 'discarded', 'cancelled')
+  AND finished_at < durably_after(-:older_than_seconds)
+  AND (:state IS NULL OR state = :state);
 
 -- name: prune_runs
 DELETE FROM durably_runs WHERE id IN (

@@ -1,0 +1,71 @@
+"""What is wrong with an installation: its ledger, its workers, its queues, its agents.
+
+Owns what counts as a problem; the database's own checks are the ledger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from durably.agents.registry import Registry, undeclared_tools
+from durably.ledger import reads, runs
+from durably.ledger.database import Database
+from durably.records import DueRecord, Finding, FindingStatus, WorkerRecord
+
+
+async def examine(ledger: Database, registry: Registry) -> list[Finding]:
+    """Look at everything; changes nothing, and opens only a ledger that is as it should be."""
+    findings = await ledger.examine()
+    if all(finding.status is not FindingStatus.PROBLEM for finding in findings):
+        await ledger.open()
+        workers = await ledger.read(reads.list_workers)
+        alive = [worker for worker in workers if worker.alive]
+        findings.append(_workers(workers, alive))
+        findings.append(_orphans(await ledger.read(runs.count_orphans), alive))
+        findings += [_due(due, alive) for due in await ledger.read(reads.list_due)]
+    return findings + [_tools(name, registry) for name in registry.all()]
+
+
+def _workers(workers: Sequence[WorkerRecord], alive: Sequence[WorkerRecord]) -> Finding:
+    dead = len(workers) - len(alive)
+    text = f"{_count(len(alive), 'worker')} alive"
+    if alive:
+        text += f", {_count(sum(w.executing for w in alive), 'run')} executing"
+    if dead:
+        text += f"; {dead} died without a word in the last day"
+    return Finding("workers", FindingStatus.OK, text)
+
+
+def _orphans(orphans: int, alive: Sequence[WorkerRecord]) -> Finding:
+    if not orphans:
+        return Finding("stuck runs", FindingStatus.OK, "none")
+    text = f"{_count(orphans, 'run')} executing under a dead worker"
+    if alive:
+        return Finding("stuck runs", FindingStatus.WARNING, f"{text}; about to be rescued")
+    return Finding("stuck runs", FindingStatus.PROBLEM, f"{text}; start a worker")
+
+
+def _due(due: DueRecord, alive: Sequence[WorkerRecord]) -> Finding:
+    subject = f"queue {due.queue}"
+    since = f"{_count(due.runs, 'run')} due, the oldest since {due.since:%Y-%m-%d %H:%M:%S} UTC"
+    if any(due.queue in worker.queues for worker in alive):
+        return Finding(subject, FindingStatus.OK, since)
+    return Finding(subject, FindingStatus.PROBLEM, f"{since}; no live worker serves this queue")
+
+
+def _tools(name: str, registry: Registry) -> Finding:
+    registration = registry.get(name)
+    undeclared = undeclared_tools(registration.agent)
+    if not undeclared:
+        return Finding(f"agent {name}", FindingStatus.OK, "every tool says what repeating it does")
+    return Finding(
+        f"agent {name}",
+        FindingStatus.WARNING,
+        f"{', '.join(undeclared)}: no effect declared, so the default holds, "
+        f"{registration.default_effect}; declare it: @agent.tool(metadata=effects.READ), "
+        "effects.IDEMPOTENT, effects.TRANSACTIONAL or effects.once(...)",
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -100,9 +100,10 @@ TRANSITIONS: dict[str, Transition] = {
         ),
         _transition("complete", _EXECUTING, _S.COMPLETED, fenced=True),
         _transition("discard", _EXECUTING, _S.DISCARDED, fenced=True),
-        _transition("fail", _EXECUTING, _S.RETRYABLE, _S.DISCARDED, fenced=True),
-        _transition("suspend", _EXECUTING, _S.SUSPENDED, fenced=True),
-        _transition("hand_back", _EXECUTING, _S.AVAILABLE, fenced=True),
+        # A cancel that the attempt did not learn of in time is carried out as it ends.
+        _transition("fail", _EXECUTING, _S.RETRYABLE, _S.DISCARDED, _S.CANCELLED, fenced=True),
+        _transition("suspend", _EXECUTING, _S.SUSPENDED, _S.CANCELLED, fenced=True),
+        _transition("hand_back", _EXECUTING, _S.AVAILABLE, _S.CANCELLED, fenced=True),
         _transition("stop", _EXECUTING, _S.CANCELLED, fenced=True),
         # An executing run is asked to stop and its attempt does it; others end at once.
         _transition("cancel", OPEN, _S.CANCELLED, _S.EXECUTING, fenced=False),

@@ -102,9 +102,14 @@ WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
 -- name: fail_run
+-- A run that was asked to stop while this attempt was ending stops: nobody has to ask again. The
+-- same holds for suspend and hand_back.
 UPDATE durably_runs
-SET state = CASE WHEN failures + 1 >= max_attempts THEN 'discarded' ELSE 'retryable' END,
-    finished_at = CASE WHEN failures + 1 >= max_attempts THEN durably_now() END,
+SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
+                 WHEN failures + 1 >= max_attempts THEN 'discarded'
+                 ELSE 'retryable' END,
+    finished_at = CASE WHEN cancel_requested_at IS NOT NULL OR failures + 1 >= max_attempts
+                       THEN durably_now() END,
     failures = failures + 1, worker_id = NULL, error = :error,
     scheduled_at = durably_after(:delay_seconds)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
@@ -119,13 +124,19 @@ RETURNING *;
 
 -- name: suspend_run
 UPDATE durably_runs
-SET state = 'suspended', worker_id = NULL, waiting_kind = :waiting_kind, waiting_on = :waiting_on
+SET state = CASE WHEN cancel_requested_at IS NULL THEN 'suspended' ELSE 'cancelled' END,
+    finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN durably_now() END,
+    waiting_kind = CASE WHEN cancel_requested_at IS NULL THEN :waiting_kind END,
+    waiting_on = CASE WHEN cancel_requested_at IS NULL THEN :waiting_on END,
+    worker_id = NULL
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
 -- name: hand_back_run
 UPDATE durably_runs
-SET state = 'available', worker_id = NULL, scheduled_at = durably_now()
+SET state = CASE WHEN cancel_requested_at IS NULL THEN 'available' ELSE 'cancelled' END,
+    finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN durably_now() END,
+    worker_id = NULL, scheduled_at = durably_now()
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 

@@ -1,0 +1,28 @@
+"""The ledger suite's fixtures: it runs once for each database that a ledger can live in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from support.ledgers import Backend, Clock, Ledger, SqliteBackend
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Backend:
+    assert request.param == "sqlite"
+    return SqliteBackend(tmp_path / "ledger.db", clock)
+
+
+@pytest.fixture
+async def ledger(backend: Backend, clock: Clock) -> AsyncGenerator[Ledger]:
+    await backend.database.open()
+    yield Ledger(backend, clock)
+    await backend.database.close()

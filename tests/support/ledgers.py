@@ -1,0 +1,203 @@
+"""A ledger under test: its clock, raw looks at its tables, and runs put into any state."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from durably.ledger import reads, runs, steps, workers
+from durably.ledger.database import Database
+from durably.ledger.operations import Operation
+from durably.ledger.sqlite import SqliteDatabase
+from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
+from durably.lifecycle import EffectState, RunState
+from durably.records import CallPosition, Claim, Effect, NewRun, RunRecord
+
+TABLES = ("runs", "inputs", "messages", "effects", "attempts", "events", "workers")
+LEASE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
+"""How long a test waits for something before it counts as not happening at all."""
+
+
+class Clock:
+    """The time that the ledger's database answers; it moves only when a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class Backend(Protocol):
+    """What differs between databases: how to make one, and how to look at it from outside."""
+
+    database: Database
+
+    def select(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows, read on a connection of its own."""
+        ...
+
+
+class SqliteBackend:
+    """A ledger in a file of its own."""
+
+    def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
+        self.path = path
+        self.database = SqliteDatabase(path, clock=clock)
+
+    def select(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(sql).fetchall()
+
+
+class Ledger:
+    """One open ledger and short words for what tests do with it.
+
+    Attributes:
+        clock: the time that the database answers.
+    """
+
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self.backend = backend
+        self.clock = clock
+        self.database = backend.database
+        self._names = 0
+
+    async def write[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self.database.write(operation, *args, **kwargs)
+
+    async def read[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self.database.read(operation, *args, **kwargs)
+
+    def dump(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of every table, as it is stored."""
+        return {
+            table: self.backend.select(f"SELECT * FROM durably_{table} ORDER BY 1, 2, 3")
+            for table in TABLES
+        }
+
+    # --- runs in any state
+
+    async def insert(self, key: str | None = None, **options: Any) -> RunRecord:
+        self._names += 1
+        run, created = await self.write(runs.insert, new_run(key or f"r{self._names}", **options))
+        assert created
+        return run
+
+    async def worker(self, worker_id: str = "w1", lease_seconds: float = LEASE_SECONDS) -> str:
+        await self.write(workers.register, worker_id, worker_id, 1, {"agents": 20}, lease_seconds)
+        return worker_id
+
+    async def claim(self, run: RunRecord, worker_id: str = "w1") -> RunRecord:
+        """The run, claimed by a live worker."""
+        await self.worker(worker_id)
+        claimed = await self.write(runs.claim_one, worker_id, run.id)
+        assert claimed is not None, f"{run.key} cannot be claimed"
+        return claimed
+
+    async def executing(self, worker_id: str = "w1", **options: Any) -> RunRecord:
+        """A new run in its second attempt, so that a stale attempt exists."""
+        run = await self.claim(await self.insert(**options), worker_id)
+        handed_back = await self.write(runs.hand_back, run.claim, Step())
+        return await self.claim(handed_back, worker_id)
+
+    async def in_state(self, state: RunState, **options: Any) -> RunRecord:
+        """A run in this state, by way of real transitions, and due if it waits for a time."""
+        match state:
+            case RunState.SCHEDULED:
+                run = await self.insert(delay_seconds=60.0, **options)
+                self.clock.advance(61)
+                await self.worker()
+                return run
+            case RunState.AVAILABLE:
+                run = await self.executing(**options)
+                return await self.write(runs.hand_back, run.claim, Step())
+            case RunState.EXECUTING:
+                return await self.executing(**options)
+        run = await self.executing(**options)
+        match state:
+            case RunState.RETRYABLE:
+                run = await self.write(runs.fail, run.claim, "boom", "", 60.0, Step())
+                self.clock.advance(61)
+                await self.worker()
+                return run
+            case RunState.SUSPENDED:
+                asked = CallOutcome(tool_call(), EffectState.AWAITING, asked=True)
+                step = Step(outcomes=(asked,))
+                return await self.write(
+                    runs.suspend, run.claim, "effects", {"effects": ["0.0"]}, step
+                )
+            case RunState.COMPLETED:
+                return await self.write(runs.complete, run.claim, '"done"', Step())
+            case RunState.DISCARDED:
+                return await self.write(runs.discard, run.claim, "no use", "", Step())
+            case RunState.CANCELLED:
+                return await self.write(runs.stop, run.claim, Step())
+
+    # --- looks
+
+    async def get(self, run: RunRecord) -> RunRecord:
+        return await self.read(reads.get_run, run.key)
+
+    async def effect(self, run: RunRecord, call: ToolCall) -> Effect | None:
+        effects = await self.read(reads.list_effects, run.id)
+        return next((e for e in effects if e.position == call.position), None)
+
+    async def event_kinds(self, run: RunRecord) -> list[str]:
+        return [event.kind for event in await self.read(reads.list_events, run.id, 0, 1000)]
+
+    async def started(self, run: RunRecord, call: ToolCall | None = None) -> Effect:
+        """The run's call, its intent recorded."""
+        return await self.write(steps.record_intent, run.claim, call or tool_call())
+
+
+def new_run(key: str, **options: Any) -> NewRun:
+    return NewRun(**{"key": key, "agent": "a", "prompt": '"hi"', **options})
+
+
+def stale(run: RunRecord) -> Claim:
+    """The claim of the attempt before."""
+    return Claim(run.id, run.attempt - 1, "w1")
+
+
+def tool_call(
+    response: int = 0, call: int = 0, *, policy: str = "once", tool_call_id: str = "call_0"
+) -> ToolCall:
+    return ToolCall(
+        position=CallPosition(response, call),
+        tool_name="charge",
+        tool_call_id=tool_call_id,
+        args="{}",
+        policy=policy,
+        on_doubt="ask" if policy == "once" else None,
+        idempotency_key=f"k:{response}.{call}",
+    )
+
+
+def done(call: ToolCall | None = None, result: str = '{"return_value": 1}') -> CallOutcome:
+    return CallOutcome(call or tool_call(), EffectState.DONE, result)
+
+
+def message(seq: int, body: str = "{}") -> NewMessage:
+    return NewMessage(seq, "request" if seq % 2 == 0 else "response", body)
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition, for as long as a slow machine may need."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
+            await asyncio.sleep(0.005)
+    assert condition(), what

@@ -1,0 +1,5 @@
+"""``python -m durably``: the command line."""
+
+from durably.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The command line: thin commands over `durably.Durably`; nothing heavy is imported before use."""

@@ -1,0 +1,86 @@
+"""The command ``durably``: which commands there are, and how errors end them.
+
+Imports the commands, which import the library only when they run: ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from durably import __version__
+from durably.cli import decide, doctor, enqueue, exits, maintain, runs, show, watch, worker
+
+app = typer.Typer(
+    name="durably",
+    help="Durable runs of Pydantic AI agents: runs that survive crashes without paying or acting "
+    "twice.",
+    epilog="Exit codes: 0 done; 1 the run did not complete, or doctor found a problem; 2 it cannot "
+    "be done as asked; 70 a bug in durably; 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Plain help: drawing it with rich would cost more time than all the rest.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"durably {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def durably(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Holds what comes before a command's name; the help text is the application's."""
+
+
+for command in (
+    worker.worker,
+    enqueue.enqueue,
+    runs.runs,
+    show.show,
+    watch.watch,
+    runs.inbox,
+    decide.resolve,
+    decide.cancel,
+    decide.retry,
+    runs.queues,
+    maintain.prune,
+    maintain.migrate,
+    doctor.doctor,
+):
+    app.command()(command)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns its exit code."""
+    exits.enable_debug(False)
+    try:
+        app(args=arguments, prog_name="durably")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        return exits.report(error)
+    return 0
+
+
+def main() -> None:
+    """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that cannot show a character gets its number, not a crash.
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""What there is: ``durably runs``, ``inbox`` and ``queues``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from durably.cli.asjson import effect_json, plain, run_json
+from durably.cli.options import AppOption, DebugOption, JsonOption, UrlOption
+from durably.cli.output import moment_text, print_json, print_table, say
+from durably.cli.target import Target, work_on
+from durably.cli.text import one_line
+
+if TYPE_CHECKING:
+    from durably.app import Durably
+    from durably.records import InboxItem, RunRecord
+
+ERROR_CHARS = 60
+ARGS_CHARS = 60
+
+
+def runs(
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent's.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue's.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    before: Annotated[
+        int | None, typer.Option(help="Only runs older than the one with this id: the next page.")
+    ] = None,
+    app: AppOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List runs, newest first."""
+
+    async def listed(durably: Durably) -> list[RunRecord]:
+        found = await durably.runs(
+            state=state, agent=agent, queue=queue, tag=tag, before=before, limit=limit
+        )
+        return [run.record for run in found]
+
+    found = work_on(Target(app, url).find(), listed)
+    if as_json:
+        print_json([run_json(record) for record in found])
+        return
+    if not found:
+        say("No runs.")
+        return
+    columns = ("ID", "KEY", "AGENT", "STATE", "QUEUE", "ATTEMPTS", "FAILED", "ENQUEUED", "ERROR")
+    print_table(columns, map(_run_row, found))
+    if len(found) == limit:
+        say(f"\nOlder ones: --before {found[-1].id}")
+
+
+def inbox(
+    app: AppOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List tool calls that wait for a person.
+
+    Oldest first.
+    """
+
+    async def listed(durably: Durably) -> list[InboxItem]:
+        return await durably.inbox()
+
+    items = work_on(Target(app, url).find(), listed)
+    if as_json:
+        print_json([{"run_key": i.run_key} | effect_json(i.effect) for i in items])
+        return
+    if not items:
+        say("Nothing waits for a decision.")
+        return
+    print_table(("RUN", "CALL", "TOOL", "STATE", "SINCE", "ARGUMENTS"), map(_inbox_row, items))
+    say("\nDecide with: durably resolve RUN CALL (--done JSON | --failed TEXT | --again)")
+
+
+def queues(
+    app: AppOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Count runs by queue and state.
+
+    And the live workers that serve each queue.
+    """
+
+    async def counted(durably: Durably) -> list[tuple[str, int, dict[str, int]]]:
+        workers = [worker for worker in await durably.workers() if worker.alive]
+        return [
+            (record.queue, sum(record.queue in w.queues for w in workers), record.counts)
+            for record in await durably.queues()
+        ]
+
+    found = work_on(Target(app, url).find(), counted)
+    if as_json:
+        rows = [{"queue": name, "workers": n, "counts": counts} for name, n, counts in found]
+        print_json(plain(rows))
+        return
+    if not found:
+        say("No runs in any queue.")
+        return
+    from durably.lifecycle import RunState
+
+    states = [state for state in RunState if any(state in counts for *_, counts in found)]
+    print_table(
+        ("QUEUE", "WORKERS", *(str(state).upper() for state in states)),
+        ((name, n, *(counts.get(state, 0) for state in states)) for name, n, counts in found),
+    )
+
+
+def _run_row(run: RunRecord) -> tuple[object, ...]:
+    return (
+        run.id,
+        run.key,
+        run.agent,
+        run.state,
+        run.queue,
+        run.attempt,
+        f"{run.failures}/{run.max_attempts}",
+        moment_text(run.inserted_at),
+        one_line(run.error or "", ERROR_CHARS),
+    )
+
+
+def _inbox_row(item: InboxItem) -> tuple[object, ...]:
+    effect = item.effect
+    return (
+        item.run_key,
+        effect.call_id,
+        effect.tool_name,
+        effect.state,
+        moment_text(effect.started_at),
+        one_line(effect.args, ARGS_CHARS),
+    )

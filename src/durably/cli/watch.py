@@ -1,0 +1,86 @@
+"""``durably watch``: follow a run live until it ends.
+
+Owns one line for each event; a step's line is followed by what the step said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from durably.cli.asjson import event_json
+from durably.cli.conversation import Conversation
+from durably.cli.options import (
+    AppOption,
+    DebugOption,
+    FullOption,
+    JsonOption,
+    KeyArgument,
+    UrlOption,
+)
+from durably.cli.output import console, print_entry, print_json, styled
+from durably.cli.target import Target, work_on
+from durably.cli.text import one_line
+
+if TYPE_CHECKING:
+    from durably.app import Durably
+    from durably.records import Event, StoredMessage
+    from durably.run import Run
+
+VALUE_CHARS = 200
+
+
+def watch(
+    key: KeyArgument,
+    after: Annotated[int, typer.Option(min=0, help="Only events after the one with this id.")] = 0,
+    full: FullOption = False,
+    app: AppOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Follow a run live until it ends.
+
+    Exits 0 if it completed, 1 if it did not. Ctrl-C stops the watching, not the run.
+    """
+
+    async def followed(durably: Durably) -> None:
+        run = await durably.get(key)
+        if as_json:
+            async for event in run.watch(after):
+                print_json(event_json(event), indent=None)
+        else:
+            await _follow(run, after, full)
+        run.output()  # Raises for a run that ended without one: exit 1, and the reason.
+
+    work_on(Target(app, url).find(), followed)
+
+
+async def _follow(run: Run[Any], after: int, full: bool) -> None:
+    out, conversation = console(), Conversation(full=full)
+    unsaid: dict[int, StoredMessage] = {}
+    newest: int | None = None
+    async for event in run.watch(after):
+        out.print(_event_line(event), soft_wrap=True)
+        said: list[int] = event.data.get("messages") or []
+        if newest is None or max(said, default=newest) > newest:
+            # Read once, also where many steps are already past.
+            newest = min(said, default=0) - 1 if newest is None else newest
+            unsaid |= {message.seq: message for message in await run.messages(after=newest)}
+            newest = max(unsaid, default=newest)
+        for message in (unsaid.pop(seq) for seq in said if seq in unsaid):
+            for entry in conversation.entries(message):
+                print_entry(out, entry)
+
+
+def _event_line(event: Event) -> Any:
+    line = styled(f"{event.at.astimezone():%H:%M:%S}", "dim")
+    line.append("  ").append_text(styled(event.kind, "bold"))
+    if event.attempt:
+        line.append_text(styled(f"  attempt {event.attempt}", "dim"))
+    for name, value in event.data.items():
+        if name != "messages" and value not in (None, ""):
+            line.append_text(styled(f"  {name}=", "dim"))
+            line.append_text(styled(one_line(str(value), VALUE_CHARS)))
+    return line

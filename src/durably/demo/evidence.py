@@ -1,0 +1,81 @@
+"""The evidence: what the shop, the outside world and the ledger hold when the demo is over.
+
+Owns the reading; what it proves is the verdict's. Nothing that the demo itself remembers is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from durably import Durably, Run, RunState
+from durably.demo import shop
+from durably.demo.outside import Book, Entry
+from durably.demo.site import Site
+from durably.demo.tickets import Answer, Ticket
+from durably.records import Attempt, Effect
+
+
+class Response(NamedTuple):
+    """A model response in the ledger: of which ticket, which one, saved by which attempt."""
+
+    ticket: str
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """A ticket and what the ledger has on it."""
+
+    ticket: Ticket
+    answer: Answer | None
+    effects: list[Effect]
+    attempts: list[Attempt]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that was read back."""
+
+    dealt: list[Dealt]
+    responses: list[Response]
+    payments: list[Entry]
+    mails: list[Entry]
+    requests: list[Entry]
+    kills: list[Entry]
+    booked: list[dict[str, Any]]
+    unbalanced: list[int]
+
+
+async def gather(app: Durably, site: Site, tickets: Sequence[Ticket]) -> Evidence:
+    """Read everything, through the API, SQL and the files."""
+    return Evidence(
+        dealt=[await _dealt(await app.get(ticket.id), ticket) for ticket in tickets],
+        responses=_responses(site.database),
+        payments=Book(site.payments).entries(),
+        mails=Book(site.outbox).entries(),
+        requests=Book(site.bill).entries(),
+        kills=Book(site.kills).entries(),
+        booked=shop.booked_by_tickets(site.database),
+        unbalanced=shop.unbalanced_orders(site.database),
+    )
+
+
+async def _dealt(run: Run[Answer], ticket: Ticket) -> Dealt:
+    answer = run.output() if run.state is RunState.COMPLETED else None
+    return Dealt(ticket, answer, await run.effects(), await run.attempts())
+
+
+def _responses(database: Path) -> list[Response]:
+    # The ledger's rows are plain SQL and JSON: any program can read them without durably.
+    with closing(shop.connect(database)) as connection:
+        rows = connection.execute(
+            "SELECT r.key, row_number() OVER (PARTITION BY r.id ORDER BY m.seq) - 1, m.attempt "
+            "FROM durably_messages AS m JOIN durably_runs AS r ON r.id = m.run_id "
+            "WHERE m.kind = 'response'"
+        ).fetchall()
+    return [Response(*row) for row in rows]

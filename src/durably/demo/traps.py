@@ -1,0 +1,61 @@
+"""Traps: named moments in a worker at which it waits to be killed, so that no timing is guessed.
+
+Owns the handshake by files between a worker and the demo; killing is the demo's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+ANYBODY = "*"
+
+
+class Sprung(NamedTuple):
+    """A trap that a worker sits in."""
+
+    name: str
+    ticket: str
+    pid: int
+
+
+class Traps:
+    """A folder with a file for each trap; renaming it is what springs the trap, once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def arm(self, name: str, ticket: str = ANYBODY) -> None:
+        """Lay a trap for the worker that reaches this moment with this ticket."""
+        self._folder.mkdir(exist_ok=True)
+        self._armed(name, ticket).touch()
+
+    def step_in(self, name: str, ticket: str) -> None:
+        """In a worker: if the trap is armed, wait here to be killed; blocks the thread."""
+        for wanted in (ticket, ANYBODY):
+            with suppress(FileNotFoundError):
+                sprung = self._folder / f"{name}.{ticket}.{os.getpid()}.sprung"
+                self._armed(name, wanted).rename(sprung)
+                _wait_to_be_killed()
+                return
+
+    def sprung(self) -> list[Sprung]:
+        """The traps in which a worker sits, or sat."""
+        found: list[Sprung] = []
+        for path in sorted(self._folder.glob("*.sprung")):
+            name, ticket, pid, _ = path.name.split(".")
+            found.append(Sprung(name, ticket, int(pid)))
+        return found
+
+    def _armed(self, name: str, ticket: str) -> Path:
+        return self._folder / f"{name}.{ticket}.armed"
+
+
+def _wait_to_be_killed() -> None:
+    # If whoever should kill this process has gone, life goes on.
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.05)

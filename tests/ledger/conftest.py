@@ -26,3 +26,11 @@ async def ledger(backend: Backend, clock: Clock) -> AsyncGenerator[Ledger]:
     await backend.database.open()
     yield Ledger(backend, clock)
     await backend.database.close()
+
+
+@pytest.fixture
+def sqlite(ledger: Ledger) -> SqliteBackend:
+    """The backend of an open ledger, for what only SQLite promises."""
+    if not isinstance(ledger.backend, SqliteBackend):
+        pytest.skip("about SQLite's files")
+    return ledger.backend

@@ -99,7 +99,7 @@ async def test_step_of_an_attempt_is_written_whole_or_not_at_all(ledger: Ledger)
     await ledger.write(steps.record_step, run.claim, Step(messages=(message(0), message(1))))
     before = ledger.dump()
     twice = Step(messages=(message(2), message(1)), outcomes=(done(),))
-    with pytest.raises(Exception, match="(?i)unique"):
+    with pytest.raises(Exception, match=r"(?i)unique"):
         await ledger.write(runs.complete, run.claim, '"x"', twice)
     assert ledger.dump() == before
 
@@ -171,7 +171,7 @@ async def test_call_in_doubt_that_runs_again_keeps_its_idempotency_key(ledger: L
 async def test_messages_are_only_appended(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.write(steps.record_step, run.claim, Step(messages=(message(0, '"first"'),)))
-    with pytest.raises(Exception, match="(?i)unique"):
+    with pytest.raises(Exception, match=r"(?i)unique"):
         await ledger.write(
             steps.record_step, run.claim, Step(messages=(message(0, '"second"'), message(1)))
         )

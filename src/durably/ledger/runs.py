@@ -51,9 +51,9 @@ def insert(new: NewRun) -> Operation[tuple[RunRecord, bool]]:
 
 
 def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:
-    """Take up to ``limit`` due runs of a queue, highest priority first."""
+    """Take up to ``limit`` due runs of a queue: by priority, then by when they were due."""
     rows = yield from fetch("claim_runs", worker_id=worker_id, queue=queue, limit=limit)
-    claimed = sorted((run_from(row) for row in rows), key=lambda r: (r.priority, r.scheduled_at))
+    claimed = sorted(map(run_from, rows), key=lambda r: (r.priority, r.scheduled_at, r.id))
     for run in claimed:
         yield from _begin_attempt(run)
     return claimed

@@ -48,7 +48,8 @@ WHERE state = 'available'
 GROUP BY queue ORDER BY queue;
 
 -- name: claim_runs
--- Two index scans, merged: what is available by priority, and what has come due by time.
+-- Two index scans, merged: what is available, and what has come due by time; of each the first by
+-- priority. The second reads every due run's index entry: priority wins over time there too.
 UPDATE durably_runs
 SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
     attempted_at = durably_now()
@@ -63,7 +64,7 @@ WHERE id IN (
             SELECT id, priority, scheduled_at FROM durably_runs
             WHERE state IN ('scheduled', 'retryable') AND queue = :queue
               AND scheduled_at <= durably_now()
-            ORDER BY scheduled_at LIMIT :limit)
+            ORDER BY priority, scheduled_at, id LIMIT :limit)
     ) ORDER BY priority, scheduled_at, id LIMIT :limit)
 RETURNING *;
 
@@ -78,7 +79,9 @@ RETURNING *;
 
 -- name: next_due
 -- Two looks at the ends of two indexes: what is available is due, the rest comes due in time.
-SELECT CASE WHEN EXISTS (SELECT 1 FROM durably_runs WHERE state = 'available' AND queue = :queue)
+-- The order is that of the index: a backlog in another queue must not be looked through.
+SELECT CASE WHEN (SELECT id FROM durably_runs WHERE state = 'available' AND queue = :queue
+                  ORDER BY priority, scheduled_at, id LIMIT 1) IS NOT NULL
             THEN durably_now()
             ELSE (SELECT min(scheduled_at) FROM durably_runs
                   WHERE state IN ('scheduled', 'retryable') AND queue = :queue) END AS at,
@@ -207,10 +210,11 @@ WHERE state IN ('completed', 'discarded', 'cancelled')
   AND (:state IS NULL OR state = :state);
 
 -- name: prune_runs
+-- The oldest first, by their own index: a batch does not look through all that may stay.
 DELETE FROM durably_runs WHERE id IN (
     SELECT id FROM durably_runs
-    WHERE state IN ('completed', 'discarded', 'cancelled')
-      AND finished_at < durably_after(-:older_than_seconds)
+    WHERE finished_at < durably_after(-:older_than_seconds)
+      AND state NOT IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
       AND (:state IS NULL OR state = :state)
-    ORDER BY id LIMIT :limit)
+    ORDER BY finished_at LIMIT :limit)
 RETURNING id;

@@ -33,10 +33,11 @@ CREATE TABLE durably_runs (
 
 CREATE INDEX durably_runs_available ON durably_runs (queue, priority, scheduled_at, id)
     WHERE state = 'available';
-CREATE INDEX durably_runs_due ON durably_runs (queue, scheduled_at)
+CREATE INDEX durably_runs_due ON durably_runs (queue, scheduled_at, priority)
     WHERE state IN ('scheduled', 'retryable');
 CREATE INDEX durably_runs_held ON durably_runs (worker_id) WHERE state = 'executing';
 CREATE INDEX durably_runs_suspended ON durably_runs (id) WHERE state = 'suspended';
+CREATE INDEX durably_runs_finished ON durably_runs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX durably_runs_state ON durably_runs (state, id);
 CREATE INDEX durably_runs_fingerprint ON durably_runs (fingerprint, inserted_at)
     WHERE fingerprint IS NOT NULL;

@@ -216,7 +216,8 @@ class EffectGuard(AbstractCapability[Any]):
             await self._report_late(outcome)
             raise
         if effect.result != outcome.result:
-            return self._replay(guarded.ctx, effect)
+            assert effect.result is not None, "only a settled effect is left as it stands"
+            return recorded.replay(effect.result)
         return result
 
     async def _once_raised(self, guarded: Guarded, error: Exception) -> Any:
@@ -247,7 +248,7 @@ class EffectGuard(AbstractCapability[Any]):
             )
             if verdict is Verdict.DONE:
                 outcome = _done(call, recorded.returned(call.tool_name, result))
-                return await self._record_once(guarded, outcome, result)
+                return _counted(guarded.ctx, await self._record_once(guarded, outcome, result))
             if verdict is Verdict.NOT_DONE:
                 return await self._again(guarded)
         if policy.on_doubt == "retry" and policy.kind is EffectKind.ONCE:
@@ -260,7 +261,7 @@ class EffectGuard(AbstractCapability[Any]):
             await self._journal.finish(
                 CallOutcome(call, EffectState.IN_DOUBT, result=envelope, error=effect.error)
             )
-            return text
+            return _counted(guarded.ctx, text)
         await self._journal.finish(
             CallOutcome(call, EffectState.IN_DOUBT, error=effect.error, asked=True)
         )
@@ -405,10 +406,16 @@ class EffectGuard(AbstractCapability[Any]):
 
     def _replay(self, ctx: RunContext[Any], effect: Effect) -> Any:
         assert effect.result is not None, "a settled effect, or one the model was told of, has one"
-        result = recorded.replay(effect.result)
-        # Counted when it ran, in an attempt whose count ended with the checkpoint before it.
-        ctx.usage.tool_calls += 1
-        return result
+        return _counted(ctx, recorded.replay(effect.result))
+
+
+def _counted(ctx: RunContext[Any], answer: Any) -> Any:
+    """Count a call that is answered without being run: pydantic-ai counts the others.
+
+    If it ran, that was in an attempt whose count ended with the checkpoint before it.
+    """
+    ctx.usage.tool_calls += 1
+    return answer
 
 
 def _done(call: ToolCall, envelope: str) -> CallOutcome:

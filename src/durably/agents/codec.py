@@ -55,6 +55,9 @@ def encode_result(tool_name: str, result: object) -> str:
     marked = isinstance(result, ToolReturn)
     whole = cast("ToolReturn[Any]", result) if marked else ToolReturn[Any](return_value=result)
     try:
+        # First without pydantic-ai's types, whose unions took minutes in older pydantic to find
+        # that a result is nested too deeply.
+        _OUTPUTS.dump_json(whole.return_value)
         fields: dict[str, object] = json.loads(_RESULT.dump_json([whole], by_alias=BY_ALIAS))[0]
         if not marked:
             del fields[_MARK]

@@ -39,7 +39,7 @@ async def test_read_and_idempotent_tools_run_again_with_the_same_key(
         app.register(agent, retry=NOW)
         run = await app.enqueue(agent, "hi")
         await app.drain()
-        assert await run.result() == "done"
+        assert (await run.refresh()).output() == "done"
         assert log == [f"5 {run.key}:1.0"] * 2
         assert run.record.failures == 1
 
@@ -51,7 +51,7 @@ async def test_a_recorded_result_is_never_produced_again(app: Durably, log: list
     app.register(agent, retry=NOW)
     run = await app.enqueue(agent, "hi")
     assert await app.drain() == 2
-    assert await run.result() == "done"
+    assert (await run.refresh()).output() == "done"
     assert log == [f"5 {run.key}:1.0", f"7 {run.key}:3.0"]  # both calls are called call_0
     assert script.requests == 4
     # The model was sent the same history again.
@@ -92,7 +92,7 @@ async def test_a_decision_settles_a_call_in_doubt(
     await run.resolve("1.0", **decision, by="ana")
     assert run.state is RunState.AVAILABLE
     await app.drain()
-    assert await run.result() == "done"
+    assert (await run.refresh()).output() == "done"
     assert told in tool_texts(script.seen[-1])[-1]
     assert len(log) == times
     with pytest.raises(TransitionRefused):
@@ -105,7 +105,7 @@ async def test_tell_says_that_the_outcome_is_unknown(app: Durably, log: list[str
     app.register(agent, retry=NOW)
     run = await app.enqueue(agent, "hi")
     await app.drain()
-    assert await run.result() == "done"
+    assert (await run.refresh()).output() == "done"
     assert "unknown" in tool_texts(script.seen[-1])[0]
     assert len(log) == 1
     assert (await run.effects())[0].state is EffectState.IN_DOUBT
@@ -116,7 +116,7 @@ async def test_retry_runs_it_again(app: Durably, log: list[str]) -> None:
     app.register(agent, retry=NOW)
     run = await app.enqueue(agent, "hi")
     await app.drain()
-    assert await run.result() == "done"
+    assert (await run.refresh()).output() == "done"
     assert log == [f"5 {run.key}:1.0"] * 2
 
 
@@ -170,7 +170,7 @@ async def test_a_call_that_certainly_did_not_happen_is_tried_again(
     app.register(agent, retry=NOW)
     run = await app.enqueue(agent, "hi")
     assert await app.drain() == 2
-    assert await run.result() == "done"
+    assert (await run.refresh()).output() == "done"
     assert len(log) == 2
     assert run.record.failures == 1
 
@@ -194,7 +194,7 @@ async def test_on_resume_the_model_sees_the_retry_that_it_saw(
         app.register(agent, retry=NOW)
         run = await app.enqueue(agent, "hi")
         await app.drain()
-        assert await run.result() == "done"
+        assert (await run.refresh()).output() == "done"
         assert log == (["1", "2"] if policy is None else ["1", "2"])
         first, second = script.seen[1], script.seen[2]
         assert "take two" in str(first[-1].parts[-1].content)
@@ -234,7 +234,7 @@ class TestTransactional:
         app.register(agent, retry=NOW)
         run = await app.enqueue(agent, "hi")
         await app.drain()
-        assert await run.result() == "done"
+        assert (await run.refresh()).output() == "done"
         assert self.rows(app) == [1]
         (effect,) = await run.effects()
         assert effect.state is EffectState.DONE
@@ -246,7 +246,7 @@ class TestTransactional:
         app.register(agent, retry=NOW)
         run = await app.enqueue(agent, "hi")
         await app.drain()
-        assert await run.result() == "done"
+        assert (await run.refresh()).output() == "done"
         assert log == ["booked", "booked"]
         assert self.rows(app) == [1]
 
@@ -286,7 +286,7 @@ class TestTransactional:
         app.register(agent)
         run = await app.enqueue(agent, "hi")
         await app.drain()
-        assert await run.result() == "done"
+        assert (await run.refresh()).output() == "done"
         assert self.rows(app) == []
 
 
@@ -313,5 +313,5 @@ async def test_a_result_that_is_not_json_names_the_tool_and_loses_nothing(
     await app.drain()
     await run.resolve("1.0", done="what it was")
     await app.drain()
-    assert await run.result() == "done"
+    assert (await run.refresh()).output() == "done"
     assert log == ["fetched"]

@@ -1,5 +1,6 @@
 """Scripted models: answers by how far the history is, and a record of what they were sent."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic_ai.messages import (
@@ -10,7 +11,12 @@ from pydantic_ai.messages import (
     ToolCallPart,
     ToolReturnPart,
 )
-from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.models.function import (
+    AgentInfo,
+    DeltaToolCall,
+    DeltaToolCalls,
+    FunctionModel,
+)
 
 from durably import RetryPolicy
 
@@ -26,6 +32,25 @@ class Script:
         self.seen: list[list[ModelMessage]] = []
         self.fail_once: dict[int, Exception] = {}
         self.model = FunctionModel(self._answer, model_name="script")
+
+    @property
+    def stream_model(self) -> FunctionModel:
+        """The same model, for agents that stream."""
+        return FunctionModel(
+            self._answer, stream_function=self._stream, model_name="script"
+        )
+
+    async def _stream(
+        self, messages: list[ModelMessage], info: AgentInfo
+    ) -> AsyncIterator[str | DeltaToolCalls]:
+        for index, part in enumerate(self._answer(messages, info).parts):
+            if isinstance(part, TextPart):
+                yield part.content
+            elif isinstance(part, ToolCallPart):
+                call = DeltaToolCall(
+                    part.tool_name, part.args_as_json_str(), tool_call_id=part.tool_call_id
+                )
+                yield {index: call}
 
     @property
     def requests(self) -> int:

@@ -35,6 +35,7 @@ class AttemptState:
     Attributes:
         replay: the last checkpointed response, until it has been handed back.
         known_responses: how many responses of pydantic-ai's history are in the ledger.
+        saved_requests: how many requests after the last of these are there too.
         stand_ins: names of tools that exist only so that their recorded calls find an answer.
         asked: tool call ids that people are asked about, by call id of the ledger.
     """
@@ -44,6 +45,7 @@ class AttemptState:
     replay: ModelResponse | None
     known_responses: int
     response_seq: int
+    saved_requests: int = 0
     stand_ins: set[str] = field(default_factory=set[str])
     asked: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -100,21 +102,24 @@ class Checkpoints(AbstractCapability[Any]):
         return self.state
 
     async def _save_rejected(self, ctx: RunContext[Any]) -> None:
+        """Save what came of a response that was turned down, with the request that says why.
+
+        Without the request, a later attempt would take the response for an accepted one.
+        """
         state = self._attempt
         new = after_responses(ctx.messages, state.known_responses)
-        count = count_responses(new)
-        if count:
-            while new and not isinstance(new[-1], ModelResponse):
-                new.pop()
-            await self._append(new, ctx.usage)
+        if count := count_responses(new):
+            await self._append(new[state.saved_requests :], ctx.usage)
             state.known_responses += count
+            state.saved_requests = len(after_responses(new, count))
 
     async def _save(self, ctx: RunContext[Any], response: ModelResponse, before: RunUsage) -> None:
         state = self._attempt
-        new = [*after_responses(ctx.messages, state.known_responses), response]
-        await self._append(new, usage_after(before, ctx.usage, response))
+        new = after_responses(ctx.messages, state.known_responses)[state.saved_requests :]
+        await self._append([*new, response], usage_after(before, ctx.usage, response))
         # What pydantic-ai will hold once it has appended this response itself.
         state.known_responses = count_responses(ctx.messages) + 1
+        state.saved_requests = 0
 
     async def _append(self, messages: list[ModelMessage], usage: RunUsage) -> None:
         state = self._attempt

@@ -45,6 +45,9 @@ class Runner:
             replay=replay,
             known_responses=count_responses(history) + (replay is not None),
             response_seq=journal.last_response,
+            saved_requests=len(after_responses(history, count_responses(history)))
+            if replay is None
+            else 0,
         )
         async with registration.deps_for(_info(journal)) as deps:
             result = await self._run(registration, state, history, usage, deps)
@@ -87,7 +90,7 @@ def load_history(journal: Journal) -> tuple[list[ModelMessage], ModelResponse | 
 
 
 def _completed(journal: Journal, state: AttemptState, result: Any) -> Completed:
-    tail = after_responses(result.all_messages(), state.known_responses)
+    tail = after_responses(result.all_messages(), state.known_responses)[state.saved_requests :]
     output = encode_output(journal.run.agent, result.output)
     messages = journal.append([(m.kind, message_to_json(m)) for m in tail])
     return Completed(output=output, usage=usage_to_json(result.usage), messages=messages)

@@ -65,8 +65,9 @@ class Screen:
 
     def say(self, text: str, style: str = "") -> None:
         """One line, with the seconds since the start."""
-        seconds = Text(f"{time.monotonic() - self._began:5.1f} s  ", style="dim")
-        self.console.print(seconds + Text(text, style), soft_wrap=True)
+        seconds = f"{time.monotonic() - self._began:5.1f} s  "
+        line = Text.assemble((seconds, "dim"), (text, style))
+        self.console.print(line, soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

@@ -45,6 +45,8 @@ class Story:
         self._in_doubt.update(in_doubt)
         say = self._screen.say
         say(f"{name} killed with SIGKILL {MOMENTS[trap.name].format(trap.ticket)}", KILLED)
+        for key in held:
+            self._screen.rows[key].last = "its worker is dead"
         others = [key for key in held if key != trap.ticket]
         if others:
             say(f"{name} was also working on {', '.join(others)}", QUIET)
@@ -67,6 +69,7 @@ class Story:
             case "rescued":
                 row.state = data["state"]
                 self._screen.say(f"{key} rescued: the lease of {row.worker} is over", SAVED)
+                row.worker, row.last = "", "rescued"
             case "suspended":
                 row.state, row.worker = "suspended", ""
                 self._screen.say(f"{key} suspended: it waits for a person, in no worker", ASKED)

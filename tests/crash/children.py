@@ -1,0 +1,142 @@
+"""What happens in the processes that are killed or stopped, and in those that take over.
+
+Each function here is the whole life of one process. A person's part, deciding about calls in
+doubt, is played here as well: they look at what the world's file says.
+"""
+
+import asyncio
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from crash.scenarios import KEY, PROMPT, SCENARIOS, make_bookings
+from crash.world import Trace, World, receipt
+from durably import Durably, Run, RunSuspended, boundaries
+
+LIFE_SECONDS = 600
+"""No process lives longer, whatever happens to the test that started it."""
+
+PATIENCE_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Strike:
+    """Where a process is hit: the n-th time that it reaches a boundary."""
+
+    name: str
+    nth: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.name} #{self.nth}"
+
+
+def prepare(folder: Path) -> None:
+    """An empty ledger, with the table of the transactional tools."""
+    _begin(folder, "prepare")
+    world = World(folder)
+
+    async def create() -> None:
+        async with Durably(world.url):
+            pass
+
+    asyncio.run(create())
+    make_bookings(world)
+
+
+def recorded(folder: Path, scenario: str) -> None:
+    """A whole run that nothing happens to; leaves the boundaries that it reached."""
+    _begin(folder, "recorded")
+    trace = Trace()
+    boundaries.observe(trace)
+    asyncio.run(_work(folder, scenario))
+    (folder / "boundaries.json").write_text(json.dumps(trace.reached))
+
+
+def killed(folder: Path, scenario: str, strike: Strike) -> None:
+    """Work until the process kills itself at the strike; ends well if that is never reached."""
+    _begin(folder, "killed")
+    boundaries.observe(_at(strike, lambda: die(folder, strike)))
+    asyncio.run(_work(folder, scenario))
+
+
+def successor(folder: Path, scenario: str, strike: Strike | None = None) -> None:
+    """Take over from a worker that is dead, its lease over, and finish; or be killed as well."""
+    _begin(folder, "successor")
+    if strike is not None:
+        boundaries.observe(_at(strike, lambda: die(folder, strike)))
+    asyncio.run(_work(folder, scenario, leases_end=True))
+
+
+def die(folder: Path, strike: Strike) -> None:
+    """SIGKILL, to this very process."""
+    World(folder).record("killed", at=str(strike), pid=os.getpid())
+    os.kill(os.getpid(), signal.SIGKILL)
+    while True:  # Until the signal is delivered.
+        time.sleep(1)
+
+
+async def _work(folder: Path, scenario: str, *, leases_end: bool = False) -> None:
+    world = World(folder)
+    app, agent = SCENARIOS[scenario].app(world)
+    async with app:
+        if leases_end:
+            let_leases_end(world)
+        run = await app.enqueue(agent, PROMPT, key=KEY)
+        async with app.worker():
+            await _finish(run, world)
+
+
+async def _finish(run: Run[str], world: World) -> None:
+    """Wait for the end; decide what the run asks."""
+    while True:
+        try:
+            await run.result(timeout=PATIENCE_SECONDS, wait_suspended=False)
+            return
+        except RunSuspended:
+            await decide(run, world)
+
+
+async def decide(run: Run[str], world: World) -> None:
+    """Settle every call in doubt by what the file says."""
+    for effect in await run.effects():
+        if not effect.asked:
+            continue
+        happened = world.effects()[effect.idempotency_key] > 0
+        world.record("asked", key=effect.idempotency_key, happened=happened)
+        if happened:
+            answer = receipt(effect.tool_name, effect.idempotency_key)
+            await run.resolve(effect.call_id, done=answer)
+        else:
+            await run.resolve(effect.call_id, again=True)
+
+
+def let_leases_end(world: World) -> None:
+    """As if time had passed: every worker known so far is dead."""
+    with closing(sqlite3.connect(world.ledger)) as connection, connection:
+        connection.execute("UPDATE durably_workers SET expires_at = heartbeat_at")
+
+
+def _at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
+    trace = Trace()
+
+    def observer(name: str) -> None:
+        if trace.note(name) == strike.nth and name == strike.name:
+            act()
+
+    return observer
+
+
+def _begin(folder: Path, role: str) -> None:
+    log = os.open(folder / f"{role}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    faulthandler.dump_traceback_later(LIFE_SECONDS, exit=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")

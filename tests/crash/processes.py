@@ -1,0 +1,84 @@
+"""Processes that are cheap to start and certain to end.
+
+They are forked from one server process that has imported everything and opened nothing
+(multiprocessing's forkserver): a start costs milliseconds, and no child inherits a connection,
+a thread or an event loop.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+DEADLINE_SECONDS = 300.0
+"""For everything that is waited for: generous, so that a slow machine fails nothing."""
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# Also what a run imports when it needs it, and pytest, which a child would import again as its
+# parent's main module.
+_CONTEXT.set_forkserver_preload(
+    ["crash.children", "durably.ledger.sqlite", "anyio._backends._asyncio", "pytest"]
+)
+
+
+def start_server() -> None:
+    """Start the server that forks, unless it runs."""
+    # It does not look where its parent imports from (Python 3.13.0 and others), only here.
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+class Processes:
+    """Starts processes, and ends all of them when it is closed."""
+
+    def __init__(self) -> None:
+        start_server()
+        self._started: list[BaseProcess] = []
+
+    def start(self, life: Callable[..., None], *args: Any) -> BaseProcess:
+        process = _CONTEXT.Process(target=life, args=args, daemon=True)
+        process.start()
+        self._started.append(process)
+        return process
+
+    def run(self, life: Callable[..., None], *args: Any) -> int:
+        """Start a process and wait for its end; returns its exit code, or minus its signal."""
+        return ended(self.start(life, *args))
+
+    def close(self) -> None:
+        for process in self._started:
+            if process.is_alive():
+                process.kill()  # Also ends one that is stopped.
+            process.join(DEADLINE_SECONDS)
+            with suppress(ValueError):
+                process.close()
+        self._started.clear()
+
+
+def ended(process: BaseProcess) -> int:
+    """Wait for a process to end."""
+    process.join(DEADLINE_SECONDS)
+    code = process.exitcode
+    assert code is not None, f"process {process.pid} did not end in {DEADLINE_SECONDS:g} s"
+    return code
+
+
+def eventually[T](what: str, look: Callable[[], T | None], seconds: float = DEADLINE_SECONDS) -> T:
+    """Look until there is something to see; fail at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not in {seconds:g} s: {what}"
+        time.sleep(0.02)
+    return found

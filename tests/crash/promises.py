@@ -1,0 +1,197 @@
+"""What must hold after a crash, whatever it hit: the promises, checked on what is left.
+
+Owns the comparison of three moments: a run that nothing happened to, the instant of the crash,
+and the end. Everything is read with plain SQL and from the world's file, not through the library.
+"""
+
+import json
+import shutil
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from crash.scenarios import KEY, Scenario
+from crash.world import World
+
+SETTLED = ("done", "failed")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the ledger and the world hold at one instant.
+
+    Attributes:
+        effects: rows of the ledger, by idempotency key.
+        happened: how often each call had its effect, by idempotency key; rows for transactional
+            tools, lines in the world's file for others.
+        asked: the calls that a person has decided about, by idempotency key.
+    """
+
+    run: dict[str, Any] | None
+    effects: dict[str, dict[str, Any]]
+    messages: list[dict[str, Any]]
+    attempts: list[dict[str, Any]]
+    happened: Counter[str]
+    asked: Counter[str]
+    paid: int
+
+    @classmethod
+    def of(cls, world: World) -> "Moment":
+        # A copy is read: to open the file itself would tidy up what the crash has left.
+        with TemporaryDirectory(dir=world.folder) as copy:
+            for file in world.folder.glob("ledger.db*"):
+                shutil.copy(file, copy)
+            with closing(sqlite3.connect(Path(copy) / "ledger.db")) as connection:
+                connection.row_factory = sqlite3.Row
+                return cls._read(connection, world)
+
+    @classmethod
+    def _read(cls, connection: sqlite3.Connection, world: World) -> "Moment":
+        def rows(sql: str) -> list[dict[str, Any]]:
+            return [dict(row) for row in connection.execute(sql)]
+
+        runs = rows("SELECT * FROM durably_runs")
+        effects = rows("SELECT * FROM durably_effects ORDER BY response, call")
+        booked = Counter(row["key"] for row in rows("SELECT key FROM bookings"))
+        return cls(
+            run=runs[0] if runs else None,
+            effects={row["idempotency_key"]: row for row in effects},
+            messages=rows("SELECT * FROM durably_messages ORDER BY seq"),
+            attempts=rows("SELECT * FROM durably_attempts ORDER BY attempt"),
+            happened=world.effects() + booked,
+            asked=Counter(fact["key"] for fact in world.records("asked")),
+            paid=world.paid(),
+        )
+
+    @property
+    def responses(self) -> int:
+        return sum(message["kind"] == "response" for message in self.messages)
+
+    def state(self, key: str) -> str | None:
+        return self.effects[key]["state"] if key in self.effects else None
+
+
+def check(scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment) -> None:
+    """Every promise, after one crash and the successor's work."""
+    _nothing_is_lost(undisturbed, end)
+    _nothing_is_paid_twice(undisturbed, struck, end)
+    _effects_keep_their_policy(scenario, undisturbed, struck, end)
+    _the_record_is_whole(end)
+    _history_is_as_undisturbed(undisturbed, end)
+
+
+def check_after_many(scenario: Scenario, undisturbed: Moment, end: Moment, crashes: int) -> None:
+    """What holds after any number of crashes, wherever they fell."""
+    _nothing_is_lost(undisturbed, end)
+    assert 0 <= end.paid - undisturbed.paid <= crashes, "one request in flight for each crash"
+    for key, policy in _policies(scenario, undisturbed).items():
+        usual, times = undisturbed.happened[key], end.happened[key]
+        match policy:
+            case "ask" | "reconcile" | "transactional":
+                assert times == usual, f"{policy} {key} happened {times} times"
+            case "tell":
+                assert times <= usual, f"{policy} {key} happened {times} times"
+            case _:
+                assert usual <= times <= usual + crashes, f"{policy} {key}: {times} times"
+    _the_record_is_whole(end)
+    _history_is_as_undisturbed(undisturbed, end)
+
+
+def _nothing_is_lost(undisturbed: Moment, end: Moment) -> None:
+    assert end.run is not None
+    assert undisturbed.run is not None
+    assert end.run["state"] == "completed", end.run
+    assert end.run["output"] == undisturbed.run["output"]
+    mine, usual = (json.loads(m.run["usage"]) for m in (end, undisturbed) if m.run)
+    if told(end):
+        # What the model is told of a call in doubt is longer than the tool's own answer.
+        assert mine.pop("input_tokens") > usual.pop("input_tokens")
+    assert mine == usual, "usage is counted over all attempts"
+
+
+def _nothing_is_paid_twice(undisturbed: Moment, struck: Moment, end: Moment) -> None:
+    """Only a response that was in flight at the crash is asked for again."""
+    in_flight = struck.paid - struck.responses
+    assert in_flight in (0, 1)
+    assert end.paid == undisturbed.paid + in_flight
+
+
+def _effects_keep_their_policy(
+    scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment
+) -> None:
+    for key, policy in _policies(scenario, undisturbed).items():
+        usual, before, after = (m.happened[key] for m in (undisturbed, struck, end))
+        state = struck.state(key)
+        what = f"{policy} {key}: {before} times and {state} at the crash, {after} in the end"
+        doubted = state == "started"
+        assert (end.asked[key] > 0) == (policy == "ask" and doubted), f"asked or not: {what}"
+        if state in SETTLED:
+            assert after == before, f"a finished tool stays finished: {what}"
+        elif policy in ("read", "idempotent") or (policy == "retry" and doubted):
+            assert after == before + usual, what
+        elif policy == "tell" and doubted:
+            assert after == before <= usual, what
+        else:
+            assert after == usual, what
+
+
+def _the_record_is_whole(end: Moment) -> None:
+    for attempt in end.attempts:
+        assert attempt["outcome"] and attempt["ended_at"], attempt
+    for effect in end.effects.values():
+        told = effect["state"] == "in_doubt" and effect["on_doubt"] == "tell" and effect["result"]
+        assert effect["state"] in SETTLED or told, effect
+        assert not effect["asked"], effect
+
+
+def _history_is_as_undisturbed(undisturbed: Moment, end: Moment) -> None:
+    mine, usual = (_readable(m.messages, told(end)) for m in (end, undisturbed))
+    assert mine == usual
+    texts = json.dumps([json.loads(message["body"]) for message in end.messages])
+    assert texts.count("The outcome of this call") == len(told(end))
+
+
+def told(moment: Moment) -> set[str]:
+    """The calls of which the model was told that nobody knows, by idempotency key."""
+    return {key for key, effect in moment.effects.items() if effect["state"] == "in_doubt"}
+
+
+def _policies(scenario: Scenario, undisturbed: Moment) -> dict[str, str]:
+    """The policy of each call of the run, by idempotency key."""
+    return {
+        key: scenario.policies[effect["tool_name"]].partition(" ")[0].rstrip(",")
+        for key, effect in undisturbed.effects.items()
+    }
+
+
+def _readable(messages: list[dict[str, Any]], unknown: set[str]) -> list[Any]:
+    """Messages without what differs between any two runs, or was told of a call in doubt."""
+    found = [_without_times(json.loads(message["body"])) for message in messages]
+    response = None
+    for row, message in zip(messages, found, strict=True):
+        if row["kind"] == "response":
+            response = row["seq"]
+            if unknown:
+                del message["usage"]["input_tokens"]  # Other text, other tokens.
+            continue
+        for part in message["parts"]:
+            call = str(part.get("tool_call_id")).removeprefix("call_")
+            if f"{KEY}:{response}.{call}" in unknown:
+                part["content"] = None
+    return found
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _without_times(inner)
+            for name, inner in value.items()
+            if name not in ("timestamp", "run_id", "conversation_id")
+        }
+    if isinstance(value, list):
+        return [_without_times(inner) for inner in value]
+    return value

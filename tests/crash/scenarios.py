@@ -1,0 +1,187 @@
+"""The runs that are crashed: one tool for each effect policy, and one run that mixes them all.
+
+Owns the agents; what must hold after a crash is in `promises`.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from crash.world import World, receipt
+from durably import Durably, NotDone, boundaries, current_call, effects
+from durably.execution.call import Call
+
+PROMPT = "Look after order 42."
+KEY = "order-42"
+
+type Responses = tuple[list[str] | str, ...]
+"""What the model answers: names of tools to call, or text; by how far the history is.
+
+A name with ``!`` is a call that the model makes again, better, after the tool has asked for it.
+"""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run to crash.
+
+    Attributes:
+        policies: what `promises` knows each tool by.
+        responses: the model's script.
+    """
+
+    name: str
+    policies: dict[str, str]
+    responses: Responses
+
+    def app(self, world: World) -> tuple[Durably, Agent[None, str]]:
+        """The application, made anew in each process as a deployed one would be."""
+        agent = Agent(_model(world, self.responses), name="clerk")
+        for tool, policy in self.policies.items():
+            TOOLS[policy](agent, world, tool)
+        return Durably(world.url, agents=[agent]), agent
+
+
+def _model(world: World, responses: Responses) -> FunctionModel:
+    async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        number = sum(isinstance(message, ModelResponse) for message in messages)
+        world.pay(number)
+        boundaries.reached("model:paid")
+        response = responses[number]
+        if isinstance(response, str):
+            return ModelResponse(parts=[TextPart(response)])
+        # The ids start again in every response, as some providers' do.
+        return ModelResponse(parts=[_call(tool, f"call_{i}") for i, tool in enumerate(response)])
+
+    return FunctionModel(answer, model_name="script")
+
+
+def _call(tool: str, call_id: str) -> ToolCallPart:
+    args = {"sure": True} if tool.endswith("!") else {}
+    return ToolCallPart(tool.removesuffix("!"), args, call_id)
+
+
+# --- the tools, one for each policy
+
+
+def _act(metadata: dict[str, Any]) -> Callable[[Agent[None, str], World, str], None]:
+    def add(agent: Agent[None, str], world: World, name: str) -> None:
+        @agent.tool_plain(name=name, metadata=metadata)
+        async def act() -> str:
+            return world.act()
+
+    return add
+
+
+def _act_in_thread(metadata: dict[str, Any]) -> Callable[[Agent[None, str], World, str], None]:
+    def add(agent: Agent[None, str], world: World, name: str) -> None:
+        @agent.tool_plain(name=name, metadata=metadata)
+        def act() -> str:
+            return world.act()
+
+    return add
+
+
+def _reconciled(agent: Agent[None, str], world: World, name: str) -> None:
+    def find(ctx: RunContext[None], call: Call) -> effects.Done:
+        boundaries.reached("reconcile:before")
+        if world.effects()[call.idempotency_key] == 0:
+            raise NotDone
+        return effects.Done(receipt(call.tool_name, call.idempotency_key))
+
+    _act(effects.once(reconcile=find))(agent, world, name)
+
+
+def _picky(agent: Agent[None, str], world: World, name: str) -> None:
+    @agent.tool_plain(name=name, metadata=effects.once())
+    async def act(sure: bool = False) -> str:
+        if not sure:
+            boundaries.reached("effect:refused")
+            raise ModelRetry("Once more, please.")
+        return world.act()
+
+
+def _booked(agent: Agent[None, str], world: World, name: str) -> None:
+    @agent.tool_plain(name=name, metadata=effects.TRANSACTIONAL)
+    async def act() -> str:
+        call = current_call()
+        async with call.transaction() as connection:
+            _book(connection, call)
+        return receipt(call.tool_name, call.idempotency_key)
+
+
+def _booked_in_thread(agent: Agent[None, str], world: World, name: str) -> None:
+    @agent.tool_plain(name=name, metadata=effects.TRANSACTIONAL)
+    def act() -> str:
+        call = current_call()
+        with call.transaction() as connection:
+            _book(connection, call)
+        return receipt(call.tool_name, call.idempotency_key)
+
+
+def _book(connection: sqlite3.Connection, call: Call) -> None:
+    boundaries.reached("effect:before")
+    connection.execute("INSERT INTO bookings VALUES (?)", [call.idempotency_key])
+    boundaries.reached("effect:after")
+
+
+def make_bookings(world: World) -> None:
+    """The table of the transactional tools, in the ledger's own database."""
+    with closing(sqlite3.connect(world.ledger)) as connection, connection:
+        connection.execute("CREATE TABLE bookings (key TEXT NOT NULL)")
+
+
+TOOLS: dict[str, Callable[[Agent[None, str], World, str], None]] = {
+    "read": _act(effects.READ),
+    "read in a thread": _act_in_thread(effects.READ),
+    "idempotent": _act(effects.IDEMPOTENT),
+    "idempotent in a thread": _act_in_thread(effects.IDEMPOTENT),
+    "ask": _act(effects.once(on_doubt="ask")),
+    "ask in a thread": _act_in_thread(effects.once(on_doubt="ask")),
+    "ask, picky": _picky,
+    "tell": _act(effects.once(on_doubt="tell")),
+    "retry": _act(effects.once(on_doubt="retry")),
+    "reconcile": _reconciled,
+    "transactional": _booked,
+    "transactional in a thread": _booked_in_thread,
+}
+
+
+def _alone(policy: str) -> Scenario:
+    return Scenario(policy, {"act": policy}, (["act"], "All is well."))
+
+
+ALONE = [
+    _alone(policy)
+    for policy in ("read", "idempotent", "ask", "tell", "retry", "reconcile", "transactional")
+]
+
+MIXED = Scenario(
+    "mixed",
+    {
+        "look": "read in a thread",
+        "sync": "idempotent",
+        "mail": "ask",
+        "charge": "ask in a thread",
+        "book": "transactional in a thread",
+        "ship": "reconcile",
+        "label": "retry",
+        "call": "tell",
+        "confirm": "ask, picky",
+    },
+    (
+        ["look", "sync", "charge", "book", "mail"],
+        ["ship", "label", "sync", "call"],
+        ["confirm", "look"],
+        ["confirm!"],
+        "All is well.",
+    ),
+)
+
+SCENARIOS = {scenario.name: scenario for scenario in [*ALONE, MIXED]}

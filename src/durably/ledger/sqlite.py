@@ -57,16 +57,24 @@ class _Lane:
     def __init__(self, name: str, work: Callable[[list[_Job]], None]) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._work = work
+        self._open = True
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
     def submit[T](self, operation: Callable[[], Operation[T]]) -> Future[T]:
         future: Future[T] = Future()
-        self._jobs.put(_Job(operation, future))
+        with self._lock:
+            # Behind the last job nobody would ever look at this one.
+            if not self._open:
+                raise LedgerUnavailable("The ledger has been closed meanwhile.")
+            self._jobs.put(_Job(operation, future))
         return future
 
     def stop(self) -> None:
-        self._jobs.put(None)
+        with self._lock:
+            self._open = False
+            self._jobs.put(None)
         self._thread.join()
 
     def _loop(self) -> None:

@@ -124,6 +124,11 @@ class Worker:
         return self.options.queues.get(queue, 0) - self._attempts.busy(queue)
 
     @property
+    def leaving(self) -> bool:
+        """True once `stop` was called: nothing more is claimed."""
+        return self._leaving is not None
+
+    @property
     def executing(self) -> int:
         """How many attempts are under way here."""
         return len(self._attempts)
@@ -179,11 +184,11 @@ class Worker:
 
     async def _leave(self) -> None:
         log.info("worker %s leaves; %d attempts under way", self.id, len(self._attempts))
+        self._attempts.leave()
         if self._dispatching is not None:
             # A claim under way is let finish: what it took is handed back like the rest.
             self._dispatching.cancel()
             await asyncio.wait({self._dispatching})
-        self._attempts.leave()
         await self._attempts.wait(self.options.grace_seconds)
         self._attempts.end_all(Ending.GRACE_OVER)
         await self._attempts.wait(SETTLE_SECONDS)

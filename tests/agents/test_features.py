@@ -217,7 +217,11 @@ async def test_a_prompt_with_pictures(app: Durably) -> None:
     script = Script("done")
     agent = Agent(script.model, name="see")
     app.register(agent)
-    prompt = ["what is this?", ImageUrl("https://example.com/a.png"), BinaryContent(b"x", media_type="image/png")]
+    prompt = [
+        "what is this?",
+        ImageUrl("https://example.com/a.png"),
+        BinaryContent(b"x", media_type="image/png"),
+    ]
     run = await app.enqueue(agent, prompt)
     await app.drain()
     assert (await run.refresh()).output() == "done"
@@ -256,7 +260,9 @@ async def test_toolsets_and_their_policies(app: Durably, log: list[str]) -> None
         log.append("look")
         return "seen"
 
-    agent = Agent(Script([call("pre_look")], "done").model, toolsets=[toolset.prefixed("pre")], name="sets")
+    agent = Agent(
+        Script([call("pre_look")], "done").model, toolsets=[toolset.prefixed("pre")], name="sets"
+    )
     app.register(agent)
     run = await app.enqueue(agent, "hi")
     await app.drain()
@@ -415,9 +421,7 @@ class StreamAll(Streaming):
     """Streams, and fails no run."""
 
 
-async def test_a_tool_that_needs_approval_waits_for_a_person(
-    app: Durably, log: list[str]
-) -> None:
+async def test_a_tool_that_needs_approval_waits_for_a_person(app: Durably, log: list[str]) -> None:
     script = Script([call("pay", "a"), call("look", "b")], "done")
     agent = Agent(script.model, name="approve")
 

@@ -8,7 +8,15 @@ import pytest
 from pydantic_ai import Agent, ModelRetry, RunContext
 from support.scripted import NOW, Script, call, tool_texts
 
-from durably import Durably, EffectState, NotDone, RunState, TransitionRefused, current_call, effects
+from durably import (
+    Durably,
+    EffectState,
+    NotDone,
+    RunState,
+    TransitionRefused,
+    current_call,
+    effects,
+)
 
 
 def refunds(script: Script, log: list[str], policy: dict[str, Any] | None, *errors: Exception):
@@ -175,9 +183,7 @@ async def test_a_call_that_certainly_did_not_happen_is_tried_again(
     assert run.record.failures == 1
 
 
-async def test_on_resume_the_model_sees_the_retry_that_it_saw(
-    app: Durably, log: list[str]
-) -> None:
+async def test_on_resume_the_model_sees_the_retry_that_it_saw(app: Durably, log: list[str]) -> None:
     for name, policy in (("once", None), ("read", effects.READ)):
         log.clear()
         script = Script([call("pick", n=1)], [call("pick", n=2)], "done")
@@ -267,9 +273,7 @@ class TestTransactional:
         assert run.state is RunState.DISCARDED
         assert "effects.TRANSACTIONAL" in str(run.record.error)
 
-    async def test_the_tool_cannot_end_the_transaction(
-        self, app: Durably, log: list[str]
-    ) -> None:
+    async def test_the_tool_cannot_end_the_transaction(self, app: Durably, log: list[str]) -> None:
         agent = Agent(Script([call("book")], "done").model, name="commits")
 
         @agent.tool_plain(metadata=effects.TRANSACTIONAL)
@@ -307,7 +311,9 @@ async def test_a_result_that_is_not_json_names_the_tool_and_loses_nothing(
     assert run.state is RunState.DISCARDED
     assert "'fetch'" in str(run.record.error)
     (effect,) = await run.effects()
-    assert effect.state is EffectState.IN_DOUBT  # it happened: running it again is not ours to decide
+    assert (
+        effect.state is EffectState.IN_DOUBT
+    )  # it happened: running it again is not ours to decide
     assert len(await run.history()) == 2
     await run.retry()
     await app.drain()

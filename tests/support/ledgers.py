@@ -54,8 +54,12 @@ class SqliteBackend:
         self.path = path
         self.database = SqliteDatabase(path, clock=clock)
 
+    def connect(self) -> closing[sqlite3.Connection]:
+        """A connection of the application's own, as Python's sqlite3 opens it."""
+        return closing(sqlite3.connect(self.path))
+
     def select(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.path)) as connection:
+        with self.connect() as connection:
             return connection.execute(sql).fetchall()
 
 

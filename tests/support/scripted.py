@@ -27,18 +27,17 @@ NOW = RetryPolicy(initial_seconds=0.0, max_seconds=0.0, jitter=0.0)
 class Script:
     """A model that answers by how many responses the history has; records what it was sent."""
 
-    def __init__(self, *steps: str | list[ToolCallPart] | Exception) -> None:
+    def __init__(self, *steps: str | list[ToolCallPart] | Exception, name: str = "script") -> None:
         self.steps = list(steps)
         self.seen: list[list[ModelMessage]] = []
         self.fail_once: dict[int, Exception] = {}
-        self.model = FunctionModel(self._answer, model_name="script")
+        self.infos: list[AgentInfo] = []
+        self.model = FunctionModel(self._answer, model_name=name)
 
     @property
     def stream_model(self) -> FunctionModel:
         """The same model, for agents that stream."""
-        return FunctionModel(
-            self._answer, stream_function=self._stream, model_name="script"
-        )
+        return FunctionModel(self._answer, stream_function=self._stream, model_name="script")
 
     async def _stream(
         self, messages: list[ModelMessage], info: AgentInfo
@@ -58,6 +57,7 @@ class Script:
 
     def _answer(self, messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         self.seen.append(list(messages))
+        self.infos.append(info)
         done = sum(isinstance(message, ModelResponse) for message in messages)
         if (error := self.fail_once.pop(done, None)) is not None:
             raise error

@@ -138,7 +138,7 @@ class Executor:
             )
         delay = options.retry.delay(run.failures + 1, random.random)
         if verdict.retry_after_seconds is not None:
-            delay = verdict.retry_after_seconds
+            delay = max(delay, verdict.retry_after_seconds)
         return await journal.settle(
             lambda s: write(runs.fail, claim, message, text, delay, s), step
         )

@@ -1,0 +1,114 @@
+"""A place to run the command line in: inside the test's process, or as one of its own."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durably import Durably
+from durably.cli.main import run
+
+APPS = Path(__file__).parents[1] / "apps"
+DEADLINE_SECONDS = 100.0
+
+
+@dataclass
+class Ran:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Process:
+    """A ``durably`` process; its stderr goes to a file, so that it can be read while it lives."""
+
+    def __init__(self, folder: Path, number: int, arguments: tuple[str, ...]) -> None:
+        self._errors = folder / f"stderr-{number}.txt"
+        with self._errors.open("w") as errors:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "durably", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+            )
+
+    @property
+    def err(self) -> str:
+        return self._errors.read_text()
+
+    def signal(self, number: int) -> None:
+        os.kill(self.popen.pid, number)
+
+    def wait(self) -> int:
+        return self.popen.wait(DEADLINE_SECONDS)
+
+    def wait_to_say(self, text: str) -> None:
+        wait_until(lambda: text in self.err or self.popen.poll() is not None)
+        assert text in self.err, self.err
+
+    def kill(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+class Desk:
+    """The ledger and the folder of one test's ``desk`` application."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self.url = f"sqlite:///{folder}/ledger.db"
+        self._capsys = capsys
+        self._processes: list[Process] = []
+
+    def run(self, *arguments: str) -> Ran:
+        """Run a command inside this process."""
+        self._capsys.readouterr()
+        code = run([*arguments])
+        return Ran(code, *self._capsys.readouterr())
+
+    def start(self, *arguments: str) -> Process:
+        """Run a command in a process of its own."""
+        process = Process(self.folder, len(self._processes), arguments)
+        self._processes.append(process)
+        return process
+
+    def work[T](self, work: Callable[[Durably], Awaitable[T]]) -> T:
+        """Do something with the application itself."""
+        from apps.desk import make
+
+        async def opened() -> T:
+            async with make() as app:
+                return await work(app)
+
+        return asyncio.run(opened())
+
+    def enqueue(self, agent: str, key: str, prompt: str = "hello", **options: Any) -> None:
+        self.work(lambda app: app.enqueue(agent, prompt, key=key, **options))
+
+    def drain(self) -> None:
+        self.work(lambda app: app.drain())
+
+    def notes(self) -> list[str]:
+        notes = self.folder / "notes.txt"
+        return notes.read_text().splitlines() if notes.exists() else []
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()

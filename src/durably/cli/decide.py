@@ -32,7 +32,10 @@ OPERATOR = "operator"
 def resolve(
     key: KeyArgument,
     call_id: Annotated[
-        str, typer.Argument(help="The call, such as 1.0: see `durably show`.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CALL_ID", help="The call, such as 1.0: see `durably show`.", show_default=False
+        ),
     ],
     done: Annotated[
         str | None, typer.Option(metavar="JSON", help="It happened; this is its result.")

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 
 def enqueue(
-    agent: Annotated[str, typer.Argument(help="The agent's name.", show_default=False)],
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Its name.", show_default=False)],
     prompt: Annotated[
-        str, typer.Argument(help="What it is asked; - reads stdin.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="PROMPT", help="What it is asked; - reads stdin.", show_default=False
+        ),
     ],
     key: Annotated[
         str | None, typer.Option(help="Unique among all runs; an existing key finds its run.")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from durably import __version__
-from durably.cli import decide, doctor, enqueue, exits, maintain, runs, show, watch, worker
+from durably.cli import decide, demo, doctor, enqueue, exits, maintain, runs, show, watch, worker
 
 app = typer.Typer(
     name="durably",
@@ -48,6 +48,7 @@ def durably(
 
 
 for command in (
+    demo.demo,
     worker.worker,
     enqueue.enqueue,
     runs.runs,
@@ -69,12 +70,22 @@ def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code."""
     exits.enable_debug(False)
     try:
+        _check_text(arguments)
         app(args=arguments, prog_name="durably")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
         return exits.report(error)
     return 0
+
+
+def _check_text(arguments: list[str]) -> None:
+    """Refuse what the ledger could not store; Python passes foreign bytes on as surrogates."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise exits.Refused(f"The argument {argument!a} is not UTF-8.") from None
 
 
 def main() -> None:

@@ -39,7 +39,9 @@ DebugOption = Annotated[
     typer.Option("--debug", help="Show tracebacks of errors.", callback=enable_debug),
 ]
 
-KeyArgument = Annotated[str, typer.Argument(help="The run's key.", show_default=False)]
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="The run's key.", show_default=False)
+]
 
 ByOption = Annotated[str, typer.Option("--by", help="Who decides; kept in the run's events.")]
 

@@ -1,0 +1,96 @@
+"""A tiny application for the command line's tests: scripted agents, steered by files in a folder.
+
+``DESK`` names the folder; the ledger is DURABLY_URL's.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from pydantic_ai import Agent
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    ToolCallPart,
+    ToolReturnPart,
+)
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from durably import Durably, effects
+
+
+def _folder() -> Path:
+    return Path(os.environ["DESK"])
+
+
+def _note(what: str) -> None:
+    with (_folder() / "notes.txt").open("a") as notes:
+        notes.write(f"{what}\n")
+
+
+def _echo(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    (prompt,) = [part.content for part in messages[0].parts if part.part_kind == "user-prompt"]
+    return ModelResponse(parts=[TextPart(f"{len(prompt)}: {prompt[:40]}")])
+
+
+def _calls(tool: str) -> FunctionModel:
+    """A model that calls a tool once, and answers with its result."""
+
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        _note(f"model {tool}")
+        last = messages[-1]
+        assert isinstance(last, ModelRequest)
+        returned = [part.content for part in last.parts if isinstance(part, ToolReturnPart)]
+        if returned:
+            return ModelResponse(parts=[TextPart(f"{tool}: {returned[0]}")])
+        return ModelResponse(parts=[ToolCallPart(tool, {"amount": 5}, tool_call_id="call_0")])
+
+    return FunctionModel(answer, model_name="scripted")
+
+
+echo = Agent(FunctionModel(_echo, model_name="scripted"), name="echo")
+cashier = Agent(_calls("charge"), name="cashier", instructions="Charge what is asked.")
+patient = Agent(_calls("wait"), name="patient")
+stuck = Agent(_calls("block"), name="stuck")
+
+
+@cashier.tool_plain(metadata=effects.once())
+def charge(amount: int) -> str:
+    """Charge; breaks after it acted as long as there is a file named broken."""
+    _note(f"charge {amount}")
+    if (_folder() / "broken").exists():
+        raise RuntimeError("the connection broke")
+    return f"charged {amount}"
+
+
+@patient.tool_plain(metadata=effects.READ)
+def wait(amount: int) -> str:
+    """Return once there is a file named go."""
+    _note("wait")
+    while not (_folder() / "go").exists():
+        time.sleep(0.01)
+    return "done"
+
+
+@stuck.tool_plain
+def block(amount: int) -> str:
+    """Never return."""
+    _note("block")
+    threading.Event().wait()
+    return "never"
+
+
+def make() -> Durably:
+    """The application; a new one each time, with the ledger that the environment names now."""
+    return Durably(agents=[echo, cashier, patient, stuck])
+
+
+not_an_app = 42
+
+
+def breaks() -> Durably:
+    """A factory with a bug."""
+    raise ZeroDivisionError("no way")

@@ -7,6 +7,7 @@ pydantic-ai.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -291,7 +292,13 @@ class EffectGuard(AbstractCapability[Any]):
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if self._journal.control.ending is Ending.LOST and not task.done():
+            control = self._journal.control
+            if control.ending is None and not task.done():
+                # Another call of this batch failed. That is no reason to lose what this one does,
+                # and a thread could not be stopped anyway. A second cancellation has a reason.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
+            if control.ending is Ending.LOST and not task.done():
                 late = asyncio.create_task(self._await_late(guarded.call, task))
                 _late.add(late)
                 late.add_done_callback(_late.discard)
@@ -303,32 +310,27 @@ class EffectGuard(AbstractCapability[Any]):
 
     async def _keep_what_ended(self, call: ToolCall, task: asyncio.Task[Any]) -> None:
         """A tool that ended although it was cancelled has an outcome after all."""
-        if not task.done() or task.cancelled() or task.exception() is not None:
+        error = _error_of(task)
+        if error is not None and (
+            isinstance(error, NotDone | ApprovalRequired | CallDeferred) or nothing_was_sent(error)
+        ):
+            await self._withdraw_quietly(call, f"{type(error).__name__}: {error}")
+            return
+        outcome = _outcome_of(call, task)
+        if outcome is None:
             return
         try:
-            await self._journal.finish(
-                _done(call, recorded.returned(call.tool_name, task.result()))
-            )
-        except (LeaseLost, LedgerUnavailable, ResultNotSerializable) as error:
-            log.warning("the result of %s was not kept: %s", call.tool_name, error)
+            await self._journal.finish(outcome)
+        except LeaseLost:
+            await self._report_late(outcome)
+        except LedgerUnavailable as unavailable:
+            log.warning("the result of %s was not kept: %s", call.tool_name, unavailable)
 
     async def _await_late(self, call: ToolCall, task: asyncio.Task[Any]) -> None:
         await asyncio.wait({task})
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            try:
-                outcome = _done(call, recorded.returned(call.tool_name, task.result()))
-            except ResultNotSerializable as unusable:
-                log.warning("late result of %s: %s", call.tool_name, unusable)
-                return
-        else:
-            envelope = recorded.answer_envelope(error)
-            if envelope is None:
-                return  # It raised: in doubt is still the truth.
-            outcome = _failed(call, envelope)
-        await self._report_late(outcome)
+        outcome = _outcome_of(call, task)
+        if outcome is not None:
+            await self._report_late(outcome)
 
     async def _report_late(self, outcome: CallOutcome) -> None:
         try:
@@ -424,6 +426,25 @@ def _done(call: ToolCall, envelope: str) -> CallOutcome:
 
 def _failed(call: ToolCall, envelope: str) -> CallOutcome:
     return CallOutcome(call, EffectState.FAILED, result=envelope)
+
+
+def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
+def _outcome_of(call: ToolCall, task: asyncio.Task[Any]) -> CallOutcome | None:
+    """What a tool that ended on its own says; None where in doubt is still the truth."""
+    if not task.done() or task.cancelled():
+        return None
+    error = task.exception()
+    if error is not None:
+        envelope = recorded.answer_envelope(error)
+        return None if envelope is None else _failed(call, envelope)
+    try:
+        return _done(call, recorded.returned(call.tool_name, task.result()))
+    except ResultNotSerializable as unusable:
+        log.warning("the result of %s was not kept: %s", call.tool_name, unusable)
+        return None
 
 
 def _as_object(args: str | dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from durably.agents.checkpoints import AttemptState, Checkpoints
 from durably.agents.codec import decode_prompt, encode_output
 from durably.agents.guard import EffectGuard
 from durably.agents.history import message_from_json, message_to_json
+from durably.agents.outputs import OutputGuard
 from durably.agents.positions import after_responses, count_responses
 from durably.agents.registry import Registration, Registry, RunInfo
 from durably.agents.usage import usage_before, usage_from, usage_to_json
@@ -71,6 +72,11 @@ class Runner:
             capabilities=[
                 Checkpoints(state=state),
                 EffectGuard(state=state, default_effect=registration.default_effect),
+                OutputGuard(
+                    state=state,
+                    policy=registration.default_effect,
+                    output_type=registration.output_type,
+                ),
             ],
         )
 

@@ -80,8 +80,12 @@ class PaymentProvider:
         return entry
 
     def find(self, reference: str) -> Entry | None:
-        """The payment that was made under a reference."""
+        """The payment that was made under the shop's own reference."""
         return next((e for e in self._book.entries() if e["reference"] == reference), None)
+
+    def get(self, payment_id: str) -> Entry | None:
+        """The payment with the provider's id."""
+        return next((e for e in self._book.entries() if e["id"] == payment_id), None)
 
 
 class MailServer:

@@ -47,9 +47,7 @@ async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse
         mail = ("send_mail", policy.mail(prompt, decision, order))
         if paying is None:
             return _calls(mail)
-        payment = results[paying]
-        booking = {"kind": "charge" if paying == "charge_card" else "refund", **payment}
-        return _calls(("book", booking), mail)
+        return _calls(("book", {"payment_id": results[paying]["payment_id"]}), mail)
     final = {"outcome": decision.outcome, "summary": decision.summary}
     return _calls((info.output_tools[0].name, final))
 

@@ -82,21 +82,18 @@ def refund(ctx: RunContext[Desk], order: int, cents: int) -> dict[str, Any]:
 
 
 @tools.tool(metadata=effects.TRANSACTIONAL)
-def book(
-    ctx: RunContext[Desk],
-    order: int,
-    kind: Literal["charge", "refund"],
-    cents: int,
-    payment_id: str,
-) -> dict[str, Any]:
-    """Write a payment into the shop's books, under the payment id that it was made with."""
+def book(ctx: RunContext[Desk], payment_id: str) -> dict[str, Any]:
+    """Write a charge or a refund that was made into the shop's books."""
+    made = ctx.deps.provider.get(payment_id)
+    if made is None:
+        raise ModelRetry(f"The provider knows no payment {payment_id!r}: charge or refund first.")
     with current_call().transaction() as connection:
         entry = shop.book_payment(
             connection,
-            order=order,
-            kind=kind,
-            cents=cents,
-            payment_id=payment_id,
+            order=made["order"],
+            kind=made["kind"],
+            cents=made["cents"],
+            payment_id=made["id"],
             ticket=ctx.deps.ticket,
         )
     return {"entry": entry}

@@ -289,7 +289,7 @@ class Durably:
         self._name_undeclared_tools()
         options = WorkerOptions(
             queues=queues or self.default_queues(),
-            lease_seconds=lease or self.settings.lease or DEFAULT_LEASE_SECONDS,
+            lease_seconds=_first(lease, self.settings.lease, DEFAULT_LEASE_SECONDS),
             grace_seconds=_first(grace, self.settings.grace, DEFAULT_GRACE_SECONDS),
         )
         worker = Worker(

@@ -19,13 +19,20 @@ def stored(message: ModelMessage) -> StoredMessage:
 
 def response(model: str | None, provider: str | None = None) -> StoredMessage:
     usage = RequestUsage(input_tokens=1_000_000, output_tokens=100_000)
-    message = ModelResponse([TextPart("x")], usage, model, provider_name=provider, timestamp=NOW)
-    return stored(message)
+    return stored(
+        ModelResponse(
+            parts=[TextPart("x")],
+            usage=usage,
+            model_name=model,
+            provider_name=provider,
+            timestamp=NOW,
+        )
+    )
 
 
 def test_prices_of_known_models_are_added() -> None:
     known = response("gpt-4o", "openai")
-    one = cost_of([stored(ModelRequest([])), known])
+    one = cost_of([stored(ModelRequest(parts=[])), known])
     assert one.usd > 0
     assert cost_of([known, known]) == Cost(one.usd * 2, 0)
 

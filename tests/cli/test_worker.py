@@ -1,5 +1,6 @@
 """``durably worker`` as the process that it is: signals, exit codes, handing runs back."""
 
+import asyncio
 import json
 import signal
 
@@ -63,6 +64,19 @@ def test_worker_that_cannot_start_says_why_and_exits_2(desk: Desk) -> None:
     assert worker.wait() == 2
     assert worker.err.splitlines()[-1] == "Error: A lease of 0.2 s is too short; at least 1 s."
     assert "Traceback" not in worker.err
+
+
+def test_worker_whose_duty_fails_exits_1(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apps.desk import make
+    from durably.cli import worker
+
+    async def failing(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("durably.worker.maintain", failing)
+    monkeypatch.setattr(worker, "_stop_on_signals", lambda *_: None)
+    options = worker.Options(queues=None, lease=None, grace=None, name=None)
+    assert asyncio.run(worker._serve(make(), options)) == 1
 
 
 def test_enqueue_wait_prints_the_output_or_exits_1(desk: Desk) -> None:

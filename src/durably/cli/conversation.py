@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from durably.cli.asjson import parsed
-from durably.cli.output import styled
+from durably.cli.output import joined, styled
 from durably.cli.text import shorten
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Conversation:
         calls = 0
         for part in _parts(fields):
             if part.get("part_kind") == "tool-call":
-                yield from self._call(part, message.seq, calls, last)
+                yield from self._call(part, f"{message.seq}.{calls}", last)
                 calls += 1
             else:
                 yield self._part(part)
@@ -101,20 +101,17 @@ class Conversation:
                 rest = {k: v for k, v in part.items() if v is not None and k != "part_kind"}
                 return self._entry(str(kind), _json(rest), ASIDE_CHARS, "dim")
 
-    def _call(
-        self, part: Mapping[str, Any], response: int, call: int, last: bool
-    ) -> Iterator[Entry]:
-        effect = self._effects.get(f"{response}.{call}")
+    def _call(self, part: Mapping[str, Any], call_id: str, last: bool) -> Iterator[Entry]:
+        effect = self._effects.get(call_id)
         args = part.get("args")
         text = args if isinstance(args, str) else _json({} if args is None else args)
-        entry = self._entry(f"call {response}.{call}", f"{part.get('tool_name')} ", None)
-        entry.body.append_text(styled(self._cut(text, VALUE_CHARS), ""))
+        call = styled(f"{part.get('tool_name')} {self._cut(text, VALUE_CHARS)}", "")
         if effect is None:
-            yield entry
+            yield Entry(f"call {call_id}", call)
             return
-        entry.body.append("  [").append_text(styled(effect.state)).append("]")
-        entry.body.append_text(styled(_circumstances(effect), "dim"))
-        yield entry
+        state = (styled("  [", ""), styled(effect.state), styled("]", ""))
+        became = styled(_circumstances(effect), "dim")
+        yield Entry(f"call {effect.call_id}", joined(call, *state, became))
         if effect.error:
             yield self._entry("", effect.error, VALUE_CHARS, "red")
         if last and effect.result is not None:

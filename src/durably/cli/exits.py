@@ -51,7 +51,7 @@ def report(error: BaseException) -> int:
         case KeyboardInterrupt():
             return INTERRUPTED
         case BrokenPipeError():
-            return _close_stdout()
+            return FAILED  # Whoever read our output has gone, as in `durably runs | head`.
         case RunFailed():
             return _say(error, FAILED)
         case DurablyError():
@@ -62,12 +62,17 @@ def report(error: BaseException) -> int:
             return _say(f"{sentence}{hint}", INTERNAL)
 
 
-def _say(what: object, code: int) -> int:
-    print(f"Error: {clean(str(what))}", file=sys.stderr)
+def flush(code: int) -> int:
+    """Write out what was printed; returns the exit code, which may be another after that."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try once more when it ends, and complain in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return report(error)
     return code
 
 
-def _close_stdout() -> int:
-    """Whoever read our output has gone, as in ``durably runs | head``: that is no error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def _say(what: object, code: int) -> int:
+    print(f"Error: {clean(str(what))}", file=sys.stderr)
+    return code

@@ -73,10 +73,12 @@ def run(arguments: list[str]) -> int:
         _check_text(arguments)
         app(args=arguments, prog_name="durably")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
-        return exits.report(error)
-    return 0
+        code = exits.report(error)
+    else:
+        code = 0
+    return exits.flush(code)
 
 
 def _check_text(arguments: list[str]) -> None:

@@ -77,6 +77,13 @@ def styled(text: object, style: str | None = None) -> Text:
     return Text(shown, style=STYLES.get(shown, "") if style is None else style)
 
 
+def joined(*texts: Text) -> Text:
+    """One text of several, each in its own style."""
+    from rich.text import Text
+
+    return Text.assemble(*texts)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under columns; values are cleaned, states coloured."""
     from rich.table import Table
@@ -108,9 +115,8 @@ def print_entry(out: Console, entry: Entry) -> None:
     else:
         lines = entry.body.split("\n", allow_blank=True)
     for number, line in enumerate(lines):
-        label = styled(entry.label if number == 0 else "", "dim")
-        label.pad_right(max(0, LABEL_WIDTH - len(label)))
-        out.print(label.append_text(line), soft_wrap=True)
+        label = styled(f"{entry.label if number == 0 else '':{LABEL_WIDTH}}", "dim")
+        out.print(joined(label, line), soft_wrap=True)
 
 
 def moment_text(moment: datetime | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durably.cli.asjson import effect_json, event_json, message_json, parsed, plain, run_json
-from durably.cli.conversation import Conversation
+from durably.cli.conversation import Conversation, Entry
 from durably.cli.options import (
     AppOption,
     DebugOption,
@@ -15,7 +15,15 @@ from durably.cli.options import (
     KeyArgument,
     UrlOption,
 )
-from durably.cli.output import console, moment_text, print_entry, print_json, print_table, styled
+from durably.cli.output import (
+    console,
+    joined,
+    moment_text,
+    print_entry,
+    print_json,
+    print_table,
+    styled,
+)
 from durably.cli.target import Target, work_on
 from durably.cli.text import one_line, seconds_text, shorten
 from durably.lifecycle import allowed
@@ -96,11 +104,12 @@ def _as_json(seen: Seen) -> dict[str, Any]:
 
 def _print_header(seen: Seen, out: Console, full: bool) -> None:
     run = seen.run
-    out.print(styled(f"{run.key}  ", "bold").append_text(styled(run.state)), soft_wrap=True)
+    out.print(joined(styled(f"{run.key}  ", "bold"), styled(run.state)), soft_wrap=True)
     for line in _facts(seen):
         out.print(styled(line, "dim"), soft_wrap=True)
     if run.error:
-        out.print(styled(shorten(run.error, None if full else ERROR_CHARS), "red"), soft_wrap=True)
+        error = styled(shorten(run.error, None if full else ERROR_CHARS), "red")
+        print_entry(out, Entry("error", error))
     if seen.waiting:
         out.print(styled(seen.waiting, "bold"), soft_wrap=True)
 

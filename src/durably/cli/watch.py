@@ -19,11 +19,13 @@ from durably.cli.options import (
     KeyArgument,
     UrlOption,
 )
-from durably.cli.output import console, print_entry, print_json, styled
+from durably.cli.output import console, joined, print_entry, print_json, styled
 from durably.cli.target import Target, work_on
 from durably.cli.text import one_line
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from durably.app import Durably
     from durably.records import Event, StoredMessage
     from durably.run import Run
@@ -74,13 +76,12 @@ async def _follow(run: Run[Any], after: int, full: bool) -> None:
                 print_entry(out, entry)
 
 
-def _event_line(event: Event) -> Any:
-    line = styled(f"{event.at.astimezone():%H:%M:%S}", "dim")
-    line.append("  ").append_text(styled(event.kind, "bold"))
+def _event_line(event: Event) -> Text:
+    texts = [styled(f"{event.at.astimezone():%H:%M:%S}  ", "dim"), styled(event.kind, "bold")]
     if event.attempt:
-        line.append_text(styled(f"  attempt {event.attempt}", "dim"))
+        texts.append(styled(f"  attempt {event.attempt}", "dim"))
     for name, value in event.data.items():
         if name != "messages" and value not in (None, ""):
-            line.append_text(styled(f"  {name}=", "dim"))
-            line.append_text(styled(one_line(str(value), VALUE_CHARS)))
-    return line
+            texts.append(styled(f"  {name}=", "dim"))
+            texts.append(styled(one_line(str(value), VALUE_CHARS)))
+    return joined(*texts)

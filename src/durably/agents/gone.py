@@ -1,7 +1,8 @@
 """Stand-ins for tools that a deploy removed while a run still has calls of them.
 
 Owns one moment: the replay of the last saved response. A recorded result must find its call, and
-a call that never ran is told that its tool is gone.
+a call that never ran is told that its tool is gone. Being the toolset around the others, it is
+also where a tool's own answer is seen before pydantic-ai makes something else of it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic_ai import RunContext
+from pydantic_ai import ModelRetry, RunContext
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
 from pydantic_core import SchemaValidator, core_schema
+
+from durably.agents.recorded import mark_as_answer
 
 if TYPE_CHECKING:
     from durably.agents.checkpoints import AttemptState
@@ -38,7 +41,11 @@ class WithStandIns(WrapperToolset[Any]):
     ) -> Any:
         if name in self.state.stand_ins and tool.toolset is self:
             return f"The tool {name!r} no longer exists, so this call did not happen."
-        return await self.wrapped.call_tool(name, tool_args, ctx, tool)
+        try:
+            return await self.wrapped.call_tool(name, tool_args, ctx, tool)
+        except ModelRetry as answer:
+            mark_as_answer(answer)
+            raise
 
     def _missing(self, present: set[str]) -> set[str]:
         """Tools that the saved response calls and the agent had then, but has no more."""

@@ -20,6 +20,8 @@ from durably.errors import HistoryError
 _ToolFailed: Any = getattr(pai, "ToolFailed", None)
 _ToolFailedError: Any = getattr(pai, "ToolFailedError", None)
 
+_ANSWER = "_durably_answer"
+
 
 def returned(tool_name: str, result: object) -> str:
     """The envelope of a result.
@@ -35,8 +37,17 @@ def failed(message: str) -> str:
     return json.dumps({"failed": message})
 
 
+def mark_as_answer(error: ModelRetry) -> None:
+    """Remember that the tool itself raised it: pydantic-ai may make something else of it."""
+    setattr(error, _ANSWER, True)
+
+
 def answer_envelope(error: BaseException) -> str | None:
     """The envelope of an exception that is an answer to the model; None if it is an error."""
+    if isinstance(error, pai.UnexpectedModelBehavior) and hasattr(error.__cause__, _ANSWER):
+        # One retry too many: the run fails, but the tool did say that nothing happened. Without
+        # the mark it could be the failure of another agent that the tool ran.
+        return answer_envelope(cast(ModelRetry, error.__cause__))
     if isinstance(error, ModelRetry):
         return json.dumps({"retry": error.message})
     if isinstance(error, pai.ToolRetryError):

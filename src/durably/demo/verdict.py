@@ -73,8 +73,8 @@ def summary(evidence: Evidence) -> str:
     asked, saved = len(evidence.requests), len(evidence.responses)
     cut_off = sum(_wasted_attempts(dealt) for dealt in evidence.dealt)
     return (
-        f"{len(evidence.kills)} workers were killed; {cut_off} attempts were cut off or failed, and "
-        "each of those may cost the one response that was in flight: "
+        f"{len(evidence.kills)} workers were killed, {cut_off} attempts cut off or failed; each "
+        "of those may cost the one response that was in flight: "
         f"{asked} requests were paid for {saved} responses."
     )
 

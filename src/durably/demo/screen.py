@@ -84,7 +84,7 @@ class Screen:
 def draw_verdict(checks: Sequence[Check], console: Console) -> None:
     """The final table: what was to be, and what the data says."""
     table = Table(box=box.SIMPLE_HEAD, title="Read back from the data", title_justify="left")
-    table.add_column("what", overflow="fold")
+    table.add_column("what", no_wrap=True)
     table.add_column("expected", justify="right")
     table.add_column("found", justify="right")
     table.add_column("read from", style="dim")

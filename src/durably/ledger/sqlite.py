@@ -111,7 +111,7 @@ class SqliteDatabase:
     dialect = "sqlite"
 
     def __init__(
-        self, path: str | Path, *, clock: Clock = utc_now, watch_seconds: float = 0.02
+        self, path: str | Path, *, clock: Clock = utc_now, watch_seconds: float = 0.03
     ) -> None:
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
@@ -142,6 +142,7 @@ class SqliteDatabase:
             )
             self._reader = _Lane("durably-reader", lambda jobs: self._answer(read_connection, jobs))
             self._connections = (write_connection, read_connection)
+            self._watcher.start()
 
     async def exists(self) -> bool:
         return await asyncio.to_thread(ledger_version, self.path) > 0

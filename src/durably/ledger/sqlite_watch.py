@@ -5,13 +5,17 @@ Owns the watching thread; what to do about a change is the listener's business.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from durably.ledger.database import Listener
+
+log = logging.getLogger(__name__)
 
 
 class ChangeWatcher:
@@ -39,12 +43,7 @@ class ChangeWatcher:
         """Listen until the block ends."""
         with self._lock:
             self._listeners = [*self._listeners, listener]
-            if self._thread is None:
-                self._stop = threading.Event()
-                self._thread = threading.Thread(
-                    target=self._loop, args=(self._stop,), name="durably-watch", daemon=True
-                )
-                self._thread.start()
+            self._begin_thread()
         try:
             yield
         finally:
@@ -58,12 +57,30 @@ class ChangeWatcher:
     def notify(self) -> None:
         """Tell every listener; called after each commit of this process."""
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception:
+                # Its event loop may have closed. The caller is the writer's thread: it goes on.
+                log.exception("a listener could not be told of a commit")
+
+    def start(self) -> None:
+        """Go on telling of other processes, if anybody listens."""
+        with self._lock:
+            if self._listeners:
+                self._begin_thread()
 
     def stop(self) -> None:
         """End the thread; listeners are told nothing more of other processes."""
         with self._lock:
             self._end_thread()
+
+    def _begin_thread(self) -> None:
+        if self._thread is None:
+            self._stop = threading.Event()
+            self._thread = threading.Thread(
+                target=self._loop, args=(self._stop,), name="durably-watch", daemon=True
+            )
+            self._thread.start()
 
     def _end_thread(self) -> None:
         if self._stop is not None:
@@ -73,10 +90,14 @@ class ChangeWatcher:
     def _loop(self, stop: threading.Event) -> None:
         connection: sqlite3.Connection | None = None
         seen: int | None = None
-        while not stop.wait(self._seconds):
+        while not stop.is_set():
+            # Half the CPU time of an event's timed wait, which this idle loop mostly is.
+            time.sleep(self._seconds)
             try:
                 if connection is None:
-                    connection = sqlite3.connect(self._path, isolation_level=None)
+                    # Looking must not bring a file into being that was deleted.
+                    uri = f"{self._path.absolute().as_uri()}?mode=rw"
+                    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
                 version: int = connection.execute("PRAGMA data_version").fetchone()[0]
             except sqlite3.Error:
                 # The file is gone or unreadable for now: look again, and count it as a change.
@@ -84,8 +105,8 @@ class ChangeWatcher:
                     connection.close()
                 connection, version = None, -1
             if version != seen:
-                first, seen = seen is None, version
-                if not first:
-                    self.notify()
+                # Also at the first look: something may have been committed since `subscribe`.
+                seen = version
+                self.notify()
         if connection is not None:
             connection.close()

@@ -1,0 +1,118 @@
+"""Change notices: at once in this process, soon from any other, free when nobody listens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from durably.ledger import runs
+from durably.ledger.sqlite import SqliteDatabase
+from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run, until
+from support.processes import LedgerProcess
+
+NEVER_SECONDS = 3600.0
+
+
+def watchers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "durably-watch"]
+
+
+async def test_own_commit_is_told_at_once(sqlite: SqliteBackend) -> None:
+    """Not by looking: this one would look in an hour."""
+    database = SqliteDatabase(sqlite.path, watch_seconds=NEVER_SECONDS)
+    await database.open()
+    told = threading.Event()
+    with database.subscribe(told.set):
+        await database.write(runs.insert, new_run("r"))
+        assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
+    await database.close()
+
+
+async def test_commit_of_another_process_is_told_soon(
+    ledger: Ledger, sqlite: SqliteBackend
+) -> None:
+    told = threading.Event()
+    with ledger.database.subscribe(told.set), LedgerProcess("insert", sqlite.path, "p", "1") as p:
+        assert await asyncio.to_thread(p.hear) == "ready"
+        told.clear()
+        p.go()
+        assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
+        assert await asyncio.to_thread(p.result) == ["p-0"]
+
+
+async def test_commit_right_after_subscribing_is_told(
+    ledger: Ledger, sqlite: SqliteBackend
+) -> None:
+    """Before the watcher has looked once, and on a connection that tells nobody."""
+    with sqlite.connect() as connection:
+        ledger.database.run_on(connection, runs.insert(new_run("r")))
+        told = threading.Event()
+        with ledger.database.subscribe(told.set):
+            connection.commit()
+            assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
+
+
+async def test_nobody_watches_while_nobody_listens(ledger: Ledger) -> None:
+    before = watchers()
+    first, second = threading.Event(), threading.Event()
+    with ledger.database.subscribe(first.set):
+        with ledger.database.subscribe(second.set):
+            assert len(watchers()) == len(before) + 1, "one thread serves all who listen"
+        assert len(watchers()) == len(before) + 1
+    await until(lambda: watchers() == before, "the watcher ends with the last listener")
+    await ledger.insert()
+    with ledger.database.subscribe(first.set):
+        assert len(watchers()) == len(before) + 1
+
+
+async def test_listener_that_left_is_told_nothing_more(ledger: Ledger) -> None:
+    stays, left = threading.Event(), threading.Event()
+    with ledger.database.subscribe(stays.set):
+        with ledger.database.subscribe(left.set):
+            pass
+        left.clear()
+        await ledger.insert()
+        assert await asyncio.to_thread(stays.wait, PATIENCE_SECONDS)
+    assert not left.is_set()
+
+
+async def test_listener_that_fails_stops_neither_the_others_nor_the_writer(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("this listener's loop is closed")
+
+    told = threading.Event()
+    with ledger.database.subscribe(fail), ledger.database.subscribe(told.set):
+        await asyncio.wait_for(ledger.insert(), PATIENCE_SECONDS)
+        assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
+        await asyncio.wait_for(ledger.insert(), PATIENCE_SECONDS)
+    assert "this listener's loop is closed" in caplog.text
+
+
+async def test_listeners_survive_closing_and_opening_again(sqlite: SqliteBackend) -> None:
+    told = threading.Event()
+    database = sqlite.database
+    with database.subscribe(told.set):
+        await database.close()
+        await database.open()
+        with LedgerProcess("insert", sqlite.path, "p", "1") as process:
+            assert await asyncio.to_thread(process.hear) == "ready"
+            assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS), "the first look"
+            told.clear()
+            process.go()
+            assert await asyncio.to_thread(process.result) == ["p-0"]
+            assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
+
+
+async def test_listening_costs_next_to_nothing(ledger: Ledger) -> None:
+    """Says what it costs; how fast the machine is fails no test."""
+    with ledger.database.subscribe(lambda: None):
+        await asyncio.to_thread(time.sleep, 0.2)  # not counted: the thread opens its connection
+        cpu, wall = time.process_time(), time.monotonic()
+        await asyncio.to_thread(time.sleep, 2.0)
+        cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    print(f"an idle listener takes {100 * cpu / wall:.2f} % of one core")

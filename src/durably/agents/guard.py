@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -171,8 +171,7 @@ class EffectGuard(AbstractCapability[Any]):
                 transaction.commit()
 
             self._journal.control.check_before_acting()
-            # Shielded: once sent, a commit cannot be called back, only waited for.
-            await asyncio.shield(asyncio.to_thread(commit))
+            await _to_its_end(asyncio.to_thread(commit))
             return result
         except Exception as error:
             envelope = recorded.answer_envelope(error)
@@ -180,7 +179,7 @@ class EffectGuard(AbstractCapability[Any]):
                 self._journal.keep(_failed(guarded.call, envelope))
             raise
         finally:
-            transaction.rollback()
+            transaction.close()
 
     async def _once(self, guarded: Guarded) -> Any:
         """At most once: intent, run, outcome; what ends otherwise is in doubt."""
@@ -418,6 +417,18 @@ def _counted(ctx: RunContext[Any], answer: Any) -> Any:
     """
     ctx.usage.tool_calls += 1
     return answer
+
+
+async def _to_its_end(work: Awaitable[None]) -> None:
+    """Wait for what cannot be called back, such as a commit, also when cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("stopped, and not committed: %s", error)
+        raise
 
 
 def _done(call: ToolCall, envelope: str) -> CallOutcome:

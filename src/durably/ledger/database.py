@@ -39,7 +39,14 @@ class ToolTransaction(Protocol):
         ...
 
     def rollback(self) -> None:
-        """Undo both; does nothing if it never began."""
+        """Undo both; does nothing if it never began. It may begin again."""
+        ...
+
+    def close(self) -> None:
+        """`rollback`, for good: a tool whose attempt was stopped, in a thread, begins no other.
+
+        Safe while that thread is using the connection; what it tries next is refused.
+        """
         ...
 
 

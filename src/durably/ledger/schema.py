@@ -5,6 +5,7 @@ Owns the numbered migrations; what the tables mean is the ledger's.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -87,7 +88,11 @@ def _apply(connection: sqlite3.Connection, found: int, newest: int) -> None:
 
 
 def split_script(script: str) -> list[str]:
-    """The statements of a migration; ``executescript`` would commit half-way."""
+    """The statements of a migration; ``executescript`` would commit half-way.
+
+    Raises:
+        ValueError: the last statement has no end; it would be left out without a word.
+    """
     statements: list[str] = []
     buffer = ""
     for line in script.splitlines(keepends=True):
@@ -95,6 +100,8 @@ def split_script(script: str) -> list[str]:
         if sqlite3.complete_statement(buffer):
             statements.append(buffer)
             buffer = ""
+    if re.sub(r"--.*", "", buffer).strip():
+        raise ValueError(f"A statement does not end with a semicolon: {buffer.strip()}")
     return statements
 
 

@@ -97,7 +97,7 @@ class Worker:
             on_beat=self._look_soon,
         )
         self._dispatcher = EmbeddedDispatcher(ledger, self.id, options.queues, self)
-        self._attempts = Attempts(executor, self._lease.valid, self._dispatcher.slot_freed)
+        self._attempts = Attempts(executor, self._lease.hold, self._dispatcher.slot_freed)
 
     async def start(self, *, dispatch: bool = True) -> None:
         """Register, begin to beat, and (unless ``dispatch`` is off) to claim."""

@@ -28,15 +28,19 @@ class Attempts:
     """Every attempt that this worker executes.
 
     Args:
-        lease_valid: passed to each attempt's control.
+        hold: called as each attempt begins; what it returns tells the attempt's control whether
+            the worker's lease has held since.
         on_end: called when an attempt has ended and its place is free.
     """
 
     def __init__(
-        self, executor: Executor, lease_valid: Callable[[], bool], on_end: Callable[[], None]
+        self,
+        executor: Executor,
+        hold: Callable[[], Callable[[], bool]],
+        on_end: Callable[[], None],
     ) -> None:
         self._executor = executor
-        self._lease_valid = lease_valid
+        self._hold = hold
         self._on_end = on_end
         self._underway: dict[tuple[int, int], _Underway] = {}
         self._busy: Counter[str] = Counter()
@@ -52,7 +56,7 @@ class Attempts:
 
     def start(self, run: RunRecord) -> asyncio.Task[None]:
         """Begin the attempt that ``run`` was claimed for."""
-        control = AttemptControl(self._lease_valid)
+        control = AttemptControl(self._hold())
         task = asyncio.create_task(self._attempt(run, control), name=f"durably:{run.key}")
         self._underway[(run.id, run.attempt)] = _Underway(control, task)
         self._busy[run.queue] += 1

@@ -19,6 +19,13 @@ log = logging.getLogger(__name__)
 BEATS_PER_LEASE = 3
 """A lease survives two missed heartbeats."""
 
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _now() -> float:
+    """Seconds that never run back, and go on while the machine sleeps, as the ledger's do."""
+    return time.clock_gettime(_CLOCK)
+
 
 class WorkerLease:
     """Extends a worker's lease from a thread, so that a tool blocking the loop cannot stop it.
@@ -45,26 +52,36 @@ class WorkerLease:
         self._lease_seconds = lease_seconds
         self._on_beat = on_beat
         self._valid_until = 0.0
+        self._lapses = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="durably-heartbeat", daemon=True)
 
     def valid(self) -> bool:
         """True while no other worker can have taken over.
 
-        Counted from before the last heartbeat was sent, on the monotonic clock: a process that was
-        frozen past its lease sees False before it does anything else.
+        Counted from before the last heartbeat was sent: a process that was frozen past its lease
+        sees False before it does anything else.
         """
-        return time.monotonic() < self._valid_until
+        return _now() < self._valid_until
+
+    def hold(self) -> Callable[[], bool]:
+        """For an attempt that begins now: whether the lease has held ever since.
+
+        Once False it stays so. The heartbeat of a process that was frozen may be written before
+        its attempts go on: the worker is alive again then, but its runs are others'.
+        """
+        lapses = self._lapses
+        return lambda: self.valid() and self._lapses == lapses
 
     @property
     def beat_is_late(self) -> bool:
         """True if even this worker's own heartbeat could not be written for a while."""
-        since = self._lease_seconds - (self._valid_until - time.monotonic())
+        since = self._lease_seconds - (self._valid_until - _now())
         return since > 2 * self._lease_seconds / BEATS_PER_LEASE
 
     async def start(self) -> None:
         """Register the worker and begin to beat."""
-        sent = time.monotonic()
+        sent = _now()
         await self._ledger.write(workers.register, *self._row)
         self._valid_until = sent + self._lease_seconds
         self._thread.start()
@@ -77,12 +94,14 @@ class WorkerLease:
 
     def _loop(self) -> None:
         while not self._stop.wait(self._lease_seconds / BEATS_PER_LEASE):
-            sent = time.monotonic()
+            sent = _now()
             try:
                 self._ledger.write_blocking(workers.register, *self._row)
             except DurablyError as error:
                 # The next beat tries again; `valid` ends the attempts if none gets through.
                 log.warning("heartbeat not written: %s", error)
             else:
+                if not self.valid():
+                    self._lapses += 1  # Before it is valid again: no attempt may see it between.
                 self._valid_until = sent + self._lease_seconds
             self._on_beat()

@@ -5,30 +5,35 @@ Owns no rule of its own: what a call means is in the part that it is passed on t
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import logging
-import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from durably.agents.codec import encode_prompt
 from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
 from durably.agents.runner import Runner
 from durably.config import Settings
 from durably.effects import DEFAULT, EffectPolicy, as_policy
-from durably.errors import ConfigError, KeyConflict, SchemaError
+from durably.errors import ConfigError, SchemaError
 from durably.execution.executor import Executor
 from durably.health import examine
+from durably.here import drain_here, run_here
+from durably.intake import check_same, new_run
 from durably.ledger import reads, runs
 from durably.ledger.connect import database_for
-from durably.ledger.rows import timestamp
+from durably.ledger.operations import Operation
 from durably.lifecycle import FINAL, RunState
-from durably.records import Finding, InboxItem, NewRun, QueueRecord, RunRecord, WorkerRecord
+from durably.records import (
+    Finding,
+    InboxItem,
+    NewRun,
+    QueueRecord,
+    RunInput,
+    RunRecord,
+    WorkerRecord,
+)
 from durably.retry import RetryPolicy
 from durably.run import Run
 from durably.worker import (
@@ -46,9 +51,6 @@ if TYPE_CHECKING:
 OutputT = TypeVar("OutputT")
 
 log = logging.getLogger("durably")
-
-HERE_SECONDS = 0.1
-"""How often `Durably.run` looks whether a run that is not due, or is held elsewhere, is now its."""
 
 
 class Durably:
@@ -172,25 +174,29 @@ class Durably:
             KeyConflict: the key belongs to a run of another agent, prompt or args.
             ConfigError: an option cannot work.
         """
-        new = self._new_run(
-            agent, prompt, key, args, queue, priority, max_attempts, tags, meta, unique_for
+        name = self._name_of(agent)
+        new = new_run(
+            name,
+            prompt,
+            self.registry.find(name),
+            key=key,
+            args=args,
+            queue=queue,
+            priority=priority,
+            max_attempts=max_attempts,
+            delay=delay,
+            scheduled_at=scheduled_at,
+            tags=tags,
+            meta=meta,
+            unique_for=unique_for,
         )
-        if scheduled_at is not None:
-            if scheduled_at.tzinfo is None:
-                raise ConfigError("scheduled_at has no time zone: write datetime.now(UTC) + …")
-            new = replace(new, scheduled_at=timestamp(scheduled_at))
-        new = replace(new, delay_seconds=delay)
         await self.open()
         if conn is not None:
-            record, created = self.ledger.run_on(conn, runs.insert(new))
-            found = (
-                record,
-                None if created else self.ledger.run_on(conn, reads.get_input(record.id)),
-            )
+            record, asked = self.ledger.run_on(conn, _insert(new))
         else:
-            record, created = await self.ledger.write(runs.insert, new)
-            found = record, None if created else await self.ledger.read(reads.get_input, record.id)
-        _check_same(new, *found)
+            record, asked = await self.ledger.write(_insert, new)
+        if asked is not None:
+            check_same(new, record, asked)
         return Run(self.ledger, self.registry, record)
 
     async def get(self, key: str) -> Run[Any]:
@@ -324,34 +330,13 @@ class Durably:
             RunDiscarded, RunCancelled: it ended without an output.
         """
         run = await self.enqueue(agent, prompt, key=key, **options)
-        queue = {run.record.queue: 1}
-        worker = Worker(self.ledger, self._executor, WorkerOptions(queues=queue))
-        await worker.start(dispatch=False)
-        try:
-            return await self._execute_here(run, worker)
-        finally:
-            await worker.stop()
+        lease = self.settings.lease or DEFAULT_LEASE_SECONDS
+        return await run_here(self.ledger, self._executor, run, lease)
 
     async def drain(self, queues: Mapping[str, int] | None = None) -> int:
         """Work until nothing is due any more; returns how many attempts were made. For tests."""
         await self.open()
-        queues = queues or self.default_queues()
-        worker = Worker(self.ledger, self._executor, WorkerOptions(queues=queues))
-        await worker.start(dispatch=False)
-        attempts = 0
-        try:
-            while True:
-                claimed = [
-                    run
-                    for queue, limit in queues.items()
-                    for run in await self.ledger.write(runs.claim, worker.id, queue, limit)
-                ]
-                if not claimed:
-                    return attempts
-                await asyncio.gather(*(worker.execute(run) for run in claimed))
-                attempts += len(claimed)
-        finally:
-            await worker.stop()
+        return await drain_here(self.ledger, self._executor, queues or self.default_queues())
 
     # --- opening and closing
 
@@ -396,58 +381,12 @@ class Durably:
     def _handle(self, record: RunRecord) -> Run[Any]:
         return Run(self.ledger, self.registry, record)
 
-    def _new_run(
-        self,
-        agent: AnyAgent | str,
-        prompt: Prompt,
-        key: str | None,
-        args: Mapping[str, Any] | None,
-        queue: str | None,
-        priority: int,
-        max_attempts: int | None,
-        tags: Iterable[str],
-        meta: Mapping[str, Any] | None,
-        unique_for: float | None,
-    ) -> NewRun:
+    def _name_of(self, agent: AnyAgent | str) -> str:
+        """The agent's name; an agent that is not registered yet is, with default options."""
         name = name_of(agent)
         if not isinstance(agent, str) and self.registry.find(name) is None:
             self.register(agent)
-        if key is not None and unique_for is not None:
-            raise ConfigError("Give key= or unique_for=, not both: a key is unique for ever.")
-        if key is not None and not key.strip():
-            raise ConfigError("The key is empty.")
-        if not 0 <= priority <= 9:
-            raise ConfigError(f"priority={priority}: 0 (first) to 9.")
-        registration = self.registry.find(name)
-        defaults = registration or Registration(name=name, agent=None)  # type: ignore[arg-type]
-        prompt_json, args_json = encode_prompt(prompt), _json_object("args", args)
-        twin = hashlib.sha256(f"{name}\n{prompt_json}\n{args_json}".encode()).hexdigest()
-        return NewRun(
-            key=key or f"{name}-{uuid.uuid4().hex[:12]}",
-            agent=name,
-            prompt=prompt_json,
-            queue=queue or defaults.queue,
-            priority=priority,
-            max_attempts=_first(max_attempts, defaults.max_attempts),
-            args=args_json,
-            tags=json.dumps(list(tags)),
-            meta=_json_object("meta", meta),
-            fingerprint=twin if unique_for is not None else None,
-            unique_seconds=unique_for,
-        )
-
-    async def _execute_here(self, run: Run[OutputT], worker: Worker) -> OutputT:
-        """Claim and execute the run until it ends; wait where another worker has it."""
-        while True:
-            await run.refresh()
-            if run.state.final or run.state is RunState.SUSPENDED:
-                return await run.result(wait_suspended=False)
-            if run.state is not RunState.EXECUTING:
-                claimed = await self.ledger.write(runs.claim_one, worker.id, run.record.id)
-                if claimed is not None:
-                    await worker.execute(claimed)
-                    continue
-            await asyncio.sleep(HERE_SECONDS)
+        return name
 
     def _name_undeclared_tools(self) -> None:
         """List, once, the tools that say nothing about repeating them."""
@@ -469,32 +408,10 @@ def _check_prunable(state: str | None) -> None:
         raise ConfigError(f"{state!r} runs are not pruned; use one of: {', '.join(sorted(FINAL))}.")
 
 
-def _check_same(new: NewRun, record: RunRecord, existing: object) -> None:
-    """Refuse a key that already means something else."""
-    if existing is None or new.unique_seconds is not None:
-        return
-    prompt, args = getattr(existing, "prompt", None), getattr(existing, "args", None)
-    different = [
-        what
-        for what, same in (
-            (f"agent ({record.agent!r})", record.agent == new.agent),
-            ("prompt", prompt == new.prompt),
-            ("args", args == json.loads(new.args)),
-        )
-        if not same
-    ]
-    if different:
-        raise KeyConflict(
-            f"The key {new.key!r} belongs to a run with another {' and '.join(different)}; "
-            "use another key for another run."
-        )
-
-
-def _json_object(what: str, value: Mapping[str, Any] | None) -> str:
-    try:
-        return json.dumps(dict(value or {}), allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{what}= must be a JSON object: {error}.") from error
+def _insert(new: NewRun) -> Operation[tuple[RunRecord, RunInput | None]]:
+    """Insert a run; or the run that is there already, and what that was asked."""
+    record, created = yield from runs.insert(new)
+    return record, None if created else (yield from reads.get_input(record.id))
 
 
 def _first[T](*values: T | None) -> T:

@@ -29,6 +29,10 @@ type Prompt = str | Sequence[UserContent]
 """What an agent may be asked: text, or text with images, documents and the like."""
 
 
+DEFAULT_QUEUE = "agents"
+DEFAULT_MAX_ATTEMPTS = 5
+
+
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What a deps factory learns of the run that it makes deps for.
@@ -62,8 +66,8 @@ class Registration:
     name: str
     agent: AnyAgent
     deps: Any = None
-    queue: str = "agents"
-    max_attempts: int = 5
+    queue: str = DEFAULT_QUEUE
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
     timeout_seconds: float | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     usage_limits: UsageLimits | None = None

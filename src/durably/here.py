@@ -1,0 +1,74 @@
+"""Executing in the caller's own process, for a moment: one run, or all that is due.
+
+Owns the temporary worker and what it claims; attempts are executed as everywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+from durably.execution.executor import Executor
+from durably.ledger import runs
+from durably.ledger.database import Database
+from durably.lifecycle import RunState
+from durably.run import Run
+from durably.worker import Worker, WorkerOptions
+
+LOOK_SECONDS = 0.1
+"""How often `run_here` looks whether a run that is not due, or is held elsewhere, is now its."""
+
+INTERRUPT_SECONDS = 5.0
+"""Grace of a script that is interrupted: long enough to end a step, short enough for Ctrl-C."""
+
+
+async def run_here[OutputT](
+    ledger: Database, executor: Executor, run: Run[OutputT], lease_seconds: float
+) -> OutputT:
+    """Claim and execute one run until it ends; wait where another worker has it.
+
+    Raises:
+        RunSuspended: the run waits for a decision.
+        RunDiscarded, RunCancelled: it ended without an output.
+    """
+    options = WorkerOptions({run.record.queue: 1}, lease_seconds, INTERRUPT_SECONDS)
+    async with _working(ledger, executor, options) as worker:
+        while True:
+            await run.refresh()
+            if run.state.final or run.state is RunState.SUSPENDED:
+                return await run.result(wait_suspended=False)
+            if run.state is not RunState.EXECUTING:
+                claimed = await ledger.write(runs.claim_one, worker.id, run.record.id)
+                if claimed is not None:
+                    await worker.execute(claimed)
+                    continue
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, int]) -> int:
+    """Execute until nothing is due any more; returns how many attempts were made."""
+    attempts = 0
+    async with _working(ledger, executor, WorkerOptions(queues)) as worker:
+        while True:
+            claimed = [
+                run
+                for queue, limit in queues.items()
+                for run in await ledger.write(runs.claim, worker.id, queue, limit)
+            ]
+            if not claimed:
+                return attempts
+            await asyncio.gather(*(worker.execute(run) for run in claimed))
+            attempts += len(claimed)
+
+
+@asynccontextmanager
+async def _working(
+    ledger: Database, executor: Executor, options: WorkerOptions
+) -> AsyncGenerator[Worker]:
+    worker = Worker(ledger, executor, options)
+    await worker.start(dispatch=False)
+    try:
+        yield worker
+    finally:
+        await worker.stop()

@@ -1,0 +1,114 @@
+"""What ``enqueue`` was asked for, checked and written as a new run.
+
+Owns the rules of keys and options; storing the run is the ledger's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from durably.agents.codec import encode_prompt
+from durably.agents.registry import DEFAULT_MAX_ATTEMPTS, DEFAULT_QUEUE, Prompt, Registration
+from durably.errors import ConfigError, KeyConflict
+from durably.ledger.rows import timestamp
+from durably.records import NewRun, RunInput, RunRecord
+
+
+def new_run(
+    agent: str,
+    prompt: Prompt,
+    registration: Registration | None,
+    *,
+    key: str | None,
+    args: Mapping[str, Any] | None,
+    queue: str | None,
+    priority: int,
+    max_attempts: int | None,
+    delay: float,
+    scheduled_at: datetime | None,
+    tags: Iterable[str],
+    meta: Mapping[str, Any] | None,
+    unique_for: float | None,
+) -> NewRun:
+    """The row that these options ask for; see `Durably.enqueue` for what they mean.
+
+    Args:
+        registration: the agent's, for its defaults; None if this process does not know the agent.
+
+    Raises:
+        ConfigError: an option cannot work; the message says which and why.
+    """
+    _check(key, priority, max_attempts, scheduled_at, unique_for)
+    prompt_json, args_json = encode_prompt(prompt), _json_object("args", args)
+    twin = hashlib.sha256(f"{agent}\n{prompt_json}\n{args_json}".encode()).hexdigest()
+    return NewRun(
+        key=key or f"{agent}-{uuid.uuid4().hex[:12]}",
+        agent=agent,
+        prompt=prompt_json,
+        queue=queue or (registration.queue if registration else DEFAULT_QUEUE),
+        priority=priority,
+        max_attempts=max_attempts
+        or (registration.max_attempts if registration else DEFAULT_MAX_ATTEMPTS),
+        args=args_json,
+        tags=json.dumps(list(tags)),
+        meta=_json_object("meta", meta),
+        delay_seconds=delay,
+        scheduled_at=None if scheduled_at is None else timestamp(scheduled_at),
+        fingerprint=twin if unique_for is not None else None,
+        unique_seconds=unique_for,
+    )
+
+
+def check_same(new: NewRun, existing: RunRecord, asked: RunInput) -> None:
+    """Refuse a key that already means something else.
+
+    Raises:
+        KeyConflict: the run under this key has another agent, prompt or args.
+    """
+    if new.unique_seconds is not None:
+        return
+    different = [
+        what
+        for what, same in (
+            (f"agent ({existing.agent!r})", existing.agent == new.agent),
+            ("prompt", asked.prompt == new.prompt),
+            ("args", asked.args == json.loads(new.args)),
+        )
+        if not same
+    ]
+    if different:
+        raise KeyConflict(
+            f"The key {new.key!r} belongs to a run with another {' and '.join(different)}; "
+            "use another key for another run."
+        )
+
+
+def _check(
+    key: str | None,
+    priority: int,
+    max_attempts: int | None,
+    scheduled_at: datetime | None,
+    unique_for: float | None,
+) -> None:
+    if key is not None and unique_for is not None:
+        raise ConfigError("Give key= or unique_for=, not both: a key is unique for ever.")
+    if key is not None and not key.strip():
+        raise ConfigError("The key is empty.")
+    if not 0 <= priority <= 9:
+        raise ConfigError(f"priority={priority}: 0 (first) to 9.")
+    if max_attempts is not None and max_attempts < 1:
+        raise ConfigError(f"max_attempts={max_attempts}: at least 1.")
+    if scheduled_at is not None and scheduled_at.tzinfo is None:
+        raise ConfigError("scheduled_at has no time zone: write datetime.now(UTC) + …")
+
+
+def _json_object(what: str, value: Mapping[str, Any] | None) -> str:
+    try:
+        return json.dumps(dict(value or {}), allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}= must be a JSON object: {error}.") from error

@@ -35,12 +35,15 @@ from durably.errors import LeaseLost, LedgerUnavailable, NotDone, ResultNotSeria
 from durably.execution.call import Call, set_current_call
 from durably.execution.control import Ending
 from durably.execution.journal import Journal
+from durably.execution.outcome import AttemptEnds
 from durably.ledger.steps import CallOutcome, ToolCall, record_outcome
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Effect
 from durably.retry import nothing_was_sent
 
 log = logging.getLogger(__name__)
+
+NOT_STARTED = "stopped before it started"
 
 _late: set[asyncio.Task[None]] = set()
 """Tools that finish after their attempt ended; kept here so that they are not forgotten."""
@@ -55,6 +58,7 @@ class Guarded:
     args: dict[str, Any]
     policy: EffectPolicy
     handler: WrapToolExecuteHandler
+    started: bool = False
 
 
 @dataclass
@@ -188,14 +192,16 @@ class EffectGuard(AbstractCapability[Any]):
             effect = await self._journal.begin(call)
         except asyncio.CancelledError:
             # The intent may have been committed, but the tool was not started.
-            await self._withdraw_quietly(call, "stopped before it started")
+            await self._withdraw_quietly(call, NOT_STARTED)
             raise
         if effect.state.settled:
             return self._replay(guarded.ctx, effect)
-        # Frozen between the intent and here? Then another attempt may be asking about this call.
-        self._journal.control.check_before_acting()
         try:
             result = await self._finish_even_if_lost(guarded)
+        except AttemptEnds:
+            if not guarded.started:
+                await self._withdraw_quietly(call, NOT_STARTED)
+            raise
         except (ApprovalRequired, CallDeferred):
             await self._journal.withdraw(call, "deferred")
             raise
@@ -212,8 +218,9 @@ class EffectGuard(AbstractCapability[Any]):
     async def _record_once(self, guarded: Guarded, outcome: CallOutcome, result: Any) -> Any:
         try:
             effect = await self._journal.finish(outcome)
-        except LeaseLost:
-            await self._report_late(outcome)
+        except (LeaseLost, asyncio.CancelledError):
+            if self._journal.control.lost:
+                await self._report_late(outcome)
             raise
         if effect.result != outcome.result:
             assert effect.result is not None, "only a settled effect is left as it stands"
@@ -281,6 +288,10 @@ class EffectGuard(AbstractCapability[Any]):
     async def _run(self, guarded: Guarded, current: Call | None = None) -> Any:
         set_current_call(current or self._current(guarded, None))
         boundaries.reached("tool:before")
+        # Frozen since the last look, or kept waiting for the loop? Then another attempt may be
+        # asking about this call by now.
+        self._journal.control.check_before_acting()
+        guarded.started = True
         result = await guarded.handler(guarded.args)
         boundaries.reached("tool:after")
         return result
@@ -298,17 +309,21 @@ class EffectGuard(AbstractCapability[Any]):
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait({task})
             if control.ending is Ending.LOST and not task.done():
-                late = asyncio.create_task(self._await_late(guarded.call, task))
+                late = asyncio.create_task(self._await_late(guarded, task))
                 _late.add(late)
                 late.add_done_callback(_late.discard)
             else:
                 task.cancel()
                 await asyncio.wait({task}, timeout=1)
-                await self._keep_what_ended(guarded.call, task)
+                await self._keep_what_ended(guarded, task)
             raise
 
-    async def _keep_what_ended(self, call: ToolCall, task: asyncio.Task[Any]) -> None:
-        """A tool that ended although it was cancelled has an outcome after all."""
+    async def _keep_what_ended(self, guarded: Guarded, task: asyncio.Task[Any]) -> None:
+        """A tool that ended although its attempt was stopped has an outcome after all."""
+        call = guarded.call
+        if task.done() and not guarded.started:
+            await self._withdraw_quietly(call, NOT_STARTED)
+            return
         error = _error_of(task)
         if error is not None and (
             isinstance(error, NotDone | ApprovalRequired | CallDeferred) or nothing_was_sent(error)
@@ -325,11 +340,9 @@ class EffectGuard(AbstractCapability[Any]):
         except LedgerUnavailable as unavailable:
             log.warning("the result of %s was not kept: %s", call.tool_name, unavailable)
 
-    async def _await_late(self, call: ToolCall, task: asyncio.Task[Any]) -> None:
+    async def _await_late(self, guarded: Guarded, task: asyncio.Task[Any]) -> None:
         await asyncio.wait({task})
-        outcome = _outcome_of(call, task)
-        if outcome is not None:
-            await self._report_late(outcome)
+        await self._keep_what_ended(guarded, task)
 
     async def _report_late(self, outcome: CallOutcome) -> None:
         try:

@@ -166,9 +166,12 @@ class Journal:
 
     async def withdraw(self, call: ToolCall, reason: str) -> None:
         """Forget an intent: the call certainly did not happen."""
-        await self._persist(
+        withdrawn = await self._persist(
             lambda: self.ledger.write(steps.withdraw_intent, self.claim, call, reason)
         )
+        if not withdrawn:
+            # The run is not this attempt's any more: nobody need be asked about the call.
+            await self.ledger.write(steps.withdraw_late, self.claim, call, reason)
         self._effects.pop(call.position, None)
 
     async def settle_late(self, outcome: CallOutcome) -> Effect | None:

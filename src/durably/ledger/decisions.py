@@ -9,7 +9,7 @@ from durably.errors import EffectNotFound, RunNotFound, TransitionRefused
 from durably.ledger.fence import record_event
 from durably.ledger.operations import Operation, Row, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
-from durably.ledger.runs import wake_if_settled
+from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState
 from durably.records import Effect, RunRecord
 

@@ -13,6 +13,7 @@ from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.rows import run_from
 from durably.ledger.steps import Step, record_step
+from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import AttemptOutcome, RunState, refuse
 from durably.records import Claim, NewRun, RunRecord
 
@@ -163,16 +164,6 @@ def wake(key: str, by: str) -> Operation[RunRecord]:
         raise refuse("wake", key, current.state)
     run = run_from(row)
     yield from record_event(run.claim, "woken", by=by)
-    return run
-
-
-def wake_if_settled(run_id: int) -> Operation[RunRecord | None]:
-    """Wake a run that waits for people once nothing is left to decide; None if something is."""
-    row = yield from fetch_one("wake_settled_run", run_id=run_id)
-    if row is None:
-        return None
-    run = run_from(row)
-    yield from record_event(run.claim, "woken", by="decisions")
     return run
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, execute, fetch_one
 from durably.ledger.rows import effect_from
+from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Claim, Effect
 
@@ -143,8 +144,9 @@ def withdraw_intent(claim: Claim, call: ToolCall, reason: str) -> Operation[bool
 def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
     """Late evidence: the attempt lost its run but its call did end, and says how.
 
-    Settles the effect if it still is that attempt's and still open; never moves the run as the
-    late attempt's doing. None if somebody settled or repeated the call meanwhile.
+    Settles the effect if it still is that attempt's and still open. Nothing else of the run is
+    the late attempt's to change; but if the run waits for people and nothing is left to ask them,
+    it goes on. None if somebody settled or repeated the call meanwhile.
     """
     position = outcome.call.position
     row = yield from fetch_one(
@@ -161,7 +163,31 @@ def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
     data: dict[str, object] = {"call_id": position.call_id, "accepted": accepted}
     if (yield from fetch_one("get_run_by_id", run_id=claim.run_id)) is not None:
         yield from record_event(claim, "late_evidence", **{"tool": outcome.call.tool_name, **data})
-    return effect_from(row) if row is not None else None
+    if row is None:
+        return None
+    yield from wake_if_settled(claim.run_id, by="late evidence")
+    return effect_from(row)
+
+
+def withdraw_late(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
+    """Late evidence that nothing happened: the call was not started, and is as if never tried.
+
+    Returns:
+        False if somebody settled or repeated the call meanwhile, or the model was told of it.
+    """
+    row = yield from fetch_one(
+        "withdraw_late",
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        response=call.position.response,
+        call=call.position.call,
+    )
+    if row is None:
+        return False
+    data: dict[str, object] = {"tool": call.tool_name, "reason": reason, "late": True}
+    yield from record_event(claim, "effect_withdrawn", **{"call_id": call.position.call_id, **data})
+    yield from wake_if_settled(claim.run_id, by="late evidence")
+    return True
 
 
 def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:

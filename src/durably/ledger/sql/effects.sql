@@ -53,6 +53,13 @@ WHERE run_id = :run_id AND response = :response AND call = :call AND attempt = :
   AND state IN ('started', 'in_doubt')
 RETURNING *;
 
+-- name: withdraw_late
+-- Evidence that nothing happened; of a call that the model was told about, the record stays.
+DELETE FROM durably_effects
+WHERE run_id = :run_id AND response = :response AND call = :call AND attempt = :attempt
+  AND state IN ('started', 'in_doubt') AND result IS NULL
+RETURNING run_id;
+
 -- name: resolve_effect
 UPDATE durably_effects
 SET state = :state, result = :result, error = :error, asked = 0, resolved_by = :resolved_by,

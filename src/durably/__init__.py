@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from durably.execution.call import Call, current_call
     from durably.lifecycle import EffectState, RunState
+    from durably.records import Attempt, Effect, Event, InboxItem, RunRecord, WorkerRecord
     from durably.retry import RetryPolicy
     from durably.run import Run
 
@@ -51,6 +52,12 @@ _HOMES = {
     "RetryPolicy": "durably.retry",
     "RunState": "durably.lifecycle",
     "EffectState": "durably.lifecycle",
+    "Attempt": "durably.records",
+    "Effect": "durably.records",
+    "Event": "durably.records",
+    "InboxItem": "durably.records",
+    "RunRecord": "durably.records",
+    "WorkerRecord": "durably.records",
 }
 
 _MODULES = {
@@ -82,13 +89,17 @@ _ERRORS = (
 )
 
 __all__ = [
+    "Attempt",
     "Call",
     "ConfigError",
     "Durably",
     "DurablyError",
+    "Effect",
     "EffectNotFound",
     "EffectState",
+    "Event",
     "HistoryError",
+    "InboxItem",
     "KeyConflict",
     "LeaseLost",
     "LedgerCorrupt",
@@ -103,11 +114,13 @@ __all__ = [
     "RunFailed",
     "RunInfo",
     "RunNotFound",
+    "RunRecord",
     "RunState",
     "RunSuspended",
     "SchemaError",
     "TransitionRefused",
     "UnknownAgent",
+    "WorkerRecord",
     "current_call",
     "effects",
     "errors",

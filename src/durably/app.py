@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from durably import agents
 from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
-from durably.agents.runner import Runner
 from durably.config import Settings
 from durably.effects import DEFAULT, EffectPolicy, as_policy
 from durably.errors import ConfigError, SchemaError
@@ -77,7 +78,6 @@ class Durably:
         self.ledger: Database = database_for(self.settings.url)
         self.registry = Registry()
         self._default_effect = as_policy(default_effect)
-        self._executor = Executor(self.ledger, Runner(self.registry))
         for agent in agents:
             self.register(agent)
 
@@ -380,6 +380,10 @@ class Durably:
 
     def _handle(self, record: RunRecord) -> Run[Any]:
         return Run(self.ledger, self.registry, record)
+
+    @cached_property
+    def _executor(self) -> Executor:
+        return Executor(self.ledger, agents.runner.Runner(self.registry))
 
     def _name_of(self, agent: AnyAgent | str) -> str:
         """The agent's name; an agent that is not registered yet is, with default options."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from durably.agents.codec import encode_prompt
+from durably import agents
 from durably.agents.registry import DEFAULT_MAX_ATTEMPTS, DEFAULT_QUEUE, Prompt, Registration
 from durably.errors import ConfigError, KeyConflict
 from durably.ledger.rows import timestamp
@@ -44,7 +44,7 @@ def new_run(
         ConfigError: an option cannot work; the message says which and why.
     """
     _check(key, priority, max_attempts, scheduled_at, unique_for)
-    prompt_json, args_json = encode_prompt(prompt), _json_object("args", args)
+    prompt_json, args_json = agents.codec.encode_prompt(prompt), _json_object("args", args)
     twin = hashlib.sha256(f"{agent}\n{prompt_json}\n{args_json}".encode()).hexdigest()
     return NewRun(
         key=key or f"{agent}-{uuid.uuid4().hex[:12]}",

@@ -11,10 +11,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from durably.agents.codec import decode_output, decode_prompt
-from durably.agents.history import message_from_json
-from durably.agents.pricing import cost_of
-from durably.agents.recorded import failed, returned
+from durably import agents
 from durably.agents.registry import Registry
 from durably.errors import (
     ConfigError,
@@ -111,7 +108,9 @@ class Run[OutputT]:
                 registration = self._registry.find(record.agent)
                 if registration is None:
                     return cast("OutputT", json.loads(record.output or "null"))
-                value = decode_output(record.output or "null", registration.output_type)
+                value = agents.codec.decode_output(
+                    record.output or "null", registration.output_type
+                )
                 return cast("OutputT", value)
             case RunState.DISCARDED:
                 raise RunDiscarded(self.key, f"Run {self.key!r} was discarded: {record.error}")
@@ -152,7 +151,7 @@ class Run[OutputT]:
     async def history(self) -> list[ModelMessage]:
         """The checkpointed messages, as pydantic-ai's own."""
         rows = await self._ledger.read(reads.list_messages, self.record.id)
-        return [message_from_json(row.body, f"message {row.seq}") for row in rows]
+        return [agents.history.message_from_json(row.body, f"message {row.seq}") for row in rows]
 
     async def messages(self, after: int = -1) -> list[StoredMessage]:
         """The checkpointed messages as they are stored: JSON, and when each was written.
@@ -164,7 +163,7 @@ class Run[OutputT]:
 
     async def cost(self) -> Cost:
         """What its model requests cost, as far as pydantic-ai knows the prices."""
-        return cost_of(await self.messages())
+        return agents.pricing.cost_of(await self.messages())
 
     async def effects(self) -> list[Effect]:
         """The tool calls that the ledger knows of."""
@@ -180,7 +179,7 @@ class Run[OutputT]:
 
     async def prompt(self) -> Any:
         """What it was asked, as it was given to ``enqueue``."""
-        return decode_prompt((await self.input()).prompt)
+        return agents.codec.decode_prompt((await self.input()).prompt)
 
     async def cancel(self, *, by: str = OPERATOR) -> Run[OutputT]:
         """Cancel it; an executing attempt stops within a second.
@@ -272,9 +271,9 @@ class Run[OutputT]:
 
 def _decision(call_id: str, done: Any, reason: str | None) -> tuple[EffectState | None, str | None]:
     if done is not ...:
-        return EffectState.DONE, returned(call_id, done)
+        return EffectState.DONE, agents.recorded.returned(call_id, done)
     if reason is not None:
-        return EffectState.FAILED, failed(reason)
+        return EffectState.FAILED, agents.recorded.failed(reason)
     return None, None
 
 

@@ -9,17 +9,18 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
-
-from pydantic_ai import Agent, UsageLimits
-from pydantic_ai.agent import AbstractAgent, WrapperAgent
-from pydantic_ai.messages import UserContent
-from pydantic_ai.toolsets import FunctionToolset
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from durably.effects import DEFAULT, EffectPolicy, policy_of
 from durably.errors import ConfigError, UnknownAgent
 from durably.execution.executor import AttemptOptions
 from durably.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    # Imported where it is needed only: commands that look at runs need no agent framework.
+    from pydantic_ai import UsageLimits
+    from pydantic_ai.agent import AbstractAgent
+    from pydantic_ai.messages import UserContent
 
 OnChange = Literal["continue", "suspend", "discard"]
 
@@ -161,6 +162,8 @@ def name_of(agent: object) -> str:
     """
     if isinstance(agent, str):
         return agent
+    from pydantic_ai.agent import AbstractAgent
+
     if not isinstance(agent, AbstractAgent):
         raise ConfigError(f"Expected a pydantic_ai.Agent or a name, got {type(agent).__name__}.")
     named = cast("AnyAgent", agent)
@@ -174,6 +177,10 @@ def name_of(agent: object) -> str:
 
 def undeclared_tools(agent: AnyAgent) -> list[str]:
     """Names of the agent's own function tools that declare no effect policy."""
+    from pydantic_ai import Agent
+    from pydantic_ai.agent import WrapperAgent
+    from pydantic_ai.toolsets import FunctionToolset
+
     while isinstance(agent, WrapperAgent):
         agent = agent.wrapped
     if not isinstance(agent, Agent):

@@ -136,10 +136,11 @@ WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
 -- name: hand_back_run
+-- Keeps its due time, here and below: it was first in line before and is again.
 UPDATE durably_runs
 SET state = CASE WHEN cancel_requested_at IS NULL THEN 'available' ELSE 'cancelled' END,
     finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN durably_now() END,
-    worker_id = NULL, scheduled_at = durably_now()
+    worker_id = NULL
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
@@ -161,14 +162,14 @@ RETURNING *;
 
 -- name: wake_run
 UPDATE durably_runs
-SET state = 'available', waiting_kind = NULL, waiting_on = NULL, scheduled_at = durably_now()
+SET state = 'available', waiting_kind = NULL, waiting_on = NULL
 WHERE key = :key AND state = 'suspended'
 RETURNING *;
 
 -- name: wake_settled_run
 -- Wakes a run that waits for people once nobody is asked for anything any more.
 UPDATE durably_runs
-SET state = 'available', waiting_kind = NULL, waiting_on = NULL, scheduled_at = durably_now()
+SET state = 'available', waiting_kind = NULL, waiting_on = NULL
 WHERE id = :run_id AND state = 'suspended' AND waiting_kind = 'effects'
   AND NOT EXISTS (SELECT 1 FROM durably_effects e
                   WHERE e.run_id = durably_runs.id AND e.asked = 1
@@ -194,7 +195,7 @@ SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
                  THEN 'The worker died in ' || (crashes + 1) || ' attempts; max_attempts is '
                       || max_attempts || '.'
                  ELSE error END,
-    crashes = crashes + 1, worker_id = NULL, scheduled_at = durably_now()
+    crashes = crashes + 1, worker_id = NULL
 WHERE state = 'executing'
   AND worker_id NOT IN (SELECT id FROM durably_workers WHERE expires_at > durably_now())
 RETURNING *;

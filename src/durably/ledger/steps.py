@@ -216,6 +216,7 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
         "call_id": outcome.call.position.call_id,
         "tool": outcome.call.tool_name,
         "state": outcome.state,
+        **({"asked": True} if outcome.asked else {}),
     }
     yield from record_event(claim, "effect", **data)
     return effect_from(row)

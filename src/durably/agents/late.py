@@ -1,0 +1,119 @@
+"""Tools that are still running when their attempt ends: what they say is not thrown away.
+
+Owns late evidence; a tool that ends while its attempt goes on is `once`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+from pydantic_ai import ApprovalRequired, CallDeferred
+
+from durably.agents import recorded
+from durably.agents.guarded import Guarded
+from durably.errors import LeaseLost, LedgerUnavailable, NotDone, ResultNotSerializable
+from durably.execution.control import Ending
+from durably.ledger.steps import CallOutcome
+from durably.retry import nothing_was_sent
+
+log = logging.getLogger(__name__)
+
+NOT_STARTED = "stopped before it started"
+
+_late: set[asyncio.Task[None]] = set()
+"""Tools that finish after their attempt ended; kept here so that they are not forgotten."""
+
+
+async def finish_even_if_lost(guarded: Guarded) -> Any:
+    """Run a once tool; if the attempt is lost meanwhile, let it finish and report."""
+    task = asyncio.create_task(guarded.run())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        control = guarded.journal.control
+        if control.ending is None and not task.done():
+            # Another call of this batch failed. That is no reason to lose what this one does,
+            # and a thread could not be stopped anyway. A second cancellation has a reason.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if control.ending is Ending.LOST and not task.done():
+            late = asyncio.create_task(_await_late(guarded, task))
+            _late.add(late)
+            late.add_done_callback(_late.discard)
+        else:
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
+            await _keep_what_ended(guarded, task)
+        raise
+
+
+async def _keep_what_ended(guarded: Guarded, task: asyncio.Task[Any]) -> None:
+    """A tool that ended although its attempt was stopped has an outcome after all."""
+    call = guarded.call
+    if task.done() and not guarded.started:
+        await withdraw_quietly(guarded, NOT_STARTED)
+        return
+    error = _error_of(task)
+    if error is not None and (
+        isinstance(error, NotDone | ApprovalRequired | CallDeferred) or nothing_was_sent(error)
+    ):
+        await withdraw_quietly(guarded, f"{type(error).__name__}: {error}")
+        return
+    outcome = _outcome_of(guarded, task)
+    if outcome is None:
+        return
+    try:
+        await guarded.journal.finish(outcome)
+    except LeaseLost:
+        await report_late(guarded, outcome)
+    except LedgerUnavailable as unavailable:
+        log.warning("the result of %s was not kept: %s", call.tool_name, unavailable)
+
+
+async def _await_late(guarded: Guarded, task: asyncio.Task[Any]) -> None:
+    await asyncio.wait({task})
+    await _keep_what_ended(guarded, task)
+
+
+async def report_late(guarded: Guarded, outcome: CallOutcome) -> None:
+    """Tell a run that is not this attempt's any more how the call ended."""
+    try:
+        settled = await guarded.journal.settle_late(outcome)
+    except LedgerUnavailable as error:
+        log.warning("late evidence of %s was not written: %s", outcome.call.tool_name, error)
+        return
+    how = "settled" if settled else "found already settled"
+    log.warning(
+        "late evidence: %s of run %r %s", outcome.call.tool_name, guarded.journal.run.key, how
+    )
+
+
+async def withdraw_quietly(guarded: Guarded, why: str) -> None:
+    """Forget the intent of a call that did not happen, if the run still is this attempt's."""
+    try:
+        await asyncio.shield(asyncio.ensure_future(guarded.journal.withdraw(guarded.call, why)))
+    except (LeaseLost, LedgerUnavailable) as error:
+        # It stays recorded as started: in doubt is the careful side to err on.
+        log.warning("an intent of %s was not withdrawn: %s", guarded.call.tool_name, error)
+
+
+def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
+def _outcome_of(guarded: Guarded, task: asyncio.Task[Any]) -> CallOutcome | None:
+    """What a tool that ended on its own says; None where in doubt is still the truth."""
+    if not task.done() or task.cancelled():
+        return None
+    error = task.exception()
+    if error is not None:
+        envelope = recorded.answer_envelope(error)
+        return None if envelope is None else guarded.failed(envelope)
+    try:
+        return guarded.done(recorded.returned(guarded.call.tool_name, task.result()))
+    except ResultNotSerializable as unusable:
+        log.warning("the result of %s was not kept: %s", guarded.call.tool_name, unusable)
+        return None

@@ -1,0 +1,73 @@
+"""The policies of tools that are safe to run again: READ, IDEMPOTENT and TRANSACTIONAL.
+
+Owns when their results become durable; tools that are not safe to repeat are `once`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any
+
+from durably.agents import recorded
+from durably.agents.guarded import Guarded
+from durably.effects import EffectKind
+from durably.ledger.steps import record_outcome
+
+log = logging.getLogger(__name__)
+
+
+async def repeatable(guarded: Guarded) -> Any:
+    """READ and IDEMPOTENT: nothing before; the result with the next write."""
+    soon = guarded.policy.kind is EffectKind.IDEMPOTENT
+    try:
+        result = await guarded.run()
+    except Exception as error:
+        envelope = recorded.answer_envelope(error)
+        if envelope is not None:
+            guarded.journal.keep(guarded.failed(envelope), soon=soon)
+        raise
+    envelope = recorded.returned(guarded.call.tool_name, result)
+    guarded.journal.keep(guarded.done(envelope), soon=soon)
+    return result
+
+
+async def transactional(guarded: Guarded) -> Any:
+    """Writes and result commit together; found without an outcome, nothing has happened."""
+    transaction = guarded.journal.ledger.transaction()
+    current = guarded.describe(transaction)
+    try:
+        result = await guarded.run(current)
+        envelope = recorded.returned(guarded.call.tool_name, result)
+        outcome = guarded.done(envelope)
+        if not current.transaction_begun:
+            await guarded.journal.finish(outcome)
+            return result
+
+        def commit() -> None:
+            transaction.run(record_outcome(guarded.journal.claim, outcome))
+            transaction.commit()
+
+        guarded.journal.control.check_before_acting()
+        await _to_its_end(asyncio.to_thread(commit))
+        return result
+    except Exception as error:
+        envelope = recorded.answer_envelope(error)
+        if envelope is not None:
+            guarded.journal.keep(guarded.failed(envelope))
+        raise
+    finally:
+        transaction.close()
+
+
+async def _to_its_end(work: Awaitable[None]) -> None:
+    """Wait for what cannot be called back, such as a commit, also when cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("stopped, and not committed: %s", error)
+        raise

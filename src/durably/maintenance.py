@@ -15,7 +15,7 @@ from durably.ledger.database import Database
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 """How often a worker looks for dead ones; the look is one indexed read."""
 
 FORGET_WORKERS_SECONDS = 24 * 3600.0

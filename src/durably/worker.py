@@ -41,6 +41,9 @@ LOOK_SECONDS = 0.1
 NET_SECONDS = 0.5
 """How often it asks although nothing was committed; a net under the notices."""
 
+IDLE_NET_SECONDS = 5.0
+"""The same while no attempt is under way here."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
@@ -165,8 +168,9 @@ class Worker:
                 except LedgerUnavailable as error:
                     log.warning("cannot look after runs now: %s", error)
                 await asyncio.sleep(LOOK_SECONDS)
+                seconds = NET_SECONDS if self._attempts else IDLE_NET_SECONDS
                 try:
-                    await asyncio.wait_for(self._changed.wait(), timeout=NET_SECONDS)
+                    await asyncio.wait_for(self._changed.wait(), timeout=seconds)
                 except TimeoutError:
                     continue
 

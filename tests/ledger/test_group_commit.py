@@ -16,6 +16,7 @@ from durably.ledger import reads, runs
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite import MAX_BATCH, SqliteDatabase
 from durably.lifecycle import RunState
+from support.held import HeldWriter
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run
 from support.processes import all_at_once
 
@@ -27,28 +28,6 @@ def observing(observer: Callable[[str], None]) -> Generator[None]:
         yield
     finally:
         boundaries.observe(None)
-
-
-class HeldWriter:
-    """Keeps the writer busy, so that everything that follows waits for the same commit."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._busy, self._release = threading.Event(), threading.Event()
-
-    def _operation(self) -> Operation[None]:
-        self._busy.set()
-        assert self._release.wait(PATIENCE_SECONDS)
-        return None
-        yield
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._ledger.write(self._operation))
-        await asyncio.to_thread(self._busy.wait, PATIENCE_SECONDS)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._release.set()
-        await self._task
 
 
 async def together(

@@ -27,8 +27,10 @@ from durably.ledger.sqlite_connection import (
     Clock,
     SqliteTransaction,
     begin_immediate,
+    check_identity,
     connect,
     drive,
+    identity_of,
     register_functions,
     translate,
 )
@@ -119,8 +121,9 @@ class SqliteDatabase:
         self._clock = clock
         self._writer: _Lane | None = None
         self._reader: _Lane | None = None
-        self._watcher = ChangeWatcher(self.path, watch_seconds)
+        self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file)
         self._lock = threading.Lock()
+        self._opened: tuple[int, int] | None = None
 
     async def open(self) -> None:
         await asyncio.to_thread(self.open_blocking)
@@ -137,6 +140,7 @@ class SqliteDatabase:
             except BaseException:
                 write_connection.close()
                 raise
+            self._opened = identity_of(self.path)
             self._writer = _Lane(
                 "durably-writer", lambda jobs: self._commit(write_connection, jobs)
             )
@@ -192,7 +196,7 @@ class SqliteDatabase:
         return drive(own, operation)
 
     def transaction(self) -> SqliteTransaction:
-        return SqliteTransaction(self.path, self._clock, self._watcher.notify)
+        return SqliteTransaction(self.path, self._clock, self._check_file, self._watcher.notify)
 
     @contextmanager
     def subscribe(self, listener: Listener) -> Generator[None]:
@@ -204,6 +208,9 @@ class SqliteDatabase:
             raise LedgerUnavailable(f"{self.path} is not open; call `await app.open()` first.")
         return lane
 
+    def _check_file(self) -> None:
+        check_identity(self.path, self._opened)
+
     def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
         """Run every job of the batch in one transaction; a job that raises undoes only itself."""
         jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
@@ -211,6 +218,7 @@ class SqliteDatabase:
             return
         outcomes: list[tuple[_Job, object, BaseException | None]] = []
         try:
+            self._check_file()
             begin_immediate(connection)
             for job in jobs:
                 outcomes.append((job, *_attempt(connection, job, alone=len(jobs) == 1)))
@@ -236,6 +244,7 @@ class SqliteDatabase:
             if not job.future.set_running_or_notify_cancel():
                 continue
             try:
+                self._check_file()
                 connection.execute("BEGIN")
                 try:
                     result = drive(connection, job.operation())

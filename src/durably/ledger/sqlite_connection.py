@@ -65,6 +65,31 @@ def apply_pragmas(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA foreign_keys=ON")
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Which file the path names now; None if none does."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def check_identity(path: Path, opened: tuple[int, int] | None) -> None:
+    """Refuse to go on with a file that has lost its name.
+
+    SQLite would write into it for as long as this process has it open, and nobody would ever find
+    what was committed (SQLite docs, "How To Corrupt", "Unlinking or renaming a database file").
+
+    Raises:
+        LedgerUnavailable: the path names no file, or another one than was opened.
+    """
+    if identity_of(path) != opened:
+        raise LedgerUnavailable(
+            f"{path} was deleted or replaced while it was open. Put the file back, or restart to "
+            "use what is there now."
+        )
+
+
 def _set_wal(connection: sqlite3.Connection) -> None:
     # Switching to WAL needs a moment alone with the file and does not use the busy timeout.
     deadline = time.monotonic() + BEGIN_SECONDS
@@ -132,19 +157,34 @@ def translate(error: BaseException, path: Path) -> BaseException:
     elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         result = LedgerUnavailable(f"{path} cannot be written: {error}.")
     elif code == sqlite3.SQLITE_CANTOPEN:
-        result = LedgerUnavailable(
-            f"{path} cannot be opened: check that its folder exists and is writable."
-        )
+        result = LedgerUnavailable(f"{path} cannot be opened: {_why_not_opened(path)}.")
     elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         result = LedgerUnavailable(f"{path} is locked by another process.")
     elif code == sqlite3.SQLITE_IOERR:
-        result = LedgerUnavailable(f"{path}: {error}.")
+        name = getattr(error, "sqlite_errorname", "")
+        result = LedgerUnavailable(
+            f"{path} could not be read or written: {error} ({name}); nothing was written. Is the "
+            "disk full, or the file as large as it may be?"
+        )
     elif "no such table: durably_" in str(error):
         result = SchemaError(f"{path} has no durably tables ({error}); run `durably migrate`.")
     else:
         return error
     result.__cause__ = error
     return result
+
+
+def _why_not_opened(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return "it is a folder"
+        if not path.parent.exists():
+            return f"the folder {path.parent} does not exist"
+        if not path.parent.is_dir():
+            return f"{path.parent} is no folder"
+    except OSError as error:
+        return str(error.strerror)
+    return "check that it and its folder may be written, and that the disk is not full"
 
 
 class _ToolConnection(sqlite3.Connection):
@@ -234,9 +274,16 @@ def _deny_transaction_control(action: int, *_: object) -> int:
 class SqliteTransaction:
     """A transaction on the ledger's own file for one tool call (see `ToolTransaction`)."""
 
-    def __init__(self, path: Path, clock: Clock, committed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        check: Callable[[], None],
+        committed: Callable[[], None],
+    ) -> None:
         self._path = path
         self._clock = clock
+        self._check = check
         self._committed = committed
         self._connection: _ToolConnection | None = None
         self._lock = threading.Lock()
@@ -251,6 +298,7 @@ class SqliteTransaction:
     def begin(self) -> None:
         if self._connection is not None:
             return
+        self._check()
         connection: _ToolConnection = connect(self._path, self._clock, _ToolConnection)
         try:
             begin_immediate(connection)

@@ -9,10 +9,11 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from durably.errors import LedgerUnavailable
 from durably.ledger.database import Listener
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,12 @@ class ChangeWatcher:
     Args:
         path: the database file.
         seconds: how often to look.
+        check: raises LedgerUnavailable while the path does not name the ledger's file.
     """
 
-    def __init__(self, path: Path, seconds: float) -> None:
+    def __init__(self, path: Path, seconds: float, check: Callable[[], None]) -> None:
         self._path = path
+        self._check = check
         self._seconds = seconds
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
@@ -95,11 +98,12 @@ class ChangeWatcher:
             time.sleep(self._seconds)
             try:
                 if connection is None:
+                    self._check()
                     # Looking must not bring a file into being that was deleted.
                     uri = f"{self._path.absolute().as_uri()}?mode=rw"
                     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
                 version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-            except sqlite3.Error:
+            except (sqlite3.Error, LedgerUnavailable):
                 # The file is gone or unreadable for now: look again, and count it as a change.
                 if connection is not None:
                     connection.close()

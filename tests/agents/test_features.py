@@ -449,6 +449,27 @@ async def test_a_tool_that_needs_approval_waits_for_a_person(app: Durably, log: 
     assert "not today" in str(tool_texts(script.seen[-1]))
 
 
+async def test_a_person_answers_in_place_of_a_tool_that_needs_approval(
+    app: Durably, log: list[str]
+) -> None:
+    script = Script([call("pay", "a")], "done")
+    agent = Agent(script.model, name="approve")
+
+    @agent.tool_plain(requires_approval=True)
+    def pay() -> str:
+        log.append("paid")
+        return "paid"
+
+    app.register(agent)
+    run = await app.enqueue(agent, "hi")
+    await app.drain()
+    await run.resolve("1.0", done="paid by hand")
+    await app.drain()
+    assert (await run.refresh()).output() == "done"
+    assert log == []
+    assert tool_texts(script.seen[-1]) == ["paid by hand"]
+
+
 async def test_mcp_annotations_are_policies(app: Durably) -> None:
     transport = StdioTransport(sys.executable, [mcp_shop.__file__])
     batch = [call("look", "a"), call("put", "b"), call("pay", "c")]

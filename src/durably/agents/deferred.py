@@ -58,7 +58,8 @@ def _answer(
             raise
         # A failed answer to a request for approval is a denial that says why.
         value = ToolDenied(str(error)) if needs_approval else error
-    if needs_approval and isinstance(value, ToolDenied):
-        results.approvals[part.tool_call_id] = value
-    else:
+    if not needs_approval:
         results.calls[part.tool_call_id] = value
+    else:
+        # An approval takes no result: the call goes ahead, and the ledger answers it.
+        results.approvals[part.tool_call_id] = value if isinstance(value, ToolDenied) else True

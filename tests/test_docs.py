@@ -164,6 +164,8 @@ class Reader:
             status, self.status = self.status, 0
             return f"{status}\n"
         if words[0] == "make":
+            # Said, not done; and a target of ours, not a folder of that name.
+            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text("utf-8"), f"{block}: {line}"
             words = ["make", "-n", "-C", str(ROOT), *words[1:]]
         elif words[0] == "python":
             words[0] = sys.executable

@@ -16,6 +16,9 @@ from durably.errors import ConfigError
 
 DEFAULT_URL = "sqlite:///durably.db"
 
+KNOWN = ("url", "app", "lease", "grace")
+"""The settings there are; another one in a file is a typing error."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -45,10 +48,10 @@ class Settings:
         """Settings for this process; ``[tool.durably]`` in pyproject.toml, or durably.toml.
 
         Raises:
-            ConfigError: a file cannot be read, or a value is of the wrong kind.
+            ConfigError: a file cannot be read, a setting is unknown or of the wrong kind.
         """
         found = _from_files(folder or Path.cwd())
-        for name in ("url", "app", "lease", "grace"):
+        for name in KNOWN:
             if value := environ.get(f"DURABLY_{name.upper()}"):
                 found[name] = value
         return cls(
@@ -71,6 +74,10 @@ def _from_files(folder: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: {error}") from error
         for part in table:
             data = data.get(part, {})
+        if unknown := sorted(set(data) - set(KNOWN)):
+            raise ConfigError(
+                f"{path}: unknown setting {unknown[0]!r}; there are {', '.join(KNOWN)}."
+            )
         found.update(data)
     return found
 

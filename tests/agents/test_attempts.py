@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError, UserError
-from support.scripted import NOW, Script, call
 
 from durably import Durably, RetryPolicy, RunCancelled, RunDiscarded, RunState, effects
 from durably.lifecycle import AttemptOutcome
+from support.scripted import NOW, Script, call
 
 
 class Response:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent
-from support.scripted import NOW, Script, call, tool_texts
 
 from durably import Durably, RetryPolicy, RunState, effects
+from support.scripted import NOW, Script, call, tool_texts
 
 TWO_CALLS: tuple[Any, ...] = ([call("look", n=1)], [call("look", n=2)], "done")
 

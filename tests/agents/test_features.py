@@ -27,10 +27,10 @@ from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.messages import ImageUrl, ModelRequest, ModelResponse, UserPromptPart
 from pydantic_ai.toolsets import FunctionToolset
+
+from durably import Durably, RunInfo, RunState, TransitionRefused, effects
 from support import mcp_shop
 from support.scripted import NOW, Script, call, tool_texts
-
-from durably import Durably, RunInfo, RunState, effects
 
 
 @dataclass
@@ -442,6 +442,8 @@ async def test_a_tool_that_needs_approval_waits_for_a_person(app: Durably, log: 
     assert run.state is RunState.SUSPENDED
     assert run.record.waiting_on == {"kind": "effects", "effects": ["1.0"]}
     assert log == ["looked"]
+    with pytest.raises(TransitionRefused, match="has not run"):
+        await run.resolve("1.0", again=True)
     await run.resolve("1.0", failed="not today")
     await app.drain()
     assert (await run.refresh()).output() == "done"

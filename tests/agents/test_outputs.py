@@ -6,9 +6,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelRetry, TextOutput, ToolOutput
 from pydantic_ai.capabilities import AbstractCapability
-from support.scripted import NOW, Script, call
 
-from durably import Durably, NotDone, RunState, effects
+from durably import Durably, NotDone, RunState, current_call, effects
+from support.scripted import NOW, Script, call
 
 
 class Ticket(BaseModel):
@@ -32,6 +32,7 @@ async def test_a_finished_output_function_is_not_run_again(
     app: Durably, log: list[str], text: bool
 ) -> None:
     def close_ticket(number: str) -> Ticket:
+        assert current_call().idempotency_key.endswith(":1.0")
         log.append(number)
         return Ticket(number=int(number))
 

@@ -41,7 +41,7 @@ def refused(desk: Desk, *arguments: str) -> str:
         ("runs --url nothing-here.db", "There is no ledger at sqlite:///nothing-here.db"),
         ("runs --url desk.py", "desk.py is not a usable SQLite database"),
         ("runs --url no/such/folder/x.db", "There is no ledger at"),
-        ("migrate --url no/such/folder/x.db", "cannot be opened: check that its folder exists"),
+        ("migrate --url no/such/folder/x.db", "the folder no/such/folder does not exist"),
         ("runs --app desk:make --url x.db", "Give --app or --url, not both"),
         ("enqueue nobody hi --app desk:make", "Registered: 'cashier', 'echo', 'patient', 'stuck'"),
         ("enqueue echo hi --args {oops", "--args is not JSON"),

@@ -202,6 +202,6 @@ def message(seq: int, body: str = "{}") -> NewMessage:
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait for a condition, for as long as a slow machine may need."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
+        while not condition():
             await asyncio.sleep(0.005)
     assert condition(), what

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
@@ -23,6 +23,7 @@ from durably.agents.codec import decode_output, encode_output
 from durably.agents.positions import last_response, position_of
 from durably.effects import DEFAULT, EffectKind, EffectPolicy
 from durably.errors import NotDone, ResultNotSerializable
+from durably.execution.call import Call, set_current_call
 from durably.execution.outcome import AttemptEnds, Suspended
 from durably.ledger.steps import CallOutcome, ToolCall
 from durably.lifecycle import EffectState
@@ -71,6 +72,7 @@ class OutputGuard(AbstractCapability[Any]):
         if effect.state.settled:
             return self._replay(effect)
         journal.control.check_before_acting()
+        set_current_call(self._described(call, output))
         boundaries.reached("output:before")
         try:
             result = await handler(output)
@@ -96,6 +98,17 @@ class OutputGuard(AbstractCapability[Any]):
         envelope = f'{{"return":{{"return_value":{text}}}}}'
         effect = await journal.finish(CallOutcome(call, EffectState.DONE, result=envelope))
         return result if effect.result == envelope else self._replay(effect)
+
+    def _described(self, call: ToolCall, output: Any) -> Call:
+        run = self._attempt.journal.run
+        return Call(
+            run_key=run.key,
+            attempt=run.attempt,
+            call_id=call.position.call_id,
+            tool_name=call.tool_name,
+            args=cast("dict[str, Any]", output) if isinstance(output, dict) else {"output": output},
+            idempotency_key=call.idempotency_key,
+        )
 
     async def _ask(self, call: ToolCall, error: str | None) -> None:
         """Suspend the run for a person to say whether the function did its work.

@@ -26,7 +26,7 @@ from durably.cli.output import (
 )
 from durably.cli.target import Target, work_on
 from durably.cli.text import one_line, seconds_text, shorten
-from durably.lifecycle import allowed
+from durably.lifecycle import EffectState, allowed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -210,6 +210,10 @@ def _commands(seen: Seen) -> Iterator[str]:
         for effect in seen.effects:
             if effect.asked:
                 call = f"resolve {key} {effect.call_id}"
+                if effect.state is EffectState.AWAITING:
+                    yield f"{call} --done JSON    # answer in its place"
+                    yield f"{call} --failed TEXT  # refuse it; the model is told why"
+                    continue
                 yield f"{call} --done JSON    # it happened, with this result"
                 yield f"{call} --failed TEXT  # it failed; the model is told why"
                 yield f"{call} --again        # it did not happen: run it again"

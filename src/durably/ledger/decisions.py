@@ -42,6 +42,11 @@ def resolve(
             f"Run {key!r} is {run.state}; retry it first, then decide about its effects."
         )
     effect = yield from _find(run, call_id)
+    if state is None and effect.state is EffectState.AWAITING:
+        raise TransitionRefused(
+            f"Effect {effect.call_id} of run {key!r} awaits an answer and has not run: refuse it "
+            "with failed, or answer in its place with done."
+        )
     settled = yield from _write(run, effect, state, result, error, by)
     if settled is None:
         raise TransitionRefused(

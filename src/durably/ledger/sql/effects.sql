@@ -71,7 +71,7 @@ RETURNING *;
 -- name: forget_effect
 DELETE FROM durably_effects
 WHERE run_id = :run_id AND response = :response AND call = :call
-  AND state IN ('in_doubt', 'awaiting')
+  AND state = 'in_doubt'
 RETURNING *;
 
 -- name: get_effect

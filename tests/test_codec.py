@@ -182,7 +182,7 @@ def looped() -> list[Any]:
 @pytest.mark.parametrize(
     ("result", "says"),
     [
-        (Opaque(), "a test_codec.Opaque"),
+        (Opaque(), r"a [\w.]*test_codec\.Opaque"),
         ({"deep": [Opaque()]}, "Opaque"),
         (ToolReturn("x", metadata={"o": Opaque()}), "Opaque"),
         (ToolReturn("x", content=[Opaque()]), "Opaque"),  # type: ignore[list-item]

@@ -92,8 +92,10 @@ class Guarded:
 def replay(ctx: RunContext[Any], effect: Effect) -> Any:
     """Answer a call with what is recorded of it, and count it.
 
-    If it ran, that was in an attempt whose count ended with the checkpoint before it.
+    If it ran, that was in an attempt whose count ended with the checkpoint before it. One that
+    raised is not counted, as it was not then.
     """
     assert effect.result is not None, "a settled effect, or one the model was told of, has one"
+    answer = recorded.replay(effect.result)
     ctx.usage.tool_calls += 1
-    return recorded.replay(effect.result)
+    return answer

@@ -31,6 +31,5 @@ async def ledger(backend: Backend, clock: Clock) -> AsyncGenerator[Ledger]:
 @pytest.fixture
 def sqlite(ledger: Ledger) -> SqliteBackend:
     """The backend of an open ledger, for what only SQLite promises."""
-    if not isinstance(ledger.backend, SqliteBackend):
-        pytest.skip("about SQLite's files")
+    assert isinstance(ledger.backend, SqliteBackend), "ask for it on SQLite only"
     return ledger.backend

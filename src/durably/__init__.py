@@ -66,28 +66,6 @@ _MODULES = {
     "history": "durably.agents.history",
 }
 
-_ERRORS = (
-    "ConfigError",
-    "DurablyError",
-    "EffectNotFound",
-    "HistoryError",
-    "KeyConflict",
-    "LeaseLost",
-    "LedgerCorrupt",
-    "LedgerError",
-    "LedgerUnavailable",
-    "NotDone",
-    "ResultNotSerializable",
-    "RunCancelled",
-    "RunDiscarded",
-    "RunFailed",
-    "RunNotFound",
-    "RunSuspended",
-    "SchemaError",
-    "TransitionRefused",
-    "UnknownAgent",
-)
-
 __all__ = [
     "Attempt",
     "Call",
@@ -131,10 +109,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
-    home = "durably.errors" if name in _ERRORS else _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module 'durably' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    # What has no other home is an exception.
+    return getattr(importlib.import_module(_HOMES.get(name, "durably.errors")), name)
 
 
 def __dir__() -> list[str]:

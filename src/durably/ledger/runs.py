@@ -141,11 +141,7 @@ def cancel(key: str, by: str) -> Operation[RunRecord]:
         RunNotFound: no run has the key.
         TransitionRefused: it is final already.
     """
-    row = yield from fetch_one("cancel_run", key=key)
-    if row is None:
-        current = run_from((yield from _row_of(key)))
-        raise refuse("cancel", key, current.state)
-    run = run_from(row)
+    run = yield from _by_hand("cancel", "cancel_run", key)
     kind = "cancel_requested" if run.state is RunState.EXECUTING else "cancelled"
     yield from record_event(run.claim, kind, by=by)
     return run
@@ -158,11 +154,7 @@ def wake(key: str, by: str) -> Operation[RunRecord]:
         RunNotFound: no run has the key.
         TransitionRefused: it is not suspended.
     """
-    row = yield from fetch_one("wake_run", key=key)
-    if row is None:
-        current = run_from((yield from _row_of(key)))
-        raise refuse("wake", key, current.state)
-    run = run_from(row)
+    run = yield from _by_hand("wake", "wake_run", key)
     yield from record_event(run.claim, "woken", by=by)
     return run
 
@@ -174,11 +166,7 @@ def revive(key: str, by: str) -> Operation[RunRecord]:
         RunNotFound: no run has the key.
         TransitionRefused: it is neither discarded nor cancelled.
     """
-    row = yield from fetch_one("revive_run", key=key)
-    if row is None:
-        current = run_from((yield from _row_of(key)))
-        raise refuse("revive", key, current.state)
-    run = run_from(row)
+    run = yield from _by_hand("revive", "revive_run", key)
     yield from record_event(run.claim, "revived", by=by)
     return run
 
@@ -255,6 +243,15 @@ def _settle(
     kind = str(run.state) if run.state.final or run.state is RunState.SUSPENDED else str(outcome)
     yield from record_event(run.claim, kind, **data)
     return run
+
+
+def _by_hand(transition: str, statement: str, key: str) -> Operation[RunRecord]:
+    """An operator's transition: the updated run, or a refusal that says what would be allowed."""
+    row = yield from fetch_one(statement, key=key)
+    if row is None:
+        current = run_from((yield from _row_of(key)))
+        raise refuse(transition, key, current.state)
+    return run_from(row)
 
 
 def _row_of(key: str) -> Operation[Row]:

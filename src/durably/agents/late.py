@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 from pydantic_ai import ApprovalRequired, CallDeferred
@@ -23,8 +24,19 @@ log = logging.getLogger(__name__)
 
 NOT_STARTED = "stopped before it started"
 
+UNWIND_SECONDS = 1.0
+"""How long a cancelled tool is waited for before its attempt ends without its word."""
+
 _late: set[asyncio.Task[None]] = set()
-"""Tools that finish after their attempt ended; kept here so that they are not forgotten."""
+"""What goes on after its attempt ended; kept here so that it is not forgotten."""
+
+
+def go_on(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Do the work whatever becomes of the attempt: its own tasks may be cancelled once more."""
+    task = asyncio.create_task(work)
+    _late.add(task)
+    task.add_done_callback(_late.discard)
+    return task
 
 
 async def finish_even_if_lost(guarded: Guarded) -> Any:
@@ -39,19 +51,23 @@ async def finish_even_if_lost(guarded: Guarded) -> Any:
             # and a thread could not be stopped anyway. A second cancellation has a reason.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait({task})
-        if control.ending is Ending.LOST and not task.done():
-            late = asyncio.create_task(_await_late(guarded, task))
-            _late.add(late)
-            late.add_done_callback(_late.discard)
+        if control.ending is Ending.LOST:
+            go_on(_keep_what_ended(guarded, task))
         else:
             task.cancel()
-            await asyncio.wait({task}, timeout=1)
-            await _keep_what_ended(guarded, task)
+            await asyncio.shield(go_on(_keep_what_ended(guarded, task, UNWIND_SECONDS)))
         raise
 
 
-async def _keep_what_ended(guarded: Guarded, task: asyncio.Task[Any]) -> None:
-    """A tool that ended although its attempt was stopped has an outcome after all."""
+async def _keep_what_ended(
+    guarded: Guarded, task: asyncio.Task[Any], seconds: float | None = None
+) -> None:
+    """Wait for a tool whose attempt was stopped: if it ends, it has an outcome after all."""
+    await asyncio.wait({task}, timeout=seconds)
+    await _say_how_it_ended(guarded, task)
+
+
+async def _say_how_it_ended(guarded: Guarded, task: asyncio.Task[Any]) -> None:
     call = guarded.call
     if task.done() and not guarded.started:
         await withdraw_quietly(guarded, NOT_STARTED)
@@ -71,11 +87,6 @@ async def _keep_what_ended(guarded: Guarded, task: asyncio.Task[Any]) -> None:
         await report_late(guarded, outcome)
     except LedgerUnavailable as unavailable:
         log.warning("the result of %s was not kept: %s", call.tool_name, unavailable)
-
-
-async def _await_late(guarded: Guarded, task: asyncio.Task[Any]) -> None:
-    await asyncio.wait({task})
-    await _keep_what_ended(guarded, task)
 
 
 async def report_late(guarded: Guarded, outcome: CallOutcome) -> None:

@@ -13,7 +13,13 @@ from pydantic_ai import ApprovalRequired, CallDeferred, ModelRetry
 from durably.agents import recorded
 from durably.agents.doubt import Verdict, reconcile, told
 from durably.agents.guarded import Guarded
-from durably.agents.late import NOT_STARTED, finish_even_if_lost, report_late, withdraw_quietly
+from durably.agents.late import (
+    NOT_STARTED,
+    finish_even_if_lost,
+    go_on,
+    report_late,
+    withdraw_quietly,
+)
 from durably.effects import EffectKind
 from durably.errors import LeaseLost, NotDone, ResultNotSerializable
 from durably.execution.outcome import AttemptEnds
@@ -59,7 +65,7 @@ async def _record_once(guarded: Guarded, outcome: CallOutcome, result: Any) -> A
         effect = await guarded.journal.finish(outcome)
     except (LeaseLost, asyncio.CancelledError):
         if guarded.journal.control.lost:
-            await report_late(guarded, outcome)
+            go_on(report_late(guarded, outcome))
         raise
     if effect.result != outcome.result:
         assert effect.result is not None, "only a settled effect is left as it stands"

@@ -21,6 +21,9 @@ from durably.ledger.operations import Operation
 from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
 from durably.records import CallPosition, Claim, Effect, RunInput, RunRecord, StoredMessage
 
+CALLED_OFF_SECONDS = 10.0
+"""How long a cancelled attempt waits for a write that is under way."""
+
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses between tries of a write while the database is unavailable; the last one repeats."""
 
@@ -224,7 +227,16 @@ class Journal:
         if not flush:
             await self._finish_flush()
         step = self.remaining_step(messages)
-        await self._persist(lambda: self.ledger.write(steps.record_step, self.claim, step))
+
+        async def write() -> None:
+            await self.ledger.write(steps.record_step, self.claim, step)
+            # Here, so that it is also done if the attempt is cancelled while this is committed.
+            self._forget(step)
+
+        await self._persist(write)
+
+    def _forget(self, step: Step) -> None:
+        """Keep for the next write only what this one has not made durable."""
         for outcome in step.outcomes:
             if self._kept.get(outcome.call.position) is outcome:
                 del self._kept[outcome.call.position]
@@ -244,9 +256,9 @@ class Journal:
             try:
                 return await asyncio.shield(pending)
             except asyncio.CancelledError:
-                if not pending.cancelled():
-                    with contextlib.suppress(Exception, asyncio.CancelledError):
-                        await asyncio.wait_for(pending, timeout=10)
+                # Waited for, not cancelled, even if this is cancelled once more.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({pending}, timeout=CALLED_OFF_SECONDS)
                 raise
             except LeaseLost:
                 self.control.end(Ending.LOST)

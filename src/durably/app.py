@@ -168,7 +168,7 @@ class Durably:
                 there already; instead of ``key``.
             conn: the caller's own open transaction on the ledger's database (a sqlite3
                 connection, or SQLAlchemy's): the run exists once the caller commits, and does not
-                if they roll back.
+                if they roll back. Open the app before that transaction begins.
 
         Raises:
             KeyConflict: the key belongs to a run of another agent, prompt or args.
@@ -190,10 +190,11 @@ class Durably:
             meta=meta,
             unique_for=unique_for,
         )
-        await self.open()
         if conn is not None:
+            await self.ledger.open_beside(conn)
             record, asked = self.ledger.run_on(conn, _insert(new))
         else:
+            await self.open()
             record, asked = await self.ledger.write(_insert, new)
         if asked is not None:
             check_same(new, record, asked)

@@ -18,6 +18,8 @@ from durably.errors import ConfigError, KeyConflict
 from durably.ledger.rows import timestamp
 from durably.records import NewRun, RunInput, RunRecord
 
+MAX_SECONDS = 100 * 365 * 86_400.0
+
 
 def new_run(
     agent: str,
@@ -44,6 +46,8 @@ def new_run(
         ConfigError: an option cannot work; the message says which and why.
     """
     _check(key, priority, max_attempts, scheduled_at, unique_for)
+    _check_seconds("delay", delay)
+    _check_seconds("unique_for", unique_for)
     prompt_json, args_json = agents.codec.encode_prompt(prompt), _json_object("args", args)
     twin = hashlib.sha256(f"{agent}\n{prompt_json}\n{args_json}".encode()).hexdigest()
     return NewRun(
@@ -99,12 +103,27 @@ def _check(
         raise ConfigError("Give key= or unique_for=, not both: a key is unique for ever.")
     if key is not None and not key.strip():
         raise ConfigError("The key is empty.")
+    if key is not None and _unwritable(key):
+        raise ConfigError(f"key={key!r} holds half a character (a surrogate): no text has that.")
     if not 0 <= priority <= 9:
         raise ConfigError(f"priority={priority}: 0 (first) to 9.")
     if max_attempts is not None and max_attempts < 1:
         raise ConfigError(f"max_attempts={max_attempts}: at least 1.")
     if scheduled_at is not None and scheduled_at.tzinfo is None:
         raise ConfigError("scheduled_at has no time zone: write datetime.now(UTC) + …")
+
+
+def _unwritable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _check_seconds(name: str, seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds <= MAX_SECONDS:  # also refuses NaN
+        raise ConfigError(f"{name}={seconds}: from 0 to {MAX_SECONDS:.0f} seconds (100 years).")
 
 
 def _json_object(what: str, value: Mapping[str, Any] | None) -> str:

@@ -71,6 +71,14 @@ class Database(Protocol):
         """
         ...
 
+    async def open_beside(self, connection: object) -> None:
+        """`open`, for a caller whose own transaction may hold the database: does not wait for it.
+
+        Raises:
+            ConfigError: the ledger has to be made first, and cannot be now.
+        """
+        ...
+
     async def exists(self) -> bool:
         """True if there is a ledger to open; makes nothing.
 
@@ -113,7 +121,11 @@ class Database(Protocol):
         ...
 
     def run_on[T](self, connection: object, operation: Operation[T]) -> T:
-        """Run an operation inside the caller's own open transaction."""
+        """Run an operation inside the caller's own open transaction.
+
+        Raises:
+            TypeError, ConfigError: the connection is none that can carry it.
+        """
         ...
 
     def transaction(self) -> ToolTransaction:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from durably import boundaries
-from durably.errors import LedgerUnavailable
+from durably.errors import ConfigError, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Listener
 from durably.ledger.operations import Operation
 from durably.ledger.schema import upgrade_sqlite
@@ -31,9 +31,9 @@ from durably.ledger.sqlite_connection import (
     connect,
     drive,
     identity_of,
-    register_functions,
     translate,
 )
+from durably.ledger.sqlite_guest import in_transaction, run_as_guest
 from durably.ledger.sqlite_health import examine_file, ledger_version
 from durably.ledger.sqlite_watch import ChangeWatcher
 from durably.records import Finding
@@ -128,6 +128,14 @@ class SqliteDatabase:
     async def open(self) -> None:
         await asyncio.to_thread(self.open_blocking)
 
+    async def open_beside(self, connection: object) -> None:
+        if self._writer is None and in_transaction(connection) and not await self.exists():
+            raise ConfigError(
+                f"{self.path} holds no ledger yet, and none can be made while your transaction is "
+                "open: call `await app.open()` before it begins."
+            )
+        await self.open()
+
     def open_blocking(self) -> None:
         """`open`, for callers without an event loop."""
         with self._lock:
@@ -191,9 +199,7 @@ class SqliteDatabase:
             raise LedgerUnavailable(f"{self.path}: no commit in {BLOCKING_SECONDS:g} s.") from error
 
     def run_on[T](self, connection: object, operation: Operation[T]) -> T:
-        own = sqlite_connection_of(connection)
-        register_functions(own, self._clock)
-        return drive(own, operation)
+        return run_as_guest(connection, self.path, self._clock, operation)
 
     def transaction(self) -> SqliteTransaction:
         return SqliteTransaction(self.path, self._clock, self._check_file, self._watcher.notify)
@@ -273,26 +279,3 @@ def _attempt(
     if not alone:
         connection.execute("RELEASE job")
     return result, None
-
-
-def sqlite_connection_of(connection: object) -> sqlite3.Connection:
-    """The sqlite3 connection inside what a caller passes as ``conn``.
-
-    Accepts a ``sqlite3.Connection`` or a SQLAlchemy ``Connection`` or ``Session``, recognised by
-    their attributes so that SQLAlchemy need not be installed.
-
-    Raises:
-        TypeError: it is none of these.
-    """
-    candidate: Any = connection
-    if hasattr(candidate, "connection") and callable(candidate.connection):
-        candidate = candidate.connection()  # Session -> Connection
-    for attribute in ("connection", "driver_connection"):
-        if not isinstance(candidate, sqlite3.Connection):
-            candidate = getattr(candidate, attribute, candidate)
-    if not isinstance(candidate, sqlite3.Connection):
-        raise TypeError(
-            f"conn is a {type(connection).__name__}; pass an open sqlite3 connection, or a "
-            "SQLAlchemy Connection or Session on the ledger's SQLite file."
-        )
-    return candidate

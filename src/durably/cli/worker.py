@@ -69,6 +69,7 @@ def worker(
     SIGTERM or Ctrl-C: claims nothing more, hands runs back at their next checkpoint and exits 0
     within the grace period. A second one exits at once.
     """
+    _exit_on_signals()
     import asyncio
 
     from durably.worker import DEFAULT_CONCURRENCY
@@ -98,10 +99,10 @@ async def _serve(durably: Durably, options: Options) -> int:
     import asyncio
 
     stop = asyncio.Event()
+    _stop_on_signals(stop, asyncio.get_running_loop())
     async with durably.worker(
         options.queues, lease=options.lease, grace=options.grace, name=options.name
     ) as running:
-        _stop_on_signals(stop, asyncio.get_running_loop())
         _announce(durably, running)
         await _first(stop, running.stopped)
         told = stop.is_set()
@@ -117,6 +118,16 @@ async def _first(*events: asyncio.Event) -> None:
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+
+
+def _exit_on_signals() -> None:
+    """While the application is imported there is nothing to hand back: leave at once, well."""
+
+    def leave(_number: int, _frame: object) -> None:
+        os._exit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
 
 
 def _stop_on_signals(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:

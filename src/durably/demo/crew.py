@@ -89,6 +89,10 @@ class Crew:
         """The worker with this process id, unless it was killed already."""
         return next((m for m in self._members if m.process.pid == pid and not m.killed), None)
 
+    def living(self) -> set[int]:
+        """The process ids of those that were not killed."""
+        return {m.process.pid for m in self._members if not m.killed}
+
     def kill(self, member: Member) -> None:
         """SIGKILL: it gets no chance to say or save anything."""
         member.killed = True

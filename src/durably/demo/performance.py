@@ -59,6 +59,7 @@ class Performance:
         try:
             async with asyncio.timeout(deadline_seconds):
                 await self._until_all_are_dealt_with(runs)
+                await self._until_all_have_started()
         except TimeoutError:
             return False
         codes = await self._crew.stop()
@@ -93,6 +94,12 @@ class Performance:
                 killing.cancel()
         except* WorkerDied as died:
             raise died.exceptions[0] from None
+
+    async def _until_all_have_started(self) -> None:
+        """A worker that is still importing when SIGTERM comes could not leave as it should."""
+        while not self._crew.living() <= {worker.pid for worker in await self._app.workers()}:
+            self._crew.check()
+            await asyncio.sleep(0.05)
 
     async def _watch(self, run: Run[Answer]) -> None:
         async for event in run.watch():

@@ -5,12 +5,13 @@ Owns where settings are looked for; what they mean is said where they are used.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from durably.errors import ConfigError
 
@@ -55,8 +56,8 @@ class Settings:
             if value := environ.get(f"DURABLY_{name.upper()}"):
                 found[name] = value
         return cls(
-            url=url or str(found.get("url", DEFAULT_URL)),
-            app=app or (str(found["app"]) if "app" in found else None),
+            url=url or found.get("url", DEFAULT_URL),
+            app=app or found.get("app"),
             lease=_seconds("lease", found.get("lease")),
             grace=_seconds("grace", found.get("grace")),
         )
@@ -73,19 +74,31 @@ def _from_files(folder: Path) -> dict[str, Any]:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"{path}: {error}") from error
         for part in table:
-            data = data.get(part, {})
+            data = _table(path, part, data.get(part, {}))
         if unknown := sorted(set(data) - set(KNOWN)):
             raise ConfigError(
                 f"{path}: unknown setting {unknown[0]!r}; there are {', '.join(KNOWN)}."
             )
+        for name in ("url", "app"):
+            if not isinstance(data.get(name, ""), str):
+                raise ConfigError(f"{path}: {name} = {data[name]!r} is no text.")
         found.update(data)
     return found
+
+
+def _table(path: Path, name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: {name} is no table.")
+    return cast("dict[str, Any]", value)
 
 
 def _seconds(name: str, value: object) -> float | None:
     if value is None:
         return None
     try:
-        return float(str(value))
+        seconds = float(str(value))
     except ValueError:
-        raise ConfigError(f"{name} = {value!r}: a number of seconds, such as 30.") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:  # also refuses NaN
+        raise ConfigError(f"{name} = {value!r}: a number of seconds, such as 30.")
+    return seconds

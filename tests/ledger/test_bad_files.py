@@ -202,6 +202,23 @@ async def test_ledger_deleted_while_in_use_takes_no_more_writes(
     assert set(sqlite.select("SELECT key FROM durably_runs")) == {("before",), ("after",)}
 
 
+async def test_process_that_changes_its_folder_keeps_its_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = SqliteDatabase("ledger.db")
+    await database.open()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    await database.write(runs.insert, new_run("r"))
+    transaction = database.transaction()
+    transaction.begin()
+    transaction.rollback()
+    await database.close()
+    assert (tmp_path / "ledger.db").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 # --- full
 
 

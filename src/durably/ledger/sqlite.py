@@ -123,6 +123,7 @@ class SqliteDatabase:
         self._reader: _Lane | None = None
         self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file)
         self._lock = threading.Lock()
+        self._file = self.path
         self._opened: tuple[int, int] | None = None
 
     async def open(self) -> None:
@@ -148,13 +149,15 @@ class SqliteDatabase:
             except BaseException:
                 write_connection.close()
                 raise
-            self._opened = identity_of(self.path)
+            # Absolute from here on: a process that changes its folder keeps its ledger.
+            self._file = self.path.absolute()
+            self._opened = identity_of(self._file)
             self._writer = _Lane(
                 "durably-writer", lambda jobs: self._commit(write_connection, jobs)
             )
             self._reader = _Lane("durably-reader", lambda jobs: self._answer(read_connection, jobs))
             self._connections = (write_connection, read_connection)
-            self._watcher.start()
+            self._watcher.start(self._file)
 
     async def exists(self) -> bool:
         return await asyncio.to_thread(ledger_version, self.path) > 0
@@ -199,10 +202,10 @@ class SqliteDatabase:
             raise LedgerUnavailable(f"{self.path}: no commit in {BLOCKING_SECONDS:g} s.") from error
 
     def run_on[T](self, connection: object, operation: Operation[T]) -> T:
-        return run_as_guest(connection, self.path, self._clock, operation)
+        return run_as_guest(connection, self._file, self._clock, operation)
 
     def transaction(self) -> SqliteTransaction:
-        return SqliteTransaction(self.path, self._clock, self._check_file, self._watcher.notify)
+        return SqliteTransaction(self._file, self._clock, self._check_file, self._watcher.notify)
 
     @contextmanager
     def subscribe(self, listener: Listener) -> Generator[None]:
@@ -215,7 +218,7 @@ class SqliteDatabase:
         return lane
 
     def _check_file(self) -> None:
-        check_identity(self.path, self._opened)
+        check_identity(self._file, self._opened)
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
         """Run every job of the batch in one transaction; a job that raises undoes only itself."""

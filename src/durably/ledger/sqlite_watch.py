@@ -66,9 +66,10 @@ class ChangeWatcher:
                 # Its event loop may have closed. The caller is the writer's thread: it goes on.
                 log.exception("a listener could not be told of a commit")
 
-    def start(self) -> None:
-        """Go on telling of other processes, if anybody listens."""
+    def start(self, path: Path) -> None:
+        """Go on telling of other processes, if anybody listens; ``path`` is absolute."""
         with self._lock:
+            self._path = path
             if self._listeners:
                 self._begin_thread()
 

@@ -39,6 +39,10 @@ test: setup ## All checks: lint, format, types, layers, tests
 	check pytest $(ARGS); \
 	if [ -n "$$failed" ]; then echo "make test failed:$$failed" >&2; exit 1; fi
 
+.PHONY: crash
+crash: setup ## Kill and stop workers at every boundary, for every effect policy; `test` has a sample
+	@CRASH_TESTS=all $(BIN)/pytest tests/crash $(ARGS)
+
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.installed ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -75,6 +76,24 @@ def successor(folder: Path, scenario: str, strike: Strike | None = None) -> None
     asyncio.run(_work(folder, scenario, leases_end=True))
 
 
+def frozen(folder: Path, scenario: str, strike: Strike, lease_seconds: float) -> None:
+    """Work until the process stops itself at the strike; whoever continues it finds it too late."""
+    _begin(folder, "frozen")
+    boundaries.observe(_at(strike, freeze))
+    asyncio.run(_until_final(folder, scenario, lease_seconds))
+
+
+def rival(folder: Path, scenario: str) -> None:
+    """Take over in time, while the other worker is stopped; nobody decides anything."""
+    _begin(folder, "rival")
+    asyncio.run(_until_final(folder, scenario))
+
+
+def freeze() -> None:
+    """SIGSTOP, to this very thread: it is stopped before it goes on, and with it all others."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+
 def die(folder: Path, strike: Strike) -> None:
     """SIGKILL, to this very process."""
     World(folder).record("killed", at=str(strike), pid=os.getpid())
@@ -92,6 +111,14 @@ async def _work(folder: Path, scenario: str, *, leases_end: bool = False) -> Non
         run = await app.enqueue(agent, PROMPT, key=KEY)
         async with app.worker():
             await _finish(run, world)
+
+
+async def _until_final(folder: Path, scenario: str, lease_seconds: float | None = None) -> None:
+    app, agent = SCENARIOS[scenario].app(World(folder))
+    async with app:
+        run = await app.enqueue(agent, PROMPT, key=KEY)
+        async with app.worker(lease=lease_seconds):
+            await run.result(timeout=PATIENCE_SECONDS)
 
 
 async def _finish(run: Run[str], world: World) -> None:

@@ -7,6 +7,7 @@ a thread or an event loop.
 
 import multiprocessing
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,6 +74,12 @@ def ended(process: BaseProcess) -> int:
     code = process.exitcode
     assert code is not None, f"process {process.pid} did not end in {DEADLINE_SECONDS:g} s"
     return code
+
+
+def is_stopped(process: BaseProcess) -> bool:
+    """Whether a process is stopped by SIGSTOP, as ``ps`` says it."""
+    ps = ["ps", "-o", "state=", "-p", str(process.pid)]
+    return subprocess.run(ps, capture_output=True, text=True).stdout.strip().startswith("T")
 
 
 def eventually[T](what: str, look: Callable[[], T | None], seconds: float = DEADLINE_SECONDS) -> T:

@@ -84,6 +84,38 @@ def check(scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment) 
     _history_is_as_undisturbed(undisturbed, end)
 
 
+def check_split_brain(
+    scenario: Scenario, undisturbed: Moment, struck: Moment, taken: Moment | None, end: Moment
+) -> None:
+    """Every promise, after a worker was stopped, another took over, and the first went on.
+
+    Args:
+        taken: when the other worker had finished, or had nothing left to do but wait; None if the
+            first went on before that.
+    """
+    _nothing_is_lost(undisturbed, end)
+    _the_record_is_whole(end)
+    _history_is_as_undisturbed(undisturbed, end)
+    assert end.paid - undisturbed.paid in (0, 1), "the request that was in flight"
+    assert not end.asked, "the late worker's word settles what it left in doubt"
+    assert end.happened.keys() == undisturbed.happened.keys(), "repeated with the same key only"
+    for key, policy in _policies(scenario, undisturbed).items():
+        repeats = 1 if policy in ("read", "idempotent") else 0
+        assert 0 <= end.happened[key] - undisturbed.happened[key] <= repeats, f"{policy} {key}"
+    if taken is None:
+        return
+    assert taken.run is not None
+    doubted = [
+        key
+        for key, policy in _policies(scenario, undisturbed).items()
+        if policy == "ask" and struck.state(key) == "started"
+    ]
+    assert taken.run["state"] == ("suspended" if doubted else "completed")
+    # What the late worker wrote on, it wrote in vain.
+    assert end.messages[: len(taken.messages)] == taken.messages
+    assert end.attempts[: len(taken.attempts)] == taken.attempts
+
+
 def check_after_many(scenario: Scenario, undisturbed: Moment, end: Moment, crashes: int) -> None:
     """What holds after any number of crashes, wherever they fell."""
     _nothing_is_lost(undisturbed, end)

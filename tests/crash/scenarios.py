@@ -157,10 +157,8 @@ def _alone(policy: str) -> Scenario:
     return Scenario(policy, {"act": policy}, (["act"], "All is well."))
 
 
-ALONE = [
-    _alone(policy)
-    for policy in ("read", "idempotent", "ask", "tell", "retry", "reconcile", "transactional")
-]
+ALONE = {policy: _alone(policy) for policy in TOOLS}
+"""A run of two requests, with one call between them."""
 
 MIXED = Scenario(
     "mixed",
@@ -184,4 +182,4 @@ MIXED = Scenario(
     ),
 )
 
-SCENARIOS = {scenario.name: scenario for scenario in [*ALONE, MIXED]}
+SCENARIOS = {**ALONE, MIXED.name: MIXED}

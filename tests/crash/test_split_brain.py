@@ -1,0 +1,125 @@
+"""A worker stopped past its lease, at every boundary; another takes over; then it goes on."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from crash import children
+from crash.children import Strike
+from crash.processes import Processes, ended, eventually, is_stopped
+from crash.promises import Moment, check_split_brain
+from crash.scenarios import ALONE
+from crash.undisturbed import Undisturbed, check_reached, each, logs, sample
+from crash.world import World
+
+pytestmark = pytest.mark.timeout(3600)
+
+AT_ONCE = 10
+"""How many workers are stopped side by side: most of the time is waiting for their leases."""
+
+LEASES = (1.0, 4.0, 16.0)
+"""Seconds. The first will do, unless the machine is so slow that it ends before the stop."""
+
+
+class TooSlow(Exception):
+    """The lease ended before the worker was stopped."""
+
+
+@pytest.mark.parametrize(
+    "policy",
+    sample(always=["ask in a thread"], more=["ask", "reconcile", "transactional"]),
+)
+def test_late_worker_changes_nothing_and_settles_what_it_left_in_doubt(
+    policy: str, tmp_path: Path, processes: Processes
+) -> None:
+    undisturbed = Undisturbed(ALONE[policy], tmp_path / "runs", processes)
+
+    def stop(strike: Strike) -> bool:
+        for lease_seconds in LEASES:
+            world = undisturbed.world(f"{strike} {lease_seconds}".replace(":", "_"))
+            try:
+                return _split(undisturbed, world, strike, processes, lease_seconds)
+            except TooSlow:
+                continue
+            finally:
+                shutil.rmtree(world.folder)
+        raise AssertionError(f"a lease of {LEASES[-1]:g} s ended before its worker was stopped")
+
+    started = time.monotonic()
+    strikes = [strike for strike in undisturbed.strikes if _fair(policy, strike)]
+    stopped = dict(zip(strikes, each(strikes, stop, at_once=AT_ONCE), strict=True))
+    seconds = time.monotonic() - started
+    print(f"{policy}: {sum(stopped.values())} workers stopped in {seconds:.1f} s")
+    check_reached(stopped)
+
+
+def _fair(policy: str, strike: Strike) -> bool:
+    """Whether a promise covers it.
+
+    A tool stopped after its last look, before its effect, goes on where it was: whatever was found
+    out meanwhile is too old. Only the service can refuse it, by the idempotency key.
+    """
+    return strike.name != "effect:before" or policy != "reconcile"
+
+
+def _split(
+    undisturbed: Undisturbed,
+    world: World,
+    strike: Strike,
+    processes: Processes,
+    lease_seconds: float,
+) -> bool:
+    scenario = undisturbed.scenario
+    args = world.folder, scenario.name
+    late = processes.start(children.frozen, *args, strike, lease_seconds)
+    eventually("stopped", lambda: is_stopped(late) or not late.is_alive())
+    if not late.is_alive():
+        assert ended(late) == 0, logs(world.folder)
+        return False
+    struck = Moment.of(world)
+    if len(struck.attempts) > 1:
+        late.kill()
+        raise TooSlow
+    locked = _is_locked(world)
+    other = processes.start(children.rival, *args)
+    if locked:
+        # SQLite has one writer: while it is stopped inside its transaction, there is no other.
+        over = time.monotonic() + 1.5 * lease_seconds
+        eventually("lease over", lambda: time.monotonic() > over)
+        taken = None
+    else:
+        eventually("taken over", lambda: _state(world) in ("suspended", "completed"))
+        taken = Moment.of(world)
+    os.kill(_pid(late.pid), signal.SIGCONT)
+    assert ended(late) == 0, logs(world.folder)
+    assert ended(other) == 0, logs(world.folder)
+    check_split_brain(scenario, undisturbed.end, struck, taken, Moment.of(world))
+    return True
+
+
+def _state(world: World) -> str:
+    with closing(sqlite3.connect(world.ledger, timeout=60)) as connection:
+        (state,) = connection.execute("SELECT state FROM durably_runs").fetchone() or ("",)
+    return state
+
+
+def _is_locked(world: World) -> bool:
+    """Whether somebody holds the ledger's write lock."""
+    with closing(sqlite3.connect(world.ledger, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return True
+    return False
+
+
+def _pid(pid: int | None) -> int:
+    assert pid is not None
+    return pid

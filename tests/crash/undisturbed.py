@@ -1,0 +1,95 @@
+"""A run that nothing happened to: what every other one is compared with, and starts from."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from crash import children
+from crash.children import Strike
+from crash.processes import Processes
+from crash.promises import Moment
+from crash.scenarios import Scenario
+from crash.world import World
+
+
+class Undisturbed:
+    """A run carried out to its end, with every boundary that it reached.
+
+    Attributes:
+        end: what it left.
+        strikes: each boundary, as often as it was reached.
+    """
+
+    def __init__(self, scenario: Scenario, folder: Path, processes: Processes) -> None:
+        self.scenario = scenario
+        self._folder = folder
+        folder.mkdir()
+        assert processes.run(children.prepare, folder) == 0, logs(folder)
+        shutil.copy(folder / "ledger.db", folder / "empty.db")
+        assert processes.run(children.recorded, folder, scenario.name) == 0, logs(folder)
+        self.end = Moment.of(World(folder))
+        reached = json.loads((folder / "boundaries.json").read_text())
+        self.strikes = [Strike(name, nth) for name, nth in reached]
+        self._check_is_not_blind()
+
+    def world(self, name: str) -> World:
+        """A new world, with an empty ledger."""
+        folder = self._folder / name
+        folder.mkdir()
+        shutil.copy(self._folder / "empty.db", folder / "ledger.db")
+        return World(folder)
+
+    def _check_is_not_blind(self) -> None:
+        """To compare with it is worth it: every call happened once, every layer was seen."""
+        names = {strike.name for strike in self.strikes}
+        for layer in ("checkpoint", "model", "tool", "effect", "settle", "commit"):
+            assert {f"{layer}:before", f"{layer}:after"} <= names
+        responses = self.scenario.responses
+        calls = sum(len(response) for response in responses if not isinstance(response, str))
+        assert len(self.end.effects) == calls
+        assert set(self.end.happened.values()) == {1}
+        assert self.end.paid == len(responses)
+
+
+def sample[A](always: Sequence[A], more: Sequence[A]) -> list[A]:
+    """What is disturbed: a sample, or everything with ``make crash``, which takes minutes."""
+    return [*always, *(more if os.environ.get("CRASH_TESTS") == "all" else ())]
+
+
+def each[A, T](items: Sequence[A], disturb: Callable[[A], T], *, at_once: int) -> list[T]:
+    """Disturb runs side by side; every failure is shown, not just the first."""
+    failures: list[str] = []
+
+    def attempt(item: A) -> T | None:
+        try:
+            return disturb(item)
+        except AssertionError as error:
+            failures.append(f"struck at {item}: {error}")
+            return None
+
+    with ThreadPoolExecutor(at_once) as pool:
+        results = list(pool.map(attempt, items))
+    if failures:
+        pytest.fail(f"{len(failures)} of {len(results)}:\n" + "\n".join(failures), pytrace=False)
+    return [result for result in results if result is not None]
+
+
+def check_reached(struck: dict[Strike, bool]) -> None:
+    """Every boundary was struck.
+
+    But for some commits: writes of parallel calls share them, more of them in one run than in
+    another, so that the last ones on record may not come.
+    """
+    missed = [str(strike) for strike, was in struck.items() if not was]
+    assert all(strike.startswith("commit:") for strike in missed), missed
+    assert len(missed) <= len(struck) / 10, missed
+
+
+def logs(folder: Path) -> str:
+    """What the processes of a run said last."""
+    return "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in folder.glob("*.log"))

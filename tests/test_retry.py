@@ -212,10 +212,10 @@ CATEGORIES = {
 """Errors that newer versions of pydantic-ai raise where older ones have a status only."""
 
 
-@pytest.mark.parametrize("name", [name for name in CATEGORIES if hasattr(exceptions, name)])
-def test_categories_of_newer_versions_count_without_a_status(name: str) -> None:
-    category, kind = getattr(exceptions, name), CATEGORIES[name]
-    assert classify(category("m", "x")).kind == kind
+def test_categories_of_newer_versions_count_without_a_status() -> None:
+    known = {name: kind for name, kind in CATEGORIES.items() if hasattr(exceptions, name)}
+    found = {name: classify(getattr(exceptions, name)("m", "x")).kind for name in known}
+    assert found == known
 
 
 def test_outermost_error_that_says_anything_decides() -> None:
@@ -333,7 +333,9 @@ def test_headers_that_newer_versions_keep_are_read_also_after_pickling() -> None
     error = ModelHTTPError(429, "m", headers={"Retry-After": "7"})
     assert wait_of(error) == 7
     assert wait_of(pickle.loads(pickle.dumps(error))) == 7
-    assert wait_of(ModelHTTPError(503, "m", retry_after=9)) == 9
+    newer: Any = ModelHTTPError(503, "m")
+    newer.retry_after = 9  # an attribute that newer versions fill themselves
+    assert wait_of(newer) == 9
 
 
 def test_date_counts_from_the_clock_by_default() -> None:

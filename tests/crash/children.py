@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from crash.jobs import JOBS
 from crash.scenarios import KEY, PROMPT, SCENARIOS, make_bookings
 from crash.world import Trace, World, receipt
 from durably import Durably, Run, RunSuspended, boundaries
@@ -64,7 +65,7 @@ def recorded(folder: Path, scenario: str) -> None:
 def killed(folder: Path, scenario: str, strike: Strike) -> None:
     """Work until the process kills itself at the strike; ends well if that is never reached."""
     _begin(folder, "killed")
-    boundaries.observe(_at(strike, lambda: die(folder, strike)))
+    die_at(folder, strike)
     asyncio.run(_work(folder, scenario))
 
 
@@ -72,7 +73,7 @@ def successor(folder: Path, scenario: str, strike: Strike | None = None) -> None
     """Take over from a worker that is dead, its lease over, and finish; or be killed as well."""
     _begin(folder, "successor")
     if strike is not None:
-        boundaries.observe(_at(strike, lambda: die(folder, strike)))
+        die_at(folder, strike)
     asyncio.run(_work(folder, scenario, leases_end=True))
 
 
@@ -89,9 +90,48 @@ def rival(folder: Path, scenario: str) -> None:
     asyncio.run(_until_final(folder, scenario))
 
 
+def worker(
+    folder: Path,
+    job: str,
+    *,
+    lease_seconds: float = 30.0,
+    grace_seconds: float = 30.0,
+    strike: Strike | None = None,
+) -> None:
+    """A worker as it is deployed: until SIGTERM; at a strike it waits for the gate, and dies."""
+    _begin(folder, "worker")
+    if strike is not None:
+        boundaries.observe(_at(strike, lambda: _die_at_the_gate(folder, strike)))
+    asyncio.run(_serve(World(folder), job, lease_seconds, grace_seconds))
+
+
+async def _serve(world: World, job: str, lease_seconds: float, grace_seconds: float) -> None:
+    app, _ = JOBS[job](world)
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    async with app, app.worker(lease=lease_seconds, grace=grace_seconds):
+        world.record("ready", pid=os.getpid())
+        await told.wait()
+    # A thread that a tool blocks must not keep a process that has left; `durably worker` does so.
+    os._exit(0)
+
+
+def _die_at_the_gate(folder: Path, strike: Strike) -> None:
+    world = World(folder)
+    world.record("at the gate", strike=str(strike))
+    while not world.gate_is_open():
+        time.sleep(0.02)
+    die(folder, strike)
+
+
 def freeze() -> None:
     """SIGSTOP, to this very thread: it is stopped before it goes on, and with it all others."""
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+
+def die_at(folder: Path, strike: Strike) -> None:
+    """Kill this process once it is at the strike."""
+    boundaries.observe(_at(strike, lambda: die(folder, strike)))
 
 
 def die(folder: Path, strike: Strike) -> None:

@@ -48,8 +48,8 @@ class Processes:
         start_server()
         self._started: list[BaseProcess] = []
 
-    def start(self, life: Callable[..., None], *args: Any) -> BaseProcess:
-        process = _CONTEXT.Process(target=life, args=args, daemon=True)
+    def start(self, life: Callable[..., None], *args: Any, **options: Any) -> BaseProcess:
+        process = _CONTEXT.Process(target=life, args=args, kwargs=options, daemon=True)
         process.start()
         self._started.append(process)
         return process

@@ -42,13 +42,15 @@ class Scenario:
 
     def app(self, world: World) -> tuple[Durably, Agent[None, str]]:
         """The application, made anew in each process as a deployed one would be."""
-        agent = Agent(_model(world, self.responses), name="clerk")
+        agent = Agent(scripted(world, self.responses), name="clerk")
         for tool, policy in self.policies.items():
             TOOLS[policy](agent, world, tool)
         return Durably(world.url, agents=[agent]), agent
 
 
-def _model(world: World, responses: Responses) -> FunctionModel:
+def scripted(world: World, responses: Responses) -> FunctionModel:
+    """A model that answers by how far the history is, and is paid for it."""
+
     async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         number = sum(isinstance(message, ModelResponse) for message in messages)
         world.pay(number)

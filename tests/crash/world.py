@@ -43,6 +43,13 @@ class World:
         finally:
             os.close(file)
 
+    def open_gate(self) -> None:
+        """Let go on what waits in another process."""
+        (self.folder / "open").touch()
+
+    def gate_is_open(self) -> bool:
+        return (self.folder / "open").exists()
+
     def records(self, what: str) -> list[dict[str, Any]]:
         if not self._file.exists():
             return []

@@ -1,0 +1,86 @@
+"""A healthy tool call that takes several leases is run once, by one worker, in one attempt."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from crash import children
+from crash.jobs import JOBS
+from crash.processes import Processes, eventually
+from crash.promises import Moment
+from crash.undisturbed import each
+from crash.world import World
+
+pytestmark = pytest.mark.timeout(1800)
+
+KINDS = ("async", "in a thread", "on the loop")
+
+LEASES_PER_TOOL = 4
+
+LEASES = (1.0, 4.0, 16.0)
+"""Seconds. The first will do, unless the machine is so slow that heartbeats are late by it."""
+
+
+def test_tool_of_several_leases_is_run_once_in_one_attempt(
+    tmp_path: Path, processes: Processes
+) -> None:
+    """Whether it sleeps, blocks a thread or blocks the event loop; another worker is looking."""
+
+    def run(kind: str) -> bool:
+        for lease_seconds in LEASES:
+            world = World(tmp_path / f"{kind} {lease_seconds:g}")
+            oldest = _carry_out(world, f"long {kind}", lease_seconds, processes)
+            end = Moment.of(world)
+            print(f"{kind}: {LEASES_PER_TOOL} leases, oldest heartbeat {oldest:.2f} s")
+            if oldest < lease_seconds:
+                assert [attempt["outcome"] for attempt in end.attempts] == ["completed"]
+                assert list(end.happened.values()) == [1]
+                assert end.paid == 2
+                return True
+        raise AssertionError("heartbeats were late even with a long lease")
+
+    each(KINDS, run, at_once=len(KINDS))
+
+
+def _carry_out(world: World, job: str, lease_seconds: float, processes: Processes) -> float:
+    """Let two workers have the run; returns how old a heartbeat of the one that has it became."""
+    world.folder.mkdir()
+    (world.folder / "seconds").write_text(str(LEASES_PER_TOOL * lease_seconds))
+    assert processes.run(children.prepare, world.folder) == 0
+    asyncio.run(_enqueue(world, job))
+    args = world.folder, job
+    started = [
+        processes.start(children.worker, *args, lease_seconds=lease_seconds) for _ in range(2)
+    ]
+    oldest = 0.0
+
+    def look() -> bool:
+        nonlocal oldest
+        state, age = _state_and_age(world)
+        oldest = max(oldest, age)
+        return state in ("completed", "suspended")
+
+    eventually("the run's end", look)
+    for process in started:
+        process.kill()
+    return oldest
+
+
+async def _enqueue(world: World, job: str) -> None:
+    app, agent = JOBS[job](world)
+    async with app:
+        await app.enqueue(agent, "Take your time.")
+
+
+def _state_and_age(world: World) -> tuple[str, float]:
+    sql = """SELECT r.state, w.heartbeat_at FROM durably_runs r
+             LEFT JOIN durably_workers w ON w.id = r.worker_id"""
+    with closing(sqlite3.connect(world.ledger, timeout=60)) as connection:
+        state, beat = connection.execute(sql).fetchone()
+    if beat is None:
+        return state, 0.0
+    return state, (datetime.now(UTC) - datetime.fromisoformat(beat)).total_seconds()

@@ -19,6 +19,7 @@ Owns the names and their meaning; who raises them is written beside each one.
     │   └── RunSuspended      raised by ``app.run()``: the run waits, and says on what
     └── LedgerError           the database
         ├── LedgerUnavailable locked, full, restarting: the same write may work later
+        ├── LedgerClosed      this application closed it
         ├── SchemaError       missing, newer than this version, or not a ledger
         └── LedgerCorrupt     not a database file, or a damaged one
 """
@@ -124,6 +125,10 @@ class LedgerError(DurablyError):
 
 class LedgerUnavailable(LedgerError):
     """Locked, full or restarting: the same write may succeed later."""
+
+
+class LedgerClosed(LedgerError):
+    """This application closed the ledger, or has not opened it; waiting will not help."""
 
 
 class SchemaError(LedgerError):

@@ -9,7 +9,15 @@ import pytest
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError, UserError
 
-from durably import Durably, RetryPolicy, RunCancelled, RunDiscarded, RunState, effects
+from durably import (
+    Durably,
+    LedgerClosed,
+    RetryPolicy,
+    RunCancelled,
+    RunDiscarded,
+    RunState,
+    effects,
+)
 from durably.lifecycle import AttemptOutcome
 from support.scripted import NOW, Script, call
 
@@ -248,3 +256,16 @@ async def test_app_run_continues_what_an_earlier_script_left(app: Durably, log: 
     assert await app.run(agent, "hi", key="k") == "done"
     assert await app.run(agent, "hi", key="k") == "done"
     assert log == ["look"]
+
+
+async def test_waiting_on_a_closed_ledger_says_so(app: Durably) -> None:
+    agent = waiting_agent(asyncio.Event())
+    app.register(agent)
+    run = await app.enqueue(agent, "hi")
+    waiting = asyncio.create_task(run.result(timeout=120))
+    await asyncio.sleep(0)
+    await app.close()
+    with pytest.raises(LedgerClosed, match="is not open"):
+        await run.result(timeout=120)
+    with pytest.raises(LedgerClosed):
+        await waiting

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from durably import boundaries
-from durably.errors import LedgerUnavailable
+from durably.errors import LedgerClosed, LedgerUnavailable
 from durably.ledger import reads, runs
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite import MAX_BATCH, SqliteDatabase
@@ -152,7 +152,7 @@ async def test_closing_commits_what_is_queued(ledger: Ledger) -> None:
         await asyncio.sleep(0)
     await closing
     assert [isinstance(r, tuple) for r in await asyncio.gather(*tasks)] == [True] * 3
-    with pytest.raises(LedgerUnavailable, match="is not open"):
+    with pytest.raises(LedgerClosed, match="is not open"):
         await ledger.insert("late")
     await ledger.database.open()
     assert await stored(ledger) == {"r0", "r1", "r2"}
@@ -182,7 +182,7 @@ def _write_until_closed(database: SqliteDatabase, start: threading.Barrier, name
         key = f"{name}-{len(written)}"
         try:
             database.write_blocking(runs.insert, new_run(key))
-        except LedgerUnavailable:
+        except LedgerClosed:
             return written
         written.append(key)
 

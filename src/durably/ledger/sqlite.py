@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from durably import boundaries
-from durably.errors import ConfigError, LedgerUnavailable
+from durably.errors import ConfigError, LedgerClosed, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Listener
 from durably.ledger.operations import Operation
 from durably.ledger.schema import upgrade_sqlite
@@ -69,7 +69,7 @@ class _Lane:
         with self._lock:
             # Behind the last job nobody would ever look at this one.
             if not self._open:
-                raise LedgerUnavailable("The ledger has been closed meanwhile.")
+                raise LedgerClosed("The ledger has been closed meanwhile.")
             self._jobs.put(_Job(operation, future))
         return future
 
@@ -214,7 +214,7 @@ class SqliteDatabase:
 
     def _lane(self, lane: _Lane | None) -> _Lane:
         if lane is None:
-            raise LedgerUnavailable(f"{self.path} is not open; call `await app.open()` first.")
+            raise LedgerClosed(f"{self.path} is not open; call `await app.open()` first.")
         return lane
 
     def _check_file(self) -> None:

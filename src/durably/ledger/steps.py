@@ -1,6 +1,7 @@
 """What an attempt writes between claim and settle: checkpoints, intents, outcomes.
 
-Owns the fence: every operation here raises `LeaseLost` unless the claim is the run's current one.
+Owns the fence: no operation here changes anything for a claim that is not the run's current one;
+those that the attempt depends on raise `LeaseLost`.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ a thread or an event loop.
 import multiprocessing
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 DEADLINE_SECONDS = 300.0
@@ -31,7 +31,7 @@ def start_server() -> None:
     """Start the server that forks, unless it runs."""
     # It does not look where its parent imports from (Python 3.13.0 and others), only here.
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     try:
         forkserver.ensure_running()
     finally:

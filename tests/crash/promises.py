@@ -29,6 +29,7 @@ class Moment:
         happened: how often each call had its effect, by idempotency key; rows for transactional
             tools, lines in the world's file for others.
         asked: the calls that a person has decided about, by idempotency key.
+        requests: the model requests that were paid: how many responses there had been before each.
     """
 
     run: dict[str, Any] | None
@@ -37,7 +38,7 @@ class Moment:
     attempts: list[dict[str, Any]]
     happened: Counter[str]
     asked: Counter[str]
-    paid: int
+    requests: list[int]
 
     @classmethod
     def of(cls, world: World) -> "Moment":
@@ -64,12 +65,19 @@ class Moment:
             attempts=rows("SELECT * FROM durably_attempts ORDER BY attempt"),
             happened=world.effects() + booked,
             asked=Counter(fact["key"] for fact in world.records("asked")),
-            paid=world.paid(),
+            requests=[fact["response"] for fact in world.records("paid")],
         )
 
     @property
+    def paid(self) -> int:
+        return len(self.requests)
+
+    @property
     def responses(self) -> int:
-        return sum(message["kind"] == "response" for message in self.messages)
+        return self.responses_before(len(self.messages))
+
+    def responses_before(self, seq: int) -> int:
+        return sum(message["kind"] == "response" for message in self.messages[:seq])
 
     def state(self, key: str) -> str | None:
         return self.effects[key]["state"] if key in self.effects else None
@@ -160,6 +168,9 @@ def _effects_keep_their_policy(
         state = struck.state(key)
         what = f"{policy} {key}: {before} times and {state} at the crash, {after} in the end"
         doubted = state == "started"
+        answered = undisturbed.responses_before(undisturbed.effects[key]["response"]) + 1
+        if policy not in ("read", "idempotent") and answered in struck.requests:
+            assert state in SETTLED, f"its outcome is committed before anything else: {what}"
         assert (end.asked[key] > 0) == (policy == "ask" and doubted), f"asked or not: {what}"
         if state in SETTLED:
             assert after == before, f"a finished tool stays finished: {what}"

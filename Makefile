@@ -36,7 +36,7 @@ test: setup ## All checks: lint, format, types, layers, tests
 	check ruff format --check; \
 	check pyright; \
 	check lint-imports; \
-	check pytest $(ARGS); \
+	check pytest -n 2 --dist loadfile $(ARGS); \
 	if [ -n "$$failed" ]; then echo "make test failed:$$failed" >&2; exit 1; fi
 
 .PHONY: crash

@@ -269,3 +269,29 @@ async def test_waiting_on_a_closed_ledger_says_so(app: Durably) -> None:
         await run.result(timeout=120)
     with pytest.raises(LedgerClosed):
         await waiting
+
+
+async def test_a_tool_that_ignores_being_cancelled_does_not_hold_its_run(app: Durably) -> None:
+    started, release = asyncio.Event(), asyncio.Event()
+    agent = Agent(Script([call("stubborn")], "done").model, name="stubborn")
+
+    @agent.tool_plain(metadata=effects.READ)
+    async def stubborn() -> str:
+        started.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+        return "late"
+
+    app.register(agent)
+    run = await app.enqueue(agent, "hi")
+    async with app.worker():
+        await started.wait()
+        await run.cancel()
+        try:
+            with pytest.raises(RunCancelled):
+                await run.result(timeout=120)
+        finally:
+            release.set()

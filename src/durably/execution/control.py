@@ -37,6 +37,7 @@ class AttemptControl:
     def __init__(self, lease_valid: Callable[[], bool] = lambda: True) -> None:
         self._lease_valid = lease_valid
         self._task: asyncio.Task[object] | None = None
+        self._ended = asyncio.Event()
         self.ending: Ending | None = None
         self.leaving = False
         self.settling = False
@@ -55,8 +56,13 @@ class AttemptControl:
         """Stop the attempt now; a second reason changes nothing."""
         if self.ending is None:
             self.ending = reason
+            self._ended.set()
             if self._task is not None:
                 self._task.cancel()
+
+    async def wait_for_end(self) -> None:
+        """Wait until `end` is called, if it ever is."""
+        await self._ended.wait()
 
     @property
     def lost(self) -> bool:

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import random
 import traceback
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl, Ending
@@ -88,12 +89,12 @@ class Executor:
         control = journal.control
         control.attach(task)
         try:
-            await asyncio.wait({task}, timeout=options.timeout_seconds)
+            await _first_of(task, control.wait_for_end(), options.timeout_seconds)
         except asyncio.CancelledError:
             # Whoever runs the worker is leaving without a word: hand back what can be.
             control.end(Ending.GRACE_OVER)
         if not task.done():
-            control.end(Ending.TIMED_OUT)
+            control.end(Ending.TIMED_OUT)  # Unless it is being ended already.
             self._unwinding.add(task)
             task.add_done_callback(self._unwinding.discard)
             if control.ending is not Ending.LOST:
@@ -142,6 +143,20 @@ class Executor:
         return await journal.settle(
             lambda s: write(runs.fail, claim, message, text, delay, s), step
         )
+
+
+async def _first_of(
+    task: asyncio.Task[Completed], end: Coroutine[Any, Any, None], seconds: float | None
+) -> None:
+    """Wait until the task is done, it is told to end, or the time is over.
+
+    Told to end it may still not: a thread cannot be cancelled, and code may ignore it.
+    """
+    ending = asyncio.create_task(end)
+    try:
+        await asyncio.wait({task, ending}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ending.cancel()
 
 
 def _outcome_of(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from durably.agents import recorded
 from durably.agents.guarded import Guarded
+from durably.agents.late import go_on
 from durably.effects import EffectKind
 from durably.ledger.steps import record_outcome
 
@@ -38,7 +39,7 @@ async def transactional(guarded: Guarded) -> Any:
     transaction = guarded.journal.ledger.transaction()
     current = guarded.describe(transaction)
     try:
-        result = await guarded.run(current)
+        result = await _stoppable(guarded.run(current))
         envelope = recorded.returned(guarded.call.tool_name, result)
         outcome = guarded.done(envelope)
         if not current.transaction_begun:
@@ -59,6 +60,26 @@ async def transactional(guarded: Guarded) -> Any:
         raise
     finally:
         transaction.close()
+
+
+async def _stoppable(work: Coroutine[Any, Any, Any]) -> Any:
+    """Wait for a tool; when cancelled, no longer: a thread would go on, holding the write lock.
+
+    Its transaction is closed under it then, which ends what it writes and nothing else.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        go_on(_unwind(task))
+        raise
+
+
+async def _unwind(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.info("a stopped tool ended with %s: %s", type(error).__name__, error)
 
 
 async def _to_its_end(work: Awaitable[None]) -> None:

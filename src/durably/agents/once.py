@@ -103,16 +103,20 @@ async def settle_doubt(guarded: Guarded, effect: Effect, error: Exception | None
         if error is not None:
             raise error  # This attempt fails; the next one repeats the call.
         return await _again(guarded)
+    text = None
+    doubt = CallOutcome(call, EffectState.IN_DOUBT, error=effect.error, asked=True)
     if policy.on_doubt == "tell":
         text = told(call.tool_name, effect.error)
         envelope = recorded.returned(call.tool_name, text)
-        await guarded.journal.finish(
-            CallOutcome(call, EffectState.IN_DOUBT, result=envelope, error=effect.error)
-        )
+        doubt = CallOutcome(call, EffectState.IN_DOUBT, result=envelope, error=effect.error)
+    now = await guarded.journal.doubt(doubt)
+    if now is None:
+        # Withdrawn since this attempt began, by the one that had not started it after all.
+        return await _again(guarded)
+    if now.state.settled:
+        return guarded.replay(now)
+    if text is not None:
         return guarded.counted(text)
-    await guarded.journal.finish(
-        CallOutcome(call, EffectState.IN_DOUBT, error=effect.error, asked=True)
-    )
     guarded.state.asked[call.tool_call_id] = call.position.call_id
     raise CallDeferred
 

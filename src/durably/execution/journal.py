@@ -157,6 +157,24 @@ class Journal:
         self._effects[outcome.call.position] = effect
         return effect
 
+    async def doubt(self, outcome: CallOutcome) -> Effect | None:
+        """Make it durable that a call is asked about, or that the model was told of it.
+
+        Returns:
+            What the ledger holds: somebody else's word where that came first; None if the call
+            was withdrawn meanwhile, because it certainly did not happen.
+        """
+        boundaries.reached("outcome:before")
+        effect = await self._persist(
+            lambda: self.ledger.write(steps.record_doubt, self.claim, outcome)
+        )
+        boundaries.reached("outcome:after")
+        if effect is None:
+            self._effects.pop(outcome.call.position, None)
+        else:
+            self._effects[outcome.call.position] = effect
+        return effect
+
     def keep(self, outcome: CallOutcome, *, soon: bool = False) -> None:
         """Let an outcome ride along with the next write.
 

@@ -126,6 +126,37 @@ def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     return (yield from _record_outcome(claim, outcome))
 
 
+def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
+    """Ask about a call in doubt, or note what the model is told of it.
+
+    Returns:
+        What the ledger holds: the call as it was settled meanwhile, if it was; None if it was
+        withdrawn meanwhile, since it certainly did not happen.
+    """
+    position = outcome.call.position
+    where: dict[str, object] = {
+        "run_id": claim.run_id,
+        "response": position.response,
+        "call": position.call,
+    }
+    row = yield from fetch_one(
+        "doubt_effect",
+        **where,
+        attempt=claim.attempt,
+        asked=int(outcome.asked),
+        result=outcome.result,
+        error=outcome.error,
+    )
+    if row is not None:
+        yield from _record_effect_event(claim, outcome)
+        return effect_from(row)
+    held = yield from fetch_one("hold_run", run_id=claim.run_id, attempt=claim.attempt)
+    if held is None:
+        raise (yield from lease_lost(claim))
+    row = yield from fetch_one("get_effect", **where)
+    return None if row is None else effect_from(row)
+
+
 def withdraw_intent(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
     """Forget an intent whose call certainly did not happen; False if it was not this attempt's."""
     row = yield from fetch_one(
@@ -213,6 +244,11 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
         )
         assert row is not None, "an outcome is refused only by a lost lease or a settled effect"
         return effect_from(row)
+    yield from _record_effect_event(claim, outcome)
+    return effect_from(row)
+
+
+def _record_effect_event(claim: Claim, outcome: CallOutcome) -> Operation[None]:
     data: dict[str, object] = {
         "call_id": outcome.call.position.call_id,
         "tool": outcome.call.tool_name,
@@ -220,7 +256,6 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
         **({"asked": True} if outcome.asked else {}),
     }
     yield from record_event(claim, "effect", **data)
-    return effect_from(row)
 
 
 def _call_params(claim: Claim, call: ToolCall) -> dict[str, object]:

@@ -29,6 +29,16 @@ SET state = excluded.state, asked = excluded.asked, result = excluded.result,
 WHERE durably_effects.state NOT IN ('done', 'failed', 'denied')
 RETURNING *;
 
+-- name: doubt_effect
+-- Never inserts: a call whose record is gone was withdrawn, and is in no doubt.
+UPDATE durably_effects
+SET state = 'in_doubt', asked = :asked, result = :result, error = COALESCE(:error, error)
+WHERE run_id = :run_id AND response = :response AND call = :call
+  AND state IN ('started', 'in_doubt')
+  AND EXISTS (SELECT 1 FROM durably_runs r
+              WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing')
+RETURNING *;
+
 -- name: withdraw_intent
 -- Nothing happened: the call is as if it had never been tried.
 DELETE FROM durably_effects

@@ -105,6 +105,60 @@ async def test_late_evidence_tells_watchers_whether_it_was_accepted(ledger: Ledg
     assert [e.data["accepted"] for e in events if e.kind == "late_evidence"] == [True, False]
 
 
+async def test_late_evidence_wakes_the_run_that_waited_for_it(ledger: Ledger) -> None:
+    run = await waiting(ledger, tool_call(0, 0), tool_call(0, 1))
+    late = run.claim._replace(attempt=run.attempt - 1)
+    await ledger.write(steps.settle_late, late, done(tool_call(0, 0)))
+    assert (await ledger.get(run)).state is RunState.SUSPENDED, "the other call is still asked"
+    await ledger.write(steps.settle_late, late, done(tool_call(0, 1)))
+    assert (await ledger.get(run)).state is RunState.AVAILABLE
+
+
+async def test_late_word_that_nothing_happened_forgets_the_call(ledger: Ledger) -> None:
+    run = await waiting(ledger, tool_call())
+    late = run.claim._replace(attempt=run.attempt - 1)
+    assert await ledger.write(steps.withdraw_late, late, tool_call(), "not started")
+    assert await ledger.effect(run, tool_call()) is None
+    assert (await ledger.get(run)).state is RunState.AVAILABLE
+    assert not await ledger.write(steps.withdraw_late, late, tool_call(), "not started")
+
+
+async def test_late_word_that_nothing_happened_is_refused_for_what_others_did(
+    ledger: Ledger,
+) -> None:
+    """A call that another attempt repeated, or that a person or evidence settled."""
+    run = await ledger.executing()
+    await ledger.started(run)
+    await ledger.write(runs.hand_back, run.claim, Step())
+    other = await ledger.claim(run)
+    repeated = await ledger.started(other)
+    assert not await ledger.write(steps.withdraw_late, run.claim, tool_call(), "no")
+    assert await ledger.effect(run, tool_call()) == repeated
+    await ledger.write(steps.record_outcome, other.claim, done())
+    assert not await ledger.write(steps.withdraw_late, other.claim, tool_call(), "no")
+
+
+async def test_nobody_is_asked_about_a_call_that_was_withdrawn(ledger: Ledger) -> None:
+    run = await ledger.executing()
+    await ledger.started(run)
+    await ledger.write(runs.hand_back, run.claim, Step())
+    other = await ledger.claim(run)
+    await ledger.write(steps.withdraw_late, run.claim, tool_call(), "not started")
+    asked = CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
+    assert await ledger.write(steps.record_doubt, other.claim, asked) is None
+    assert await ledger.effect(run, tool_call()) is None
+
+
+async def test_doubt_gives_way_to_what_was_settled_meanwhile(ledger: Ledger) -> None:
+    run = await ledger.executing()
+    await ledger.started(run)
+    await ledger.write(runs.hand_back, run.claim, Step())
+    other = await ledger.claim(run)
+    settled = await ledger.write(steps.settle_late, run.claim, done())
+    asked = CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
+    assert await ledger.write(steps.record_doubt, other.claim, asked) == settled
+
+
 # --- decisions
 
 

@@ -29,6 +29,9 @@ WRITES: dict[str, Write] = {
     "intent again": lambda ledger, c: ledger.write(steps.record_intent, c, tool_call()),
     "outcome": lambda ledger, c: ledger.write(steps.record_outcome, c, done()),
     "new outcome": lambda ledger, c: ledger.write(steps.record_outcome, c, done(tool_call(7))),
+    "doubt": lambda ledger, c: ledger.write(
+        steps.record_doubt, c, CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
+    ),
     "withdraw": lambda ledger, c: ledger.write(steps.withdraw_intent, c, tool_call(), "no"),
     "complete": lambda ledger, c: ledger.write(runs.complete, c, '"x"', EVERYTHING),
     "fail": lambda ledger, c: ledger.write(runs.fail, c, "e", "t", 0.0, EVERYTHING),

@@ -9,10 +9,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -41,6 +41,10 @@ def start_server() -> None:
             os.environ["PYTHONPATH"] = before
 
 
+_LOCK = threading.Lock()
+"""multiprocessing looks after all children at each start, and two threads must not look at once."""
+
+
 class Processes:
     """Starts processes, and ends all of them when it is closed."""
 
@@ -50,7 +54,8 @@ class Processes:
 
     def start(self, life: Callable[..., None], *args: Any, **options: Any) -> BaseProcess:
         process = _CONTEXT.Process(target=life, args=args, kwargs=options, daemon=True)
-        process.start()
+        with _LOCK:
+            process.start()
         self._started.append(process)
         return process
 
@@ -60,20 +65,24 @@ class Processes:
 
     def close(self) -> None:
         for process in self._started:
-            if process.is_alive():
+            if is_alive(process):
                 process.kill()  # Also ends one that is stopped.
-            process.join(DEADLINE_SECONDS)
-            with suppress(ValueError):
-                process.close()
+            ended(process)
         self._started.clear()
 
 
 def ended(process: BaseProcess) -> int:
     """Wait for a process to end."""
-    process.join(DEADLINE_SECONDS)
-    code = process.exitcode
+    connection.wait([process.sentinel], DEADLINE_SECONDS)
+    with _LOCK:
+        code = process.exitcode
     assert code is not None, f"process {process.pid} did not end in {DEADLINE_SECONDS:g} s"
     return code
+
+
+def is_alive(process: BaseProcess) -> bool:
+    with _LOCK:
+        return process.is_alive()
 
 
 def is_stopped(process: BaseProcess) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from crash import children
 from crash.children import Strike
-from crash.processes import Processes, ended, eventually, is_stopped
+from crash.processes import Processes, ended, eventually, is_alive, is_stopped
 from crash.promises import Moment, check_split_brain
 from crash.scenarios import ALONE
 from crash.undisturbed import Undisturbed, check_reached, each, logs, sample
@@ -78,8 +78,8 @@ def _split(
     scenario = undisturbed.scenario
     args = world.folder, scenario.name
     late = processes.start(children.frozen, *args, strike, lease_seconds)
-    eventually("stopped", lambda: is_stopped(late) or not late.is_alive())
-    if not late.is_alive():
+    eventually("stopped", lambda: is_stopped(late) or not is_alive(late))
+    if not is_alive(late):
         assert ended(late) == 0, logs(world.folder)
         return False
     struck = Moment.of(world)

@@ -16,7 +16,7 @@ from pydantic_ai import Agent
 
 from crash import children
 from crash.jobs import JOBS
-from crash.processes import Processes, ended, eventually
+from crash.processes import Processes, ended, eventually, is_alive
 from crash.promises import Moment
 from crash.undisturbed import logs
 from crash.world import World
@@ -171,7 +171,7 @@ def test_cancel_reaches_an_executing_run_of_another_process(
     print(f"cancelled {_between(world, 'cancel_requested', 'cancelled') * 1000:.0f} ms after")
     (attempt,) = Moment.of(world).attempts
     assert attempt["outcome"] == "cancelled"
-    assert staying.is_alive()
+    assert is_alive(staying)
     assert not world.effects()
 
 

@@ -22,7 +22,8 @@ from durably.records import RunRecord
 from support.ledgers import Clock, Ledger, SqliteBackend, done, message, tool_call
 
 PER_STEP = {"insert_message", "insert_event", "insert_intent", "record_outcome", "touch_run"}
-PER_STEP |= {"hold_run", "withdraw_intent", "get_effect", "settle_late"}
+PER_STEP |= {"hold_run", "withdraw_intent", "get_effect", "settle_late", "withdraw_late"}
+PER_STEP |= {"doubt_effect"}
 PER_ATTEMPT = {"claim_runs", "claim_run", "next_due", "insert_attempt", "end_attempt"}
 PER_ATTEMPT |= {"complete_run", "fail_run", "discard_run", "suspend_run", "hand_back_run"}
 PER_ATTEMPT |= {"stop_run", "doubt_effects", "wake_settled_run", "list_messages", "list_effects"}

@@ -23,7 +23,13 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 # Also what a run imports when it needs it, and pytest, which a child would import again as its
 # parent's main module.
 _CONTEXT.set_forkserver_preload(
-    ["crash.children", "crash.warm", "durably.ledger.sqlite", "anyio._backends._asyncio", "pytest"]
+    [
+        "crash.children",
+        "crash.warm",
+        "durably.ledger.sqlite.database",
+        "anyio._backends._asyncio",
+        "pytest",
+    ]
 )
 
 

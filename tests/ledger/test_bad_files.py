@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from durably.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
-from durably.ledger import reads, runs, sqlite_connection
-from durably.ledger.sqlite import SqliteDatabase
+from durably.ledger import reads, runs
+from durably.ledger.sqlite import connection as sqlite_connection
+from durably.ledger.sqlite.database import SqliteDatabase
 from support.held import HeldWriter
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run, until
 from support.processes import LedgerProcess
@@ -71,7 +72,7 @@ NOT_AS_ROOT = """
 import os, sys
 from durably.errors import LedgerError
 from durably.ledger import runs
-from durably.ledger.sqlite import SqliteDatabase
+from durably.ledger.sqlite.database import SqliteDatabase
 from durably.records import NewRun
 
 path, scratch = sys.argv[1:]

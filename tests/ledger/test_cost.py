@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from durably.ledger import sqlite as sqlite_driver
 from durably.ledger import steps
 from durably.ledger.operations import Operation
 from durably.ledger.queries import load_queries
-from durably.ledger.sqlite_connection import connect
+from durably.ledger.sqlite import database as sqlite_driver
+from durably.ledger.sqlite.connection import connect
 from durably.ledger.steps import Step
 from durably.records import RunRecord
 from support.ledgers import Clock, Ledger, SqliteBackend, done, message, tool_call

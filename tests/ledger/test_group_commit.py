@@ -13,8 +13,9 @@ import pytest
 from durably import boundaries
 from durably.errors import LedgerClosed, LedgerUnavailable
 from durably.ledger import reads, runs
+from durably.ledger.lanes import MAX_BATCH
 from durably.ledger.operations import Operation
-from durably.ledger.sqlite import MAX_BATCH, SqliteDatabase
+from durably.ledger.sqlite.database import SqliteDatabase
 from durably.lifecycle import RunState
 from support.held import HeldWriter
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run

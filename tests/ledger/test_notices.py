@@ -9,7 +9,7 @@ import time
 import pytest
 
 from durably.ledger import runs
-from durably.ledger.sqlite import SqliteDatabase
+from durably.ledger.sqlite.database import SqliteDatabase
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run, until
 from support.processes import LedgerProcess
 

@@ -12,8 +12,9 @@ import pytest
 
 from durably.errors import SchemaError
 from durably.ledger import reads, runs, schema
-from durably.ledger.sqlite import SqliteDatabase
-from durably.ledger.sqlite_connection import connect
+from durably.ledger.sqlite import schema as sqlite_schema
+from durably.ledger.sqlite.connection import connect
+from durably.ledger.sqlite.database import SqliteDatabase
 from support.ledgers import Clock, new_run
 from support.processes import all_at_once
 
@@ -53,7 +54,7 @@ def migrate_one_by_one(path: Path, upto: int | None = None) -> None:
         )
         for version, script in schema.migrations("sqlite"):
             if upto is None or version <= upto:
-                for statement in schema.split_script(script):
+                for statement in sqlite_schema.split_script(script):
                     connection.execute(statement)
                 connection.execute("INSERT INTO durably_schema VALUES (?, 'then')", (version,))
 
@@ -132,7 +133,7 @@ def _add_migration(monkeypatch: pytest.MonkeyPatch, version: int, script: str) -
 
 
 def test_script_is_split_into_whole_statements() -> None:
-    statements = schema.split_script(SECOND)
+    statements = sqlite_schema.split_script(SECOND)
     assert [s.split()[-3:] for s in statements] == [
         ["COLUMN", "note", "TEXT;"],
         ["text", "TEXT)", "STRICT;"],
@@ -142,7 +143,7 @@ def test_script_is_split_into_whole_statements() -> None:
 
 def test_script_that_ends_in_the_middle_of_a_statement_is_refused() -> None:
     with pytest.raises(ValueError, match="CREATE INDEX half"):
-        schema.split_script("CREATE TABLE t (a);\nCREATE INDEX half ON t (a)\n")
+        sqlite_schema.split_script("CREATE TABLE t (a);\nCREATE INDEX half ON t (a)\n")
 
 
 # --- versions that do not fit

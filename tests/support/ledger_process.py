@@ -15,7 +15,7 @@ from pathlib import Path
 
 from durably.errors import TransitionRefused
 from durably.ledger import decisions, runs, steps, workers
-from durably.ledger.sqlite import SqliteDatabase
+from durably.ledger.sqlite.database import SqliteDatabase
 from durably.ledger.steps import NewMessage, Step
 from durably.lifecycle import EffectState
 from durably.records import NewRun

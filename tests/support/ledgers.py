@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from durably.ledger import reads, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
-from durably.ledger.sqlite import SqliteDatabase
+from durably.ledger.sqlite.database import SqliteDatabase
 from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import CallPosition, Claim, Effect, NewRun, RunRecord

@@ -32,6 +32,6 @@ def _sqlite(path: str) -> Database:
         raise ConfigError(
             "A ledger in memory would not survive this process; name a file: sqlite:///agents.db."
         )
-    from durably.ledger.sqlite import SqliteDatabase
+    from durably.ledger.sqlite.database import SqliteDatabase
 
     return SqliteDatabase(Path(path))

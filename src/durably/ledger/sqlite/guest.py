@@ -11,7 +11,7 @@ from typing import Any
 
 from durably.errors import ConfigError
 from durably.ledger.operations import Operation
-from durably.ledger.sqlite_connection import (
+from durably.ledger.sqlite.connection import (
     Clock,
     drive,
     identity_of,

@@ -12,8 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 from durably.errors import LedgerError
-from durably.ledger.schema import newest_version, schema_version
-from durably.ledger.sqlite_connection import apply_pragmas, translate
+from durably.ledger.schema import newest_version
+from durably.ledger.sqlite.connection import apply_pragmas, translate
+from durably.ledger.sqlite.schema import schema_version
 from durably.records import Finding, FindingStatus
 
 LOW_BYTES = 1_000_000_000

@@ -6,26 +6,21 @@ Owns threads, connections and change notices; statements and their meaning are t
 from __future__ import annotations
 
 import asyncio
-import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from durably import boundaries
 from durably.errors import ConfigError, LedgerClosed, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Listener
+from durably.ledger.lanes import Job, Lane
 from durably.ledger.operations import Operation
-from durably.ledger.schema import upgrade_sqlite
-from durably.ledger.sqlite_connection import (
+from durably.ledger.sqlite.connection import (
     Clock,
-    SqliteTransaction,
     begin_immediate,
     check_identity,
     connect,
@@ -33,68 +28,17 @@ from durably.ledger.sqlite_connection import (
     identity_of,
     translate,
 )
-from durably.ledger.sqlite_guest import in_transaction, run_as_guest
-from durably.ledger.sqlite_health import examine_file, ledger_version
-from durably.ledger.sqlite_watch import ChangeWatcher
+from durably.ledger.sqlite.guest import in_transaction, run_as_guest
+from durably.ledger.sqlite.health import examine_file, ledger_version
+from durably.ledger.sqlite.schema import upgrade
+from durably.ledger.sqlite.transaction import SqliteTransaction
+from durably.ledger.sqlite.watch import ChangeWatcher
 from durably.records import Finding
-
-MAX_BATCH = 256
-"""How many waiting writes share one commit at most; bounds how long the first of them waits."""
 
 
 def utc_now() -> datetime:
     """The wall clock; tests pass another."""
     return datetime.now(UTC)
-
-
-@dataclass(slots=True)
-class _Job:
-    operation: Callable[[], Operation[Any]]
-    future: Future[Any]
-
-
-class _Lane:
-    """A thread with a connection of its own that works through jobs in order."""
-
-    def __init__(self, name: str, work: Callable[[list[_Job]], None]) -> None:
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._work = work
-        self._open = True
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
-        self._thread.start()
-
-    def submit[T](self, operation: Callable[[], Operation[T]]) -> Future[T]:
-        future: Future[T] = Future()
-        with self._lock:
-            # Behind the last job nobody would ever look at this one.
-            if not self._open:
-                raise LedgerClosed("The ledger has been closed meanwhile.")
-            self._jobs.put(_Job(operation, future))
-        return future
-
-    def stop(self) -> None:
-        with self._lock:
-            self._open = False
-            self._jobs.put(None)
-        self._thread.join()
-
-    def _loop(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            batch = [job]
-            last = False
-            while len(batch) < MAX_BATCH:
-                try:
-                    more = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-                if more is None:
-                    last = True
-                    break
-                batch.append(more)
-            self._work(batch)
-            if last:
-                return
 
 
 class SqliteDatabase:
@@ -119,8 +63,8 @@ class SqliteDatabase:
         self.url = f"sqlite:///{self.path}"
         self.versions = (0, 0)
         self._clock = clock
-        self._writer: _Lane | None = None
-        self._reader: _Lane | None = None
+        self._writer: Lane | None = None
+        self._reader: Lane | None = None
         self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file)
         self._lock = threading.Lock()
         self._file = self.path
@@ -144,7 +88,7 @@ class SqliteDatabase:
                 return
             write_connection = connect(self.path, self._clock)
             try:
-                self.versions = upgrade_sqlite(write_connection)
+                self.versions = upgrade(write_connection)
                 read_connection = connect(self.path, self._clock)
             except BaseException:
                 write_connection.close()
@@ -152,10 +96,8 @@ class SqliteDatabase:
             # Absolute from here on: a process that changes its folder keeps its ledger.
             self._file = self.path.absolute()
             self._opened = identity_of(self._file)
-            self._writer = _Lane(
-                "durably-writer", lambda jobs: self._commit(write_connection, jobs)
-            )
-            self._reader = _Lane("durably-reader", lambda jobs: self._answer(read_connection, jobs))
+            self._writer = Lane("durably-writer", lambda jobs: self._commit(write_connection, jobs))
+            self._reader = Lane("durably-reader", lambda jobs: self._answer(read_connection, jobs))
             self._connections = (write_connection, read_connection)
             self._watcher.start(self._file)
 
@@ -212,7 +154,7 @@ class SqliteDatabase:
         with self._watcher.subscribe(listener):
             yield
 
-    def _lane(self, lane: _Lane | None) -> _Lane:
+    def _lane(self, lane: Lane | None) -> Lane:
         if lane is None:
             raise LedgerClosed(f"{self.path} is not open; call `await app.open()` first.")
         return lane
@@ -220,12 +162,12 @@ class SqliteDatabase:
     def _check_file(self) -> None:
         check_identity(self._file, self._opened)
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
+    def _commit(self, connection: sqlite3.Connection, batch: list[Job]) -> None:
         """Run every job of the batch in one transaction; a job that raises undoes only itself."""
         jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
         if not jobs:
             return
-        outcomes: list[tuple[_Job, object, BaseException | None]] = []
+        outcomes: list[tuple[Job, object, BaseException | None]] = []
         try:
             self._check_file()
             begin_immediate(connection)
@@ -248,7 +190,7 @@ class SqliteDatabase:
                 job.future.set_result(result)
         self._watcher.notify()
 
-    def _answer(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
+    def _answer(self, connection: sqlite3.Connection, batch: list[Job]) -> None:
         for job in batch:
             if not job.future.set_running_or_notify_cancel():
                 continue
@@ -266,7 +208,7 @@ class SqliteDatabase:
 
 
 def _attempt(
-    connection: sqlite3.Connection, job: _Job, *, alone: bool
+    connection: sqlite3.Connection, job: Job, *, alone: bool
 ) -> tuple[object, BaseException | None]:
     if not alone:
         connection.execute("SAVEPOINT job")

@@ -1,0 +1,174 @@
+"""A tool's own transaction on the ledger's SQLite file, committed together with its result.
+
+Owns the connection lent to the tool; what is recorded with the tool's writes is the ledger's.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from durably import boundaries
+from durably.errors import LedgerError
+from durably.ledger.operations import Operation
+from durably.ledger.sqlite.connection import Clock, begin_immediate, connect, drive, translate
+
+
+class _ToolConnection(sqlite3.Connection):
+    """A connection lent to a tool: the transaction's end is not the tool's to decide.
+
+    A tool in a thread goes on when its attempt is stopped. To close a connection while a statement
+    runs on it crashes the process, so each statement takes its turn, and `end` waits for it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.turn = threading.RLock()
+        self.over = False
+
+    def cursor(self, factory: Any = None) -> sqlite3.Cursor:
+        return super().cursor(factory or _ToolCursor)
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        return self.cursor().executemany(*args)
+
+    def commit(self) -> None:
+        raise LedgerError(
+            "This transaction commits together with the tool's result; remove commit()."
+        )
+
+    def rollback(self) -> None:
+        raise LedgerError("Raise an exception to roll this transaction back.")
+
+    def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
+        raise LedgerError("executescript() would commit; use execute() for each statement.")
+
+    def end(self) -> None:
+        """Close it; what is not committed is rolled back (SQLite docs, "sqlite3_close")."""
+        self.over = True
+        while not self.turn.acquire(timeout=0.01):
+            self.interrupt()
+        try:
+            self.close()
+        finally:
+            self.turn.release()
+
+
+class _ToolCursor(sqlite3.Cursor):
+    """A cursor of a `_ToolConnection`, taking turns with whoever ends it."""
+
+    def execute(self, *args: Any) -> Any:
+        with self._turn():
+            return super().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        with self._turn():
+            return super().executemany(*args)
+
+    def fetchone(self) -> Any:
+        with self._turn():
+            return super().fetchone()
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        with self._turn():
+            return super().fetchmany(*args, **kwargs)
+
+    def fetchall(self) -> Any:
+        with self._turn():
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with self._turn():
+            return super().__next__()
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        connection = self.connection
+        assert isinstance(connection, _ToolConnection)
+        with connection.turn:
+            if connection.over:
+                raise LedgerError("This transaction is over: it was rolled back.")
+            yield
+
+
+def _deny_transaction_control(action: int, *_: object) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+
+class SqliteTransaction:
+    """A transaction on the ledger's own file for one tool call (see `ToolTransaction`)."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        check: Callable[[], None],
+        committed: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._check = check
+        self._committed = committed
+        self._connection: _ToolConnection | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise LedgerError("This transaction is over, or was not begun.")
+        return self._connection
+
+    def begin(self) -> None:
+        if self._connection is not None:
+            return
+        self._check()
+        connection: _ToolConnection = connect(self._path, self._clock, _ToolConnection)
+        try:
+            begin_immediate(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise translate(error, self._path) from error
+        connection.set_authorizer(_deny_transaction_control)
+        with self._lock:
+            if self._closed:
+                # The attempt was stopped while its tool waited here, in a thread, for the lock.
+                connection.close()
+                raise LedgerError("The attempt is over; this transaction cannot begin any more.")
+            self._connection = connection
+
+    def run[T](self, operation: Operation[T]) -> T:
+        try:
+            return drive(self.connection, operation)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+
+    def commit(self) -> None:
+        connection = self.connection
+        connection.set_authorizer(None)
+        boundaries.reached("transaction:before_commit")
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+        boundaries.reached("transaction:after_commit")
+        self.rollback()
+        self._committed()
+
+    def rollback(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.end()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+        self.rollback()

@@ -212,11 +212,35 @@ class WorkerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueSetting:
+    """What was decided for a queue at run time, for every worker.
+
+    Attributes:
+        paused: no attempt begins.
+        limit: how many runs every worker executes at once; None: as many as each was started with.
+    """
+
+    queue: str
+    paused: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueRecord:
-    """How many runs of a queue are in which state."""
+    """A queue: how many runs are in which state, what was decided for it, who serves it.
+
+    Attributes:
+        paused: no attempt begins.
+        limit: how many runs every worker executes at once; None: as many as each was started with.
+        served_by: the live workers that serve it, by id, with the limit that each was started
+            with.
+    """
 
     queue: str
     counts: dict[str, int]
+    paused: bool
+    limit: int | None
+    served_by: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

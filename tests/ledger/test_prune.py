@@ -9,7 +9,7 @@ from durably.ledger.steps import Step
 from durably.lifecycle import RunState
 from support.ledgers import TABLES, Ledger, done, message
 
-OF_A_RUN = [table for table in TABLES if table not in ("runs", "workers")]
+OF_A_RUN = [table for table in TABLES if table not in ("runs", "workers", "queues")]
 DAY = 24 * 3600.0
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from durably.errors import RunNotFound
 from durably.ledger.operations import Operation, fetch, fetch_one
+from durably.ledger.queues import list_settings
 from durably.ledger.rows import (
     attempt_from,
     decoded,
@@ -25,6 +26,7 @@ from durably.records import (
     Event,
     InboxItem,
     QueueRecord,
+    QueueSetting,
     RunInput,
     RunRecord,
     StoredMessage,
@@ -110,11 +112,21 @@ def list_workers() -> Operation[list[WorkerRecord]]:
 
 
 def list_queues() -> Operation[list[QueueRecord]]:
-    """Every queue that has runs, and how many in which state."""
+    """Every queue that has runs, or a live worker, or that was paused or scaled."""
     counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for row in (yield from fetch("count_runs")):
         counts[row["queue"]][row["state"]] = row["runs"]
-    return [QueueRecord(queue, counts[queue]) for queue in sorted(counts)]
+    served: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for worker in (yield from list_workers()):
+        for queue, limit in worker.queues.items() if worker.alive else ():
+            served[queue][worker.id] = limit
+    decided = yield from list_settings()
+    found: list[QueueRecord] = []
+    for queue in sorted(counts.keys() | served.keys() | decided.keys()):
+        setting = decided.get(queue, QueueSetting(queue))
+        paused, limit = setting.paused, setting.limit
+        found.append(QueueRecord(queue, counts[queue], paused, limit, served[queue]))
+    return found
 
 
 def list_due() -> Operation[list[DueRecord]]:

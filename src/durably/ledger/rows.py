@@ -14,6 +14,7 @@ from durably.records import (
     Effect,
     Event,
     HeldRun,
+    QueueSetting,
     RunRecord,
     StoredMessage,
     WorkerRecord,
@@ -147,6 +148,11 @@ def worker_from(row: Row) -> WorkerRecord:
         executing=row["executing"],
         alive=bool(row["alive"]),
     )
+
+
+def queue_setting_from(row: Row) -> QueueSetting:
+    """A row of durably_queues."""
+    return QueueSetting(row["queue"], bool(row["paused"]), row["runs_at_once"])
 
 
 def held_from(row: Row) -> HeldRun:

@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["support.postgres"]
+
 # Databases and subprocesses make timing noise; what counts is whether a promise holds. CI is
 # repeatable, a developer's machine keeps looking for new examples.
 settings.register_profile(

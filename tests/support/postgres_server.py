@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pwd
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -86,14 +87,15 @@ class PostgresServer:
             cwd=self.folder,
         )
 
-    def clone(self, folder: Path, port: int | None = None) -> PostgresServer:
+    def clone(self, name: str | None = None, port: int | None = None) -> PostgresServer:
         """A second server with a copy of this one's data, which must be stopped: a backup.
 
         Args:
-            folder: a neighbour of this server's folder, which does not exist yet.
-            port: a new one by default; this server's own to be found in its place.
+            name: of its folder, beside this server's.
+            port: a free one by default; this server's own to be found in its place.
         """
         assert not self.running, f"{self} must be stopped to be copied"
+        folder = self.folder.with_name(name or f"{self.folder.name}-{secrets.token_hex(4)}")
         clone = PostgresServer(folder, self._programs, port or _free_port())
         _run(["mkdir", folder], cwd=folder.parent)
         _run(["cp", "-Rp", self.data, clone.data], cwd=folder)

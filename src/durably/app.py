@@ -22,7 +22,7 @@ from durably.execution.executor import Executor
 from durably.health import examine
 from durably.here import drain_here, run_here
 from durably.intake import check_same, new_run
-from durably.ledger import reads, runs
+from durably.ledger import queues, reads, runs
 from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
 from durably.lifecycle import FINAL, RunState
@@ -31,6 +31,7 @@ from durably.records import (
     InboxItem,
     NewRun,
     QueueRecord,
+    QueueSetting,
     RunInput,
     RunRecord,
     WorkerRecord,
@@ -243,10 +244,50 @@ class Durably:
         await self.open()
         return await self.ledger.read(reads.list_workers)
 
+    # --- queues
+
     async def queues(self) -> list[QueueRecord]:
-        """Every queue with runs, and how many in which state."""
+        """Every queue that has runs, or a live worker, or that was paused or scaled."""
         await self.open()
         return await self.ledger.read(reads.list_queues)
+
+    async def pause(self, queue: str) -> QueueSetting:
+        """Let no attempt of a queue begin, on any worker, until `resume`.
+
+        Attempts under way go on. The queue may have no run yet. Workers that start later keep to
+        it as well; `run` does not, because it executes its own run.
+
+        Raises:
+            ConfigError: no queue can be called that.
+        """
+        await self.open()
+        return await self.ledger.write(queues.pause, queue)
+
+    async def resume(self, queue: str) -> QueueSetting:
+        """Let attempts of a queue begin again; does nothing if it is not paused.
+
+        Raises:
+            ConfigError: no queue can be called that.
+        """
+        await self.open()
+        return await self.ledger.write(queues.resume, queue)
+
+    async def scale(self, queue: str, limit: int | None) -> QueueSetting:
+        """Let every worker that serves a queue execute ``limit`` of its runs at once.
+
+        It holds for each worker, not for all together, and wins over what each was started with.
+        Where more are under way, they go on and end.
+
+        Args:
+            limit: from 1; None lets each worker go back to its own.
+
+        Raises:
+            ConfigError: no queue can be called that, or the limit cannot be.
+        """
+        await self.open()
+        return await self.ledger.write(queues.scale, queue, limit)
+
+    # --- house-keeping
 
     async def prune(
         self, *, older_than: float, state: str | None = None, batch: int = 500
@@ -286,8 +327,8 @@ class Durably:
         """A worker inside this process; leaves gracefully when the block ends.
 
         Args:
-            queues: how many runs of each queue at once; default: every queue that the registered
-                agents use, 20 each.
+            queues: how many runs of each queue at once, unless it is scaled; default: every queue
+                that the registered agents use, 20 each.
             lease: seconds without a heartbeat after which it counts as dead; default 30.
             grace: seconds that attempts may go on when it leaves; default 30.
             name: for people; default: the host's name.
@@ -323,6 +364,8 @@ class Durably:
     ) -> OutputT:
         """Enqueue and execute here; a script that is run again with the same key continues.
 
+        Executes its own run also while the queue is paused.
+
         Args:
             options: as for `enqueue`.
 
@@ -335,7 +378,10 @@ class Durably:
         return await run_here(self.ledger, self._executor, run, lease)
 
     async def drain(self, queues: Mapping[str, int] | None = None) -> int:
-        """Work until nothing is due any more; returns how many attempts were made. For tests."""
+        """Work until nothing is due any more; returns how many attempts were made. For tests.
+
+        Paused queues are left alone.
+        """
         await self.open()
         return await drain_here(self.ledger, self._executor, queues or self.default_queues())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from durably.agents.registry import Registry, undeclared_tools
-from durably.ledger import reads, runs
+from durably.ledger import queues, reads, runs
 from durably.ledger.database import Database
 from durably.records import DueRecord, Finding, FindingStatus, WorkerRecord
 
@@ -22,7 +22,11 @@ async def examine(ledger: Database, registry: Registry) -> list[Finding]:
         alive = [worker for worker in workers if worker.alive]
         findings.append(_workers(workers, alive))
         findings.append(_orphans(await ledger.read(runs.count_orphans), alive))
-        findings += [_due(due, alive) for due in await ledger.read(reads.list_due)]
+        settings = await ledger.read(queues.list_settings)
+        paused = {queue for queue, setting in settings.items() if setting.paused}
+        due = await ledger.read(reads.list_due)
+        findings += [_due(record, alive, record.queue in paused) for record in due]
+        findings += [_paused(queue) for queue in sorted(paused - {record.queue for record in due})]
     return findings + [_tools(name, registry) for name in registry.all()]
 
 
@@ -45,12 +49,18 @@ def _orphans(orphans: int, alive: Sequence[WorkerRecord]) -> Finding:
     return Finding("stuck runs", FindingStatus.PROBLEM, f"{text}; start a worker")
 
 
-def _due(due: DueRecord, alive: Sequence[WorkerRecord]) -> Finding:
+def _due(due: DueRecord, alive: Sequence[WorkerRecord], paused: bool) -> Finding:
     subject = f"queue {due.queue}"
     since = f"{_count(due.runs, 'run')} due, the oldest since {due.since:%Y-%m-%d %H:%M:%S} UTC"
+    if paused:
+        return Finding(subject, FindingStatus.OK, f"paused; {since}")
     if any(due.queue in worker.queues for worker in alive):
         return Finding(subject, FindingStatus.OK, since)
     return Finding(subject, FindingStatus.PROBLEM, f"{since}; no live worker serves this queue")
+
+
+def _paused(queue: str) -> Finding:
+    return Finding(f"queue {queue}", FindingStatus.OK, "paused; nothing is due")
 
 
 def _tools(name: str, registry: Registry) -> Finding:

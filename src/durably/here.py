@@ -28,6 +28,8 @@ async def run_here[OutputT](
 ) -> OutputT:
     """Claim and execute one run until it ends; wait where another worker has it.
 
+    Whoever asks for this run here and now means it: also when its queue is paused.
+
     Raises:
         RunSuspended: the run waits for a decision.
         RunDiscarded, RunCancelled: it ended without an output.
@@ -47,14 +49,19 @@ async def run_here[OutputT](
 
 
 async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, int]) -> int:
-    """Execute until nothing is due any more; returns how many attempts were made."""
+    """Execute until nothing is due any more; returns how many attempts were made.
+
+    Queues are served as by a worker: not while they are paused, and as they are scaled.
+    """
     attempts = 0
     async with _working(ledger, executor, WorkerOptions(queues)) as worker:
         while True:
             claimed = [
                 run
-                for queue, limit in queues.items()
-                for run in await ledger.write(runs.claim, worker.id, queue, limit)
+                for queue in queues
+                for run in await ledger.write(
+                    runs.claim, worker.id, queue, worker.queues.limit(queue)
+                )
             ]
             if not claimed:
                 return attempts

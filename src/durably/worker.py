@@ -15,15 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.dispatch.embedded import EmbeddedDispatcher
+from durably.dispatch.queues import QueueSettings
 from durably.errors import ConfigError, LeaseLost, LedgerUnavailable
 from durably.execution.attempts import Attempts
 from durably.execution.control import Ending
 from durably.execution.executor import Executor
 from durably.execution.lease import WorkerLease
-from durably.ledger import runs, steps, workers
+from durably.ledger import queues, runs, steps, workers
 from durably.ledger.database import Database
+from durably.ledger.operations import Operation
 from durably.maintenance import maintain
-from durably.records import RunRecord
+from durably.records import HeldRun, QueueSetting, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +38,14 @@ SETTLE_SECONDS = 10.0
 """How long cancelled attempts may take to write that they were handed back."""
 
 LOOK_SECONDS = 0.1
-"""At most how often a worker asks the ledger whether its runs were cancelled or taken."""
+"""At most how often a worker asks the ledger about its runs and queues: was one cancelled, taken,
+paused?"""
 
 NET_SECONDS = 0.5
 """How often it asks although nothing was committed; a net under the notices."""
 
-IDLE_NET_SECONDS = 5.0
-"""The same while no attempt is under way here."""
+IDLE_NET_SECONDS = 1.0
+"""The same while no attempt is under way here; a queue may be paused, resumed or scaled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class WorkerOptions:
     """How a worker works.
 
     Attributes:
-        queues: how many runs of each queue it executes at once.
+        queues: how many runs of each queue it executes at once, unless the queue is scaled.
         lease_seconds: how long it counts as alive without a heartbeat; at least 1.
         grace_seconds: how long attempts may go on after `Worker.stop`.
         name: for people; the worker's id is unique anyway.
@@ -76,12 +79,14 @@ class Worker:
 
     Attributes:
         id: unique to this start of this process; attempts name it.
+        queues: what it serves, as it is set now.
         stopped: set once everything is handed back and the worker is forgotten.
     """
 
     def __init__(self, ledger: Database, executor: Executor, options: WorkerOptions) -> None:
         self.id = f"{options.name}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.options = options
+        self.queues = QueueSettings(options.queues)
         self.stopped = asyncio.Event()
         self._ledger = ledger
         self._executor = executor
@@ -99,14 +104,15 @@ class Worker:
             lease_seconds=options.lease_seconds,
             on_beat=self._look_soon,
         )
-        self._dispatcher = EmbeddedDispatcher(ledger, self.id, options.queues, self)
+        self._dispatcher = EmbeddedDispatcher(ledger, self.id, self.queues, self)
         self._attempts = Attempts(executor, self._lease.hold, self._dispatcher.slot_freed)
 
     async def start(self, *, dispatch: bool = True) -> None:
         """Register, begin to beat, and (unless ``dispatch`` is off) to claim."""
+        self.queues.apply(await self._ledger.read(queues.list_settings))
         await self._lease.start()
         self._duties = [
-            self._duty(self._watch_runs()),
+            self._duty(self._watch_ledger()),
             self._duty(maintain(self._ledger, self._lease)),
         ]
         if dispatch:
@@ -123,8 +129,10 @@ class Worker:
         await asyncio.shield(self._leaving)
 
     def free(self, queue: str) -> int:
-        """Free places in a queue."""
-        return self.options.queues.get(queue, 0) - self._attempts.busy(queue)
+        """Free places in a queue; none while it is paused."""
+        if self.queues.paused(queue):
+            return 0
+        return self.queues.limit(queue) - self._attempts.busy(queue)
 
     @property
     def leaving(self) -> bool:
@@ -158,15 +166,17 @@ class Worker:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._changed.set)
 
-    async def _watch_runs(self) -> None:
-        """End attempts whose run was cancelled or lost, within a moment of its being known."""
+    async def _watch_ledger(self) -> None:
+        """Within a moment of its being known: end attempts whose run was cancelled or lost, and
+        let queues be paused, resumed and scaled.
+        """
         with self._ledger.subscribe(self._look_soon):
             while True:
                 self._changed.clear()
                 try:
                     await self._look()
                 except LedgerUnavailable as error:
-                    log.warning("cannot look after runs now: %s", error)
+                    log.warning("cannot look after runs and queues now: %s", error)
                 await asyncio.sleep(LOOK_SECONDS)
                 seconds = NET_SECONDS if self._attempts else IDLE_NET_SECONDS
                 try:
@@ -179,7 +189,8 @@ class Worker:
             self._attempts.end_all(Ending.LOST)
             return
         before = self._attempts.snapshot()
-        held = await self._ledger.read(workers.held_runs, self.id)
+        held, settings = await self._ledger.read(_news, self.id)
+        self.queues.apply(settings)
         for claim in self._attempts.compare(before, held, self.options.lease_seconds):
             try:
                 await self._ledger.write(runs.hand_back, claim, steps.Step())
@@ -201,3 +212,9 @@ class Worker:
         await asyncio.gather(*self._duties, return_exceptions=True)
         await self._lease.stop()
         self.stopped.set()
+
+
+def _news(worker_id: str) -> Operation[tuple[list[HeldRun], dict[str, QueueSetting]]]:
+    """What others may have changed for a worker: its runs, its queues."""
+    held = yield from workers.held_runs(worker_id)
+    return held, (yield from queues.list_settings())

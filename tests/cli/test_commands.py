@@ -85,19 +85,6 @@ def test_runs_are_listed_filtered_and_paged(desk: Desk) -> None:
     assert desk.run("runs", "--state", "completed").out == "No runs.\n"
 
 
-def test_queues_counts_by_state(desk: Desk) -> None:
-    assert desk.run("queues", "--app", "desk:make").code == 2
-    desk.enqueue("echo", "a")
-    desk.drain()
-    desk.enqueue("echo", "b")
-    desk.enqueue("echo", "c", queue="other")
-    counts = {row["queue"]: row["counts"] for row in as_json(desk, "queues")}
-    assert counts == {"agents": {"completed": 1, "available": 1}, "other": {"available": 1}}
-    assert desk.run("queues").out.splitlines()[0].split() == [
-        *("QUEUE", "WORKERS", "AVAILABLE", "COMPLETED")
-    ]
-
-
 def test_show_tells_the_run_as_a_person_reads_it(in_doubt: Desk) -> None:
     shown = in_doubt.run("show", "k").out
     for text in (
@@ -263,6 +250,17 @@ def test_doctor_finds_due_runs_that_nobody_serves(desk: Desk) -> None:
     assert found["queue lonely"]["status"] == "problem"
     assert "1 run due" in found["queue lonely"]["text"]
     assert "queue later" not in found
+
+
+def test_doctor_says_that_a_queue_is_paused(desk: Desk) -> None:
+    desk.enqueue("echo", "a")
+    desk.run("queues", "pause", "agents")
+    desk.run("queues", "pause", "early")
+    found = findings(desk, code=0)
+    assert found["queue agents"]["text"].startswith("paused; 1 run due, the oldest since 20")
+    assert found["queue early"]["text"] == "paused; nothing is due"
+    desk.run("queues", "resume", "agents")
+    assert "no live worker serves" in findings(desk, code=1)["queue agents"]["text"]
 
 
 def test_doctor_finds_what_is_no_ledger(desk: Desk) -> None:

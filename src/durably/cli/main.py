@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from durably import __version__
-from durably.cli import decide, demo, doctor, enqueue, exits, maintain, runs, show, watch, worker
+from durably.cli import (
+    decide,
+    demo,
+    doctor,
+    enqueue,
+    exits,
+    maintain,
+    queues,
+    runs,
+    show,
+    watch,
+    worker,
+)
 
 app = typer.Typer(
     name="durably",
@@ -58,12 +70,12 @@ for command in (
     decide.resolve,
     decide.cancel,
     decide.retry,
-    runs.queues,
     maintain.prune,
     maintain.migrate,
     doctor.doctor,
 ):
     app.command()(command)
+app.add_typer(queues.commands, name="queues")
 
 
 def run(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What there is: ``durably runs``, ``inbox`` and ``queues``."""
+"""What there is: ``durably runs`` and ``inbox``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from durably.cli.asjson import effect_json, plain, run_json
+from durably.cli.asjson import effect_json, run_json
 from durably.cli.options import AppOption, DebugOption, JsonOption, UrlOption
 from durably.cli.output import moment_text, print_json, print_table, say
 from durably.cli.target import Target, work_on
@@ -78,41 +78,6 @@ def inbox(
         return
     print_table(("RUN", "CALL", "TOOL", "STATE", "SINCE", "ARGUMENTS"), map(_inbox_row, items))
     say("\nDecide with: durably resolve RUN CALL (--done JSON | --failed TEXT | --again)")
-
-
-def queues(
-    app: AppOption = None,
-    url: UrlOption = None,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Count runs by queue and state.
-
-    And the live workers that serve each queue.
-    """
-
-    async def counted(durably: Durably) -> list[tuple[str, int, dict[str, int]]]:
-        workers = [worker for worker in await durably.workers() if worker.alive]
-        return [
-            (record.queue, sum(record.queue in w.queues for w in workers), record.counts)
-            for record in await durably.queues()
-        ]
-
-    found = work_on(Target(app, url).find(), counted)
-    if as_json:
-        rows = [{"queue": name, "workers": n, "counts": counts} for name, n, counts in found]
-        print_json(plain(rows))
-        return
-    if not found:
-        say("No runs in any queue.")
-        return
-    from durably.lifecycle import RunState
-
-    states = [state for state in RunState if any(state in counts for *_, counts in found)]
-    print_table(
-        ("QUEUE", "WORKERS", *(str(state).upper() for state in states)),
-        ((name, n, *(counts.get(state, 0) for state in states)) for name, n, counts in found),
-    )
 
 
 def _run_row(run: RunRecord) -> tuple[object, ...]:

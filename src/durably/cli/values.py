@@ -75,6 +75,21 @@ def queue_limits(options: list[str], default: int) -> dict[str, int]:
     return limits
 
 
+def queue_limit(text: str) -> int | None:
+    """How many runs of a queue at once; None for ``default``, each worker's own limit.
+
+    Raises:
+        Refused: it is neither ``default`` nor a number from 1.
+    """
+    if text == "default":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text):
+        raise Refused(
+            f"LIMIT {text!r}: write a number from 1, or default; to stop a queue, pause it."
+        )
+    return int(text)
+
+
 def prompt_text(prompt: str) -> str:
     """The prompt; ``-`` reads it from stdin, without the newline at its end.
 

@@ -15,7 +15,7 @@ class Slots(Protocol):
     """How many more runs of each queue this worker can take."""
 
     def free(self, queue: str) -> int:
-        """Free places in a queue."""
+        """Free places in a queue; none while it is paused."""
         ...
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from datetime import datetime
 
 from durably.dispatch.dispatcher import Slots, Start
+from durably.dispatch.queues import QueueSettings
 from durably.errors import LedgerUnavailable
 from durably.ledger import reads, runs
 from durably.ledger.database import Database
@@ -27,19 +27,20 @@ RETRY_SECONDS = 0.5
 class EmbeddedDispatcher:
     """Drains queues of the ledger.
 
-    Woken by any commit of any process (`Database.subscribe`), by a slot that came free, and by
-    the time at which the next scheduled or retryable run comes due. It sleeps otherwise.
+    Woken by any commit of any process (`Database.subscribe`), by a slot that came free, by a queue
+    that was resumed or scaled, and by the time at which the next scheduled or retryable run comes
+    due. It sleeps otherwise.
 
     Args:
-        queues: how many runs of each queue this worker executes at once.
+        queues: those that this worker serves.
     """
 
     def __init__(
-        self, ledger: Database, worker_id: str, queues: Mapping[str, int], slots: Slots
+        self, ledger: Database, worker_id: str, queues: QueueSettings, slots: Slots
     ) -> None:
         self._ledger = ledger
         self._worker_id = worker_id
-        self._queues = dict(queues)
+        self._queues = queues
         self._slots = slots
         self._wake = asyncio.Event()
 
@@ -53,7 +54,7 @@ class EmbeddedDispatcher:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._wake.set)
 
-        with self._ledger.subscribe(wake):
+        with self._ledger.subscribe(wake), self._queues.subscribe(lambda _: self._wake.set()):
             while True:
                 self._wake.clear()
                 try:
@@ -69,7 +70,7 @@ class EmbeddedDispatcher:
     async def _claim_due(self, start: Start) -> float:
         """Claim into every free slot; returns how long there will be nothing to do."""
         wait_seconds = POLL_SECONDS
-        for queue in self._queues:
+        for queue in self._queues.names:
             free = self._slots.free(queue)
             if free <= 0:
                 continue

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from durably.errors import RunNotFound
 from durably.ledger.operations import Operation, fetch, fetch_one
-from durably.ledger.queues import list_settings
+from durably.ledger.queues import get_setting, list_settings
 from durably.ledger.rows import (
     attempt_from,
     decoded,
@@ -142,7 +142,11 @@ def count_prunable(older_than_seconds: float, state: str | None) -> Operation[in
 
 
 def next_due(queue: str) -> Operation[tuple[datetime | None, datetime]]:
-    """When the next run of a queue can be claimed (None: there is none), and the time now."""
+    """When the next run of a queue can be claimed, and the time now.
+
+    None if there is no run, or while the queue is paused.
+    """
     row = yield from fetch_one("next_due", queue=queue)
     assert row is not None, "an aggregate always has a row"
-    return moment_or_none(row["at"]), moment(row["now"])
+    paused = (yield from get_setting(queue)).paused
+    return None if paused else moment_or_none(row["at"]), moment(row["now"])

@@ -11,6 +11,7 @@ import json
 from durably.errors import RunNotFound
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
+from durably.ledger.queues import get_setting
 from durably.ledger.rows import run_from
 from durably.ledger.steps import Step, record_step
 from durably.ledger.waking import wake_if_settled
@@ -52,7 +53,12 @@ def insert(new: NewRun) -> Operation[tuple[RunRecord, bool]]:
 
 
 def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:
-    """Take up to ``limit`` due runs of a queue: by priority, then by when they were due."""
+    """Take up to ``limit`` due runs of a queue: by priority, then by when they were due.
+
+    None of a paused queue: asked here, so that no attempt begins once pausing it is committed.
+    """
+    if (yield from get_setting(queue)).paused:
+        return []
     rows = yield from fetch("claim_runs", worker_id=worker_id, queue=queue, limit=limit)
     claimed = sorted(map(run_from, rows), key=lambda r: (r.priority, r.scheduled_at, r.id))
     for run in claimed:
@@ -61,7 +67,10 @@ def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:
 
 
 def claim_one(worker_id: str, run_id: int) -> Operation[RunRecord | None]:
-    """Take one run if it is due; None if somebody else has it or it is not due."""
+    """Take one run if it is due; None if somebody else has it or it is not due.
+
+    Also one of a paused queue: whoever names a run means it.
+    """
     row = yield from fetch_one("claim_run", worker_id=worker_id, run_id=run_id)
     if row is None:
         return None

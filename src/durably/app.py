@@ -193,7 +193,7 @@ class Durably:
         )
         if conn is not None:
             await self.ledger.open_beside(conn)
-            record, asked = self.ledger.run_on(conn, _insert(new))
+            record, asked = await self.ledger.run_on(conn, _insert(new))
         else:
             await self.open()
             record, asked = await self.ledger.write(_insert, new)
@@ -404,8 +404,12 @@ class Durably:
         await self.ledger.open()
 
     async def migrate(self) -> tuple[int, int]:
-        """Open the ledger and say which schema version was there (0: none), and which is now."""
-        await self.open()
+        """Make the ledger's tables, or bring them up to date, and open it.
+
+        Returns:
+            Which schema version was there (0: none), and which is now.
+        """
+        await self.ledger.migrate()
         return self.ledger.versions
 
     async def examine(self) -> list[Finding]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.ledgers import Backend, Clock, Ledger, SqliteBackend
+from support.ledgers import Backend, Clock, Ledger, PostgresBackend, SqliteBackend
 
 
 @pytest.fixture
@@ -15,10 +15,11 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Backend:
-    assert request.param == "sqlite"
-    return SqliteBackend(tmp_path / "ledger.db", clock)
+    if request.param == "sqlite":
+        return SqliteBackend(tmp_path / "ledger.db", clock)
+    return PostgresBackend(request.getfixturevalue("migrated_url"), clock)
 
 
 @pytest.fixture

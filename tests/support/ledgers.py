@@ -10,9 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+import psycopg
+
 from durably.ledger import reads, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
+from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.sqlite.database import SqliteDatabase
 from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
@@ -63,6 +66,22 @@ class SqliteBackend:
             return connection.execute(sql).fetchall()
 
 
+class PostgresBackend:
+    """A ledger in a database of its own, its times read as SQLite's are written."""
+
+    def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
+        self.url = url
+        self.database = PostgresDatabase(url, clock=clock)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection of the application's own, as psycopg opens it."""
+        return psycopg.connect(self.url)
+
+    def select(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+
 class Ledger:
     """One open ledger and short words for what tests do with it.
 
@@ -89,7 +108,7 @@ class Ledger:
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table, as it is stored."""
         return {
-            table: self.backend.select(f"SELECT * FROM durably_{table} ORDER BY 1, 2, 3")
+            table: sorted(self.backend.select(f"SELECT * FROM durably_{table}"), key=repr)
             for table in TABLES
         }
 

@@ -12,7 +12,8 @@ from durably.ledger.database import Database
 def database_for(url: str) -> Database:
     """The database that a URL names; not yet opened.
 
-    ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or a plain path, which is taken as it is.
+    ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or a plain path, which is taken as it is;
+    ``postgresql://user@host/database``, also with ``?schema=`` (see `PostgresUrl`).
 
     Raises:
         ConfigError: the URL names nothing that durably knows, or no file.
@@ -20,9 +21,12 @@ def database_for(url: str) -> Database:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return _sqlite(url)
+    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        return _postgres(url)
     if scheme != "sqlite":
         raise ConfigError(
-            f"{scheme}:// is no database that this version knows; use sqlite:///path/to/file.db."
+            f"{scheme}:// is no database that this version knows; use sqlite:///path/to/file.db "
+            "or postgresql://user@host/database."
         )
     return _sqlite(unquote(rest.removeprefix("/").partition("?")[0]))
 
@@ -35,3 +39,13 @@ def _sqlite(path: str) -> Database:
     from durably.ledger.sqlite.database import SqliteDatabase
 
     return SqliteDatabase(Path(path))
+
+
+def _postgres(url: str) -> Database:
+    try:
+        from durably.ledger.postgres.database import PostgresDatabase
+    except ImportError as error:
+        raise ConfigError(
+            f"postgresql:// needs {error.name}: pip install 'durably[postgres]'."
+        ) from error
+    return PostgresDatabase(url)

@@ -54,7 +54,9 @@ class Database(Protocol):
     """One database: short transactions, reads, change notices.
 
     Attributes:
-        versions: of the schema: as `open` found it (0: there was none), and as it is now.
+        url: where it is, as it may be shown: without a password.
+        versions: of the schema: as `migrate`, or on SQLite `open`, found it (0: there was none),
+            and as it is now.
     """
 
     dialect: str
@@ -62,10 +64,11 @@ class Database(Protocol):
     versions: tuple[int, int]
 
     async def open(self) -> None:
-        """Connect and bring the schema up to date; doing it twice is harmless.
+        """Connect; doing it twice is harmless. SQLite also brings the schema up to date.
 
         Raises:
-            SchemaError: a newer version of durably wrote the tables.
+            SchemaError: a newer version of durably wrote the tables; on Postgres also if they are
+                missing or older, since making them needs rights that workers should not have.
             LedgerUnavailable: the database cannot be opened or written.
             LedgerCorrupt: it is not a database.
         """
@@ -77,6 +80,10 @@ class Database(Protocol):
         Raises:
             ConfigError: the ledger has to be made first, and cannot be now.
         """
+        ...
+
+    async def migrate(self) -> None:
+        """Make the tables, or bring them up to date, then `open`."""
         ...
 
     async def exists(self) -> bool:
@@ -120,7 +127,7 @@ class Database(Protocol):
         """
         ...
 
-    def run_on[T](self, connection: object, operation: Operation[T]) -> T:
+    async def run_on[T](self, connection: object, operation: Operation[T]) -> T:
         """Run an operation inside the caller's own open transaction.
 
         Raises:

@@ -33,7 +33,7 @@ def resolve(
         RunNotFound, EffectNotFound: nothing has this key, or this call id.
         TransitionRefused: the run is final, or the effect is settled or still being carried out.
     """
-    row = yield from fetch_one("get_run", key=key)
+    row = yield from fetch_one("get_run_to_decide", key=key)
     if row is None:
         raise RunNotFound(key)
     run = run_from(row)

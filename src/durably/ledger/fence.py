@@ -23,6 +23,17 @@ def lease_lost(claim: Claim) -> Operation[LeaseLost]:
     )
 
 
+def hold(claim: Claim) -> Operation[None]:
+    """Keep the run for this claim until the transaction ends.
+
+    Raises:
+        LeaseLost: the claim is not the run's current one.
+    """
+    row = yield from fetch_one("hold_run", run_id=claim.run_id, attempt=claim.attempt)
+    if row is None:
+        raise (yield from lease_lost(claim))
+
+
 def record_event(claim: Claim, kind: str, /, **data: object) -> Operation[None]:
     """Append a fact about the run."""
     yield from execute(

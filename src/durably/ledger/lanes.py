@@ -1,13 +1,13 @@
-"""A thread that works through jobs in order, several at a time: what group commit is made of.
+"""Threads that work through jobs in order, several at a time: what group commit is made of.
 
-Owns the queue and the thread; what working means is the driver's.
+Owns the queue and the threads; what working means is the driver's.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -26,15 +26,22 @@ class Job:
 
 
 class Lane:
-    """A thread with a connection of its own that works through jobs in order."""
+    """Threads that work through one line of jobs, each with a connection of its own.
 
-    def __init__(self, name: str, work: Callable[[list[Job]], None]) -> None:
+    Args:
+        works: what each thread does with the jobs that it takes from the line.
+    """
+
+    def __init__(self, name: str, works: Sequence[Callable[[list[Job]], None]]) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._work = work
         self._open = True
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._loop, args=(work,), name=name, daemon=True)
+            for work in works
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit[T](self, operation: Callable[[], Operation[T]]) -> Future[T]:
         future: Future[T] = Future()
@@ -48,10 +55,12 @@ class Lane:
     def stop(self) -> None:
         with self._lock:
             self._open = False
-            self._jobs.put(None)
-        self._thread.join()
+            for _ in self._threads:
+                self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _loop(self) -> None:
+    def _loop(self, work: Callable[[list[Job]], None]) -> None:
         while (job := self._jobs.get()) is not None:
             batch = [job]
             last = False
@@ -64,6 +73,6 @@ class Lane:
                     last = True
                     break
                 batch.append(more)
-            self._work(batch)
+            work(batch)
             if last:
                 return

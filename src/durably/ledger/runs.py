@@ -14,7 +14,7 @@ from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.queues import get_setting
 from durably.ledger.rows import run_from
 from durably.ledger.steps import Step, record_step
-from durably.ledger.waking import wake_if_settled
+from durably.ledger.waking import dispatch, wake_if_settled
 from durably.lifecycle import AttemptOutcome, RunState, refuse
 from durably.records import Claim, NewRun, RunRecord
 
@@ -26,6 +26,7 @@ def insert(new: NewRun) -> Operation[tuple[RunRecord, bool]]:
         The run, and True if this call made it.
     """
     if new.unique_seconds is not None:
+        yield from execute("lock_fingerprint", fingerprint=new.fingerprint)
         twin = yield from fetch_one(
             "find_recent_run", fingerprint=new.fingerprint, seconds=new.unique_seconds
         )
@@ -49,6 +50,7 @@ def insert(new: NewRun) -> Operation[tuple[RunRecord, bool]]:
     run = run_from(row)
     yield from execute("insert_input", run_id=run.id, prompt=new.prompt, args=new.args)
     yield from record_event(run.claim, "enqueued", agent=run.agent, queue=run.queue)
+    yield from dispatch(run)
     return run, True
 
 
@@ -153,6 +155,7 @@ def cancel(key: str, by: str) -> Operation[RunRecord]:
     run = yield from _by_hand("cancel", "cancel_run", key)
     kind = "cancel_requested" if run.state is RunState.EXECUTING else "cancelled"
     yield from record_event(run.claim, kind, by=by)
+    yield from execute("cancel_job", run_id=run.id)
     return run
 
 
@@ -165,6 +168,7 @@ def wake(key: str, by: str) -> Operation[RunRecord]:
     """
     run = yield from _by_hand("wake", "wake_run", key)
     yield from record_event(run.claim, "woken", by=by)
+    yield from dispatch(run)
     return run
 
 
@@ -177,6 +181,7 @@ def revive(key: str, by: str) -> Operation[RunRecord]:
     """
     run = yield from _by_hand("revive", "revive_run", key)
     yield from record_event(run.claim, "revived", by=by)
+    yield from dispatch(run)
     return run
 
 
@@ -188,9 +193,13 @@ def count_orphans() -> Operation[int]:
 
 def rescue() -> Operation[list[RunRecord]]:
     """Take runs from dead workers: another try, or discard after too many crashes."""
-    rows = yield from fetch("rescue_runs")
-    rescued = [run_from(row) for row in rows]
-    for run in rescued:
+    rescued: list[RunRecord] = []
+    for orphan in (yield from fetch("list_orphans")):
+        row = yield from fetch_one("rescue_run", run_id=orphan["id"])
+        if row is None:
+            continue
+        run = run_from(row)
+        rescued.append(run)
         yield from execute("doubt_effects", run_id=run.id, attempt=run.attempt)
         yield from execute(
             "end_attempt",
@@ -201,6 +210,7 @@ def rescue() -> Operation[list[RunRecord]]:
             traceback=None,
         )
         yield from record_event(run.claim, "rescued", state=run.state, crashes=run.crashes)
+        yield from dispatch(run)
     return rescued
 
 
@@ -251,6 +261,7 @@ def _settle(
     # A failure at the limit ends the run: its event says what became of the run.
     kind = str(run.state) if run.state.final or run.state is RunState.SUSPENDED else str(outcome)
     yield from record_event(run.claim, kind, **data)
+    yield from dispatch(run)
     return run
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from durably.ledger.fence import lease_lost, record_event
+from durably.errors import LedgerError
+from durably.ledger.fence import hold, lease_lost, record_event
 from durably.ledger.operations import Operation, execute, fetch_one
 from durably.ledger.rows import effect_from
 from durably.ledger.waking import wake_if_settled
@@ -71,21 +72,18 @@ class Step:
 
 
 def record_step(claim: Claim, step: Step) -> Operation[None]:
-    """Append messages and outcomes: one fenced update and one small row each."""
+    """Append messages and outcomes: one fenced update and one small row each.
+
+    The same step may come twice, when nobody heard whether the first was committed.
+    """
     row = yield from fetch_one(
         "touch_run", run_id=claim.run_id, attempt=claim.attempt, usage=step.usage
     )
     if row is None:
         raise (yield from lease_lost(claim))
     for message in step.messages:
-        yield from execute(
-            "insert_message",
-            run_id=claim.run_id,
-            attempt=claim.attempt,
-            seq=message.seq,
-            kind=message.kind,
-            body=message.body,
-        )
+        if not (yield from _append(claim, message)):
+            return  # The whole step is there: it was committed together.
     for outcome in step.outcomes:
         yield from _record_outcome(claim, outcome)
     if step.fingerprint is not None:
@@ -99,30 +97,50 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
         yield from record_event(claim, kind, **data)
 
 
+def _append(claim: Claim, message: NewMessage) -> Operation[bool]:
+    """Append a message; False if this attempt has appended it already."""
+    appended = yield from execute(
+        "insert_message",
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        seq=message.seq,
+        kind=message.kind,
+        body=message.body,
+    )
+    if appended:
+        return True
+    row = yield from fetch_one("get_message", run_id=claim.run_id, seq=message.seq)
+    if row is None or row["attempt"] != claim.attempt or row["body"] != message.body:
+        raise LedgerError(
+            f"Message {message.seq} of the run of attempt {claim.attempt} is another one already; "
+            "nothing was written."
+        )
+    return False
+
+
 def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
     """Record that a call is about to happen; a stale attempt cannot start one.
 
     A call in doubt becomes this attempt's. A call that is settled or being asked about is
     returned as it stands: check ``effect.attempt`` and ``effect.state``.
     """
+    yield from hold(claim)
     row = yield from fetch_one("insert_intent", **_call_params(claim, call))
     if row is not None:
         return effect_from(row)
-    held = yield from fetch_one("hold_run", run_id=claim.run_id, attempt=claim.attempt)
-    if held is None:
-        raise (yield from lease_lost(claim))
     row = yield from fetch_one(
         "get_effect",
         run_id=claim.run_id,
         response=call.position.response,
         call=call.position.call,
     )
-    assert row is not None, "an intent is refused only by a lost lease or an existing effect"
+    assert row is not None, "of a run that is held, an intent is refused only by an effect"
     return effect_from(row)
 
 
 def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     """Record what became of a call, now."""
+    yield from hold(claim)
     return (yield from _record_outcome(claim, outcome))
 
 
@@ -139,26 +157,25 @@ def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]
         "response": position.response,
         "call": position.call,
     }
+    yield from hold(claim)
     row = yield from fetch_one(
         "doubt_effect",
         **where,
         attempt=claim.attempt,
-        asked=int(outcome.asked),
+        asked=outcome.asked,
         result=outcome.result,
         error=outcome.error,
     )
     if row is not None:
         yield from _record_effect_event(claim, outcome)
         return effect_from(row)
-    held = yield from fetch_one("hold_run", run_id=claim.run_id, attempt=claim.attempt)
-    if held is None:
-        raise (yield from lease_lost(claim))
     row = yield from fetch_one("get_effect", **where)
     return None if row is None else effect_from(row)
 
 
 def withdraw_intent(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
     """Forget an intent whose call certainly did not happen; False if it was not this attempt's."""
+    yield from fetch_one("lock_run", run_id=claim.run_id)
     row = yield from fetch_one(
         "withdraw_intent",
         run_id=claim.run_id,
@@ -181,6 +198,7 @@ def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
     it goes on. None if somebody settled or repeated the call meanwhile.
     """
     position = outcome.call.position
+    known = yield from fetch_one("lock_run", run_id=claim.run_id)
     row = yield from fetch_one(
         "settle_late",
         run_id=claim.run_id,
@@ -193,7 +211,7 @@ def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
     )
     accepted = row is not None
     data: dict[str, object] = {"call_id": position.call_id, "accepted": accepted}
-    if (yield from fetch_one("get_run_by_id", run_id=claim.run_id)) is not None:
+    if known is not None:
         yield from record_event(claim, "late_evidence", **{"tool": outcome.call.tool_name, **data})
     if row is None:
         return None
@@ -207,6 +225,7 @@ def withdraw_late(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
     Returns:
         False if somebody settled or repeated the call meanwhile, or the model was told of it.
     """
+    yield from fetch_one("lock_run", run_id=claim.run_id)
     row = yield from fetch_one(
         "withdraw_late",
         run_id=claim.run_id,
@@ -227,14 +246,11 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
         "record_outcome",
         **_call_params(claim, outcome.call),
         state=outcome.state,
-        asked=int(outcome.asked),
+        asked=outcome.asked,
         result=outcome.result,
         error=outcome.error,
     )
     if row is None:
-        held = yield from fetch_one("hold_run", run_id=claim.run_id, attempt=claim.attempt)
-        if held is None:
-            raise (yield from lease_lost(claim))
         # Settled meanwhile, by late evidence or a person: what is recorded first stays.
         row = yield from fetch_one(
             "get_effect",
@@ -242,7 +258,7 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
             response=outcome.call.position.response,
             call=outcome.call.position.call,
         )
-        assert row is not None, "an outcome is refused only by a lost lease or a settled effect"
+        assert row is not None, "of a run that is held, an outcome is refused only by an effect"
         return effect_from(row)
     yield from _record_effect_event(claim, outcome)
     return effect_from(row)

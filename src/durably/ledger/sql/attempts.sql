@@ -21,3 +21,6 @@ ORDER BY attempt DESC LIMIT 1;
 
 -- name: list_attempts
 SELECT * FROM durably_attempts WHERE run_id = :run_id ORDER BY attempt;
+
+-- name: get_attempt
+SELECT * FROM durably_attempts WHERE run_id = :run_id AND attempt = :attempt;

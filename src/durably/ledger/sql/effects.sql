@@ -10,7 +10,7 @@ FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
 ON CONFLICT (run_id, response, call) DO UPDATE
 SET state = 'started', attempt = excluded.attempt, started_at = excluded.started_at,
-    asked = 0, result = NULL, error = NULL, finished_at = NULL
+    asked = FALSE, result = NULL, error = NULL, finished_at = NULL
 WHERE durably_effects.state = 'in_doubt'
 RETURNING *;
 
@@ -57,7 +57,7 @@ RETURNING *;
 -- name: settle_late
 -- Fenced by the attempt that made the call, not by the run's: evidence may come late.
 UPDATE durably_effects
-SET state = :state, result = :result, error = :error, asked = 0, finished_at = durably_now(),
+SET state = :state, result = :result, error = :error, asked = FALSE, finished_at = durably_now(),
     resolved_by = 'late evidence'
 WHERE run_id = :run_id AND response = :response AND call = :call AND attempt = :attempt
   AND state IN ('started', 'in_doubt')
@@ -72,7 +72,7 @@ RETURNING run_id;
 
 -- name: resolve_effect
 UPDATE durably_effects
-SET state = :state, result = :result, error = :error, asked = 0, resolved_by = :resolved_by,
+SET state = :state, result = :result, error = :error, asked = FALSE, resolved_by = :resolved_by,
     finished_at = durably_now()
 WHERE run_id = :run_id AND response = :response AND call = :call
   AND state IN ('in_doubt', 'awaiting')
@@ -94,5 +94,5 @@ SELECT * FROM durably_effects WHERE run_id = :run_id ORDER BY response, call;
 -- name: list_inbox
 SELECT r.key AS run_key, e.* FROM durably_runs r
 JOIN durably_effects e ON e.run_id = r.id
-WHERE r.state = 'suspended' AND e.asked = 1 AND e.state IN ('in_doubt', 'awaiting')
+WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
 ORDER BY e.started_at;

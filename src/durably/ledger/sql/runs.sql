@@ -21,6 +21,28 @@ SELECT prompt, args FROM durably_inputs WHERE run_id = :run_id;
 -- name: get_run
 SELECT * FROM durably_runs WHERE key = :key;
 
+-- name: get_run_to_decide (sqlite)
+SELECT * FROM durably_runs WHERE key = :key;
+
+-- name: get_run_to_decide (postgres)
+-- Locked, as by every write about a run: of two people who settle its last two calls, the second
+-- sees what the first did, and wakes it.
+SELECT * FROM durably_runs WHERE key = :key FOR NO KEY UPDATE;
+
+-- name: lock_run (sqlite)
+SELECT id FROM durably_runs WHERE id = :run_id;
+
+-- name: lock_run (postgres)
+SELECT id FROM durably_runs WHERE id = :run_id FOR NO KEY UPDATE;
+
+-- name: lock_fingerprint (sqlite)
+-- The one writer is alone with the file already.
+SELECT 1 WHERE FALSE;
+
+-- name: lock_fingerprint (postgres)
+-- Two twins at the same instant: the second waits here and finds the first.
+SELECT pg_advisory_xact_lock(hashtextextended(:fingerprint, 0));
+
 -- name: get_run_by_id
 SELECT * FROM durably_runs WHERE id = :run_id;
 
@@ -29,13 +51,22 @@ SELECT * FROM durably_runs
 WHERE fingerprint = :fingerprint AND inserted_at > durably_after(-:seconds)
 ORDER BY id DESC LIMIT 1;
 
--- name: list_runs
+-- name: list_runs (sqlite)
 SELECT * FROM durably_runs
 WHERE (:state IS NULL OR state = :state)
   AND (:agent IS NULL OR agent = :agent)
   AND (:queue IS NULL OR queue = :queue)
   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
   AND (:before IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_runs (postgres)
+SELECT * FROM durably_runs
+WHERE (CAST(:state AS TEXT) IS NULL OR state = :state)
+  AND (CAST(:agent AS TEXT) IS NULL OR agent = :agent)
+  AND (CAST(:queue AS TEXT) IS NULL OR queue = :queue)
+  AND (CAST(:tag AS TEXT) IS NULL OR tags @> jsonb_build_array(CAST(:tag AS TEXT)))
+  AND (CAST(:before AS BIGINT) IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :limit;
 
 -- name: count_runs
@@ -47,7 +78,7 @@ WHERE state = 'available'
    OR (state IN ('scheduled', 'retryable') AND scheduled_at <= durably_now())
 GROUP BY queue ORDER BY queue;
 
--- name: claim_runs
+-- name: claim_runs (sqlite)
 -- Two index scans, merged: what is available, and what has come due by time; of each the first by
 -- priority. The second reads every due run's index entry: priority wins over time there too.
 UPDATE durably_runs
@@ -66,6 +97,26 @@ WHERE id IN (
               AND scheduled_at <= durably_now()
             ORDER BY priority, scheduled_at, id LIMIT :limit)
     ) ORDER BY priority, scheduled_at, id LIMIT :limit)
+RETURNING *;
+
+-- name: claim_runs (postgres)
+-- As on SQLite; what another worker is claiming at this moment is passed over.
+UPDATE durably_runs
+SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
+    attempted_at = durably_now()
+WHERE id IN (
+    SELECT id FROM (
+        SELECT id, priority, scheduled_at FROM (
+            SELECT id, priority, scheduled_at FROM durably_runs
+            WHERE state = 'available' AND queue = :queue
+            ORDER BY priority, scheduled_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) a
+        UNION ALL
+        SELECT id, priority, scheduled_at FROM (
+            SELECT id, priority, scheduled_at FROM durably_runs
+            WHERE state IN ('scheduled', 'retryable') AND queue = :queue
+              AND scheduled_at <= durably_now()
+            ORDER BY priority, scheduled_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) d
+    ) due ORDER BY priority, scheduled_at, id LIMIT :limit)
 RETURNING *;
 
 -- name: claim_run
@@ -93,9 +144,15 @@ UPDATE durably_runs SET usage = COALESCE(:usage, usage)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING id;
 
--- name: hold_run
+-- name: hold_run (sqlite)
 SELECT id FROM durably_runs
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing';
+
+-- name: hold_run (postgres)
+-- Until this write is committed nobody can take the run; and what is written about one run is
+-- written in one order, so that its events' ids are in the order in which they can be seen.
+SELECT id FROM durably_runs
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing' FOR NO KEY UPDATE;
 
 -- name: complete_run
 UPDATE durably_runs
@@ -125,12 +182,22 @@ SET state = 'discarded', failures = failures + 1, worker_id = NULL, error = :err
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
--- name: suspend_run
+-- name: suspend_run (sqlite)
 UPDATE durably_runs
 SET state = CASE WHEN cancel_requested_at IS NULL THEN 'suspended' ELSE 'cancelled' END,
     finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN durably_now() END,
     waiting_kind = CASE WHEN cancel_requested_at IS NULL THEN :waiting_kind END,
     waiting_on = CASE WHEN cancel_requested_at IS NULL THEN :waiting_on END,
+    worker_id = NULL
+WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+RETURNING *;
+
+-- name: suspend_run (postgres)
+UPDATE durably_runs
+SET state = CASE WHEN cancel_requested_at IS NULL THEN 'suspended' ELSE 'cancelled' END,
+    finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN durably_now() END,
+    waiting_kind = CASE WHEN cancel_requested_at IS NULL THEN :waiting_kind END,
+    waiting_on = CASE WHEN cancel_requested_at IS NULL THEN CAST(:waiting_on AS JSON) END,
     worker_id = NULL
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
@@ -172,7 +239,7 @@ UPDATE durably_runs
 SET state = 'available', waiting_kind = NULL, waiting_on = NULL
 WHERE id = :run_id AND state = 'suspended' AND waiting_kind = 'effects'
   AND NOT EXISTS (SELECT 1 FROM durably_effects e
-                  WHERE e.run_id = durably_runs.id AND e.asked = 1
+                  WHERE e.run_id = durably_runs.id AND e.asked
                     AND e.state IN ('started', 'in_doubt', 'awaiting'))
 RETURNING *;
 
@@ -183,8 +250,21 @@ SET state = 'available', failures = 0, crashes = 0, error = NULL, cancel_request
 WHERE key = :key AND state IN ('discarded', 'cancelled')
 RETURNING *;
 
--- name: rescue_runs
+-- name: list_orphans (sqlite)
 -- Runs whose worker's lease is over, or whose worker is not known at all.
+SELECT id FROM durably_runs
+WHERE state = 'executing'
+  AND worker_id NOT IN (SELECT id FROM durably_workers WHERE expires_at > durably_now())
+ORDER BY id;
+
+-- name: list_orphans (postgres)
+-- One that somebody is writing about is left for the next look: it must not hold up the others.
+SELECT id FROM durably_runs
+WHERE state = 'executing'
+  AND worker_id NOT IN (SELECT id FROM durably_workers WHERE expires_at > durably_now())
+ORDER BY id FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: rescue_run
 UPDATE durably_runs
 SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
                  WHEN crashes + 1 >= max_attempts THEN 'discarded'
@@ -196,7 +276,7 @@ SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
                       || max_attempts || '.'
                  ELSE error END,
     crashes = crashes + 1, worker_id = NULL
-WHERE state = 'executing'
+WHERE id = :run_id AND state = 'executing'
   AND worker_id NOT IN (SELECT id FROM durably_workers WHERE expires_at > durably_now())
 RETURNING *;
 
@@ -208,14 +288,24 @@ WHERE worker_id = :worker_id AND state = 'executing';
 SELECT count(*) AS runs FROM durably_runs
 WHERE state IN ('completed', 'discarded', 'cancelled')
   AND finished_at < durably_after(-:older_than_seconds)
-  AND (:state IS NULL OR state = :state);
+  AND (CAST(:state AS TEXT) IS NULL OR state = :state);
 
--- name: prune_runs
+-- name: prune_runs (sqlite)
 -- The oldest first, by their own index: a batch does not look through all that may stay.
 DELETE FROM durably_runs WHERE id IN (
     SELECT id FROM durably_runs
     WHERE finished_at < durably_after(-:older_than_seconds)
       AND state NOT IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
-      AND (:state IS NULL OR state = :state)
+      AND (CAST(:state AS TEXT) IS NULL OR state = :state)
     ORDER BY finished_at LIMIT :limit)
+RETURNING id;
+
+-- name: prune_runs (postgres)
+-- As on SQLite; locked, so that one that is being revived is looked at again, and stays.
+DELETE FROM durably_runs WHERE id IN (
+    SELECT id FROM durably_runs
+    WHERE finished_at < durably_after(-:older_than_seconds)
+      AND state NOT IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
+      AND (CAST(:state AS TEXT) IS NULL OR state = :state)
+    ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED)
 RETURNING id;

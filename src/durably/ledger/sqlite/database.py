@@ -96,10 +96,13 @@ class SqliteDatabase:
             # Absolute from here on: a process that changes its folder keeps its ledger.
             self._file = self.path.absolute()
             self._opened = identity_of(self._file)
-            self._writer = Lane("durably-writer", lambda jobs: self._commit(write_connection, jobs))
-            self._reader = Lane("durably-reader", lambda jobs: self._answer(read_connection, jobs))
+            self._writer = Lane("durably-writer", [partial(self._commit, write_connection)])
+            self._reader = Lane("durably-reader", [partial(self._answer, read_connection)])
             self._connections = (write_connection, read_connection)
             self._watcher.start(self._file)
+
+    async def migrate(self) -> None:
+        await self.open()
 
     async def exists(self) -> bool:
         return await asyncio.to_thread(ledger_version, self.path) > 0
@@ -143,7 +146,7 @@ class SqliteDatabase:
         except TimeoutError as error:
             raise LedgerUnavailable(f"{self.path}: no commit in {BLOCKING_SECONDS:g} s.") from error
 
-    def run_on[T](self, connection: object, operation: Operation[T]) -> T:
+    async def run_on[T](self, connection: object, operation: Operation[T]) -> T:
         return run_as_guest(connection, self._file, self._clock, operation)
 
     def transaction(self) -> SqliteTransaction:

@@ -1,0 +1,186 @@
+"""One PostgreSQL connection: how it is opened, driven, and how its errors read.
+
+Owns how statements are written for psycopg, and error translation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.adapt import AdaptersMap
+from psycopg.rows import dict_row
+from psycopg.types.string import StrDumperUnknown, TextLoader
+
+from durably.errors import DurablyError, LedgerError, LedgerUnavailable, SchemaError
+from durably.ledger.operations import Operation, Row, Statement
+from durably.ledger.postgres.url import PostgresUrl
+from durably.ledger.queries import load_queries
+
+CONNECT_SECONDS = 10
+"""How long a server may take to answer before it counts as away."""
+
+LOCK_SECONDS = 10
+"""How long a write waits for a row that another transaction holds, before it is tried again."""
+
+FROZEN_SECONDS = 5
+"""How long a transaction may stand still before the server ends it.
+
+Its process is frozen, and the run that it holds must be free to be given to another.
+"""
+
+BEGIN_WRITE = cast(
+    LiteralString,
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+    f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
+    f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'",
+)
+BEGIN_READ: LiteralString = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+SYNCHRONOUS: LiteralString = "; SET LOCAL synchronous_commit = on"
+
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+_NAME = re.compile(r"(?<![\w.'\":])((?:durably|oban)_\w+)")
+_LITERAL = re.compile(r"('(?:[^']|'')*'|--[^\n]*)")
+
+LOST = (
+    psycopg.InterfaceError,
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.ConnectionException,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+    errors.FeatureNotSupported,
+)
+"""After these a connection is not used again. The server may have become a standby, or a
+migration may have changed what prepared statements return."""
+
+TRY_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
+
+
+class _Text(StrDumperUnknown):
+    """Text as PostgreSQL can hold it: a NUL, or half a character, becomes a mark."""
+
+    def dump(self, obj: str) -> bytes:
+        return obj.replace("\x00", "\ufffd").encode("utf-8", "replace")
+
+
+def connect(url: PostgresUrl) -> psycopg.Connection[Any]:
+    """Open a connection that begins no transaction by itself.
+
+    Raises:
+        LedgerUnavailable: the server cannot be reached, or lets nobody in.
+    """
+    try:
+        connection = psycopg.connect(
+            url.conninfo,
+            autocommit=True,
+            prepare_threshold=5 if url.prepare else None,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="durably",
+            # Of several hosts, the one that takes writes: after a failover that is another one.
+            **({} if "target_session_attrs" in url.conninfo else _READ_WRITE),
+        )
+    except psycopg.Error as error:
+        raise _translated(error, url.shown) from error
+    adapt(connection.adapters)
+    return connection
+
+
+_READ_WRITE: Mapping[str, Any] = {"target_session_attrs": "read-write"}
+
+
+def adapt(adapters: AdaptersMap) -> None:
+    """Read JSON as the text that it is, and write any text."""
+    adapters.register_loader("json", TextLoader)
+    adapters.register_loader("jsonb", TextLoader)
+    adapters.register_dumper(str, _Text)
+
+
+@cache
+def statements(schema: str) -> dict[str, sql.SQL]:
+    """Every statement for PostgreSQL, its tables in this schema, its parameters as psycopg's."""
+    return {
+        name: sql.SQL(_written(text, schema)) for name, text in load_queries("postgres").items()
+    }
+
+
+def _written(text: str, schema: str) -> LiteralString:
+    """The statement with its names qualified and its parameters renamed; literals stay."""
+    parts = _LITERAL.split(text)
+    for i in range(0, len(parts), 2):
+        part = parts[i].replace("%", "%%")
+        part = _NAME.sub(rf'"{schema}".\1', part)
+        parts[i] = _PARAMETER.sub(r"%(\1)s", part)
+    for i in range(1, len(parts), 2):
+        parts[i] = "" if parts[i].startswith("--") else parts[i].replace("%", "%%")
+    # From files of this package; the schema's name was checked when the URL was read.
+    return cast(LiteralString, "".join(parts).strip())
+
+
+def drive[T](connection: psycopg.Connection[Any], schema: str, operation: Operation[T]) -> T:
+    """Run an operation on a connection, inside whatever transaction is open there."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return drive_cursor(cursor, schema, operation)
+
+
+def drive_cursor[T](
+    cursor: psycopg.Cursor[dict[str, Any]], schema: str, operation: Operation[T]
+) -> T:
+    """Run an operation on a cursor whose rows are dicts, and that knows text as `adapt` does."""
+    queries = statements(schema)
+    try:
+        statement = next(operation)
+        while True:
+            cursor.execute(queries[statement.name], parameters(statement, schema))
+            statement = operation.send(rows_of(cursor))
+    except StopIteration as end:
+        return end.value
+
+
+def parameters(statement: Statement, schema: str) -> dict[str, object]:
+    """A statement's parameters; ``:schema`` is known to every one."""
+    return {**statement.params, "schema": schema}
+
+
+def rows_of(cursor: psycopg.Cursor[dict[str, Any]]) -> Sequence[Row]:
+    """What a statement returned, if it returns anything."""
+    return cursor.fetchall() if cursor.description is not None else ()
+
+
+def translate(error: BaseException, shown: str) -> BaseException:
+    """What a driver's error means to the ledger; anything else is returned as it is."""
+    if isinstance(error, DurablyError) or not isinstance(error, psycopg.Error):
+        return error
+    result = _translated(error, shown)
+    result.__cause__ = error
+    return result
+
+
+def _translated(error: psycopg.Error, shown: str) -> Exception:
+    said = " ".join(str(error).split()) or type(error).__name__
+    missing = (errors.UndefinedTable, errors.UndefinedFunction, errors.InvalidSchemaName)
+    result: Exception
+    if isinstance(error, (*missing, errors.UndefinedColumn)):
+        result = SchemaError(
+            f"{shown} has no durably tables as they should be ({said}); run `durably migrate`."
+        )
+    elif isinstance(error, errors.LockNotAvailable):
+        result = LedgerUnavailable(
+            f"{shown}: another transaction held a row for {LOCK_SECONDS} s; nothing was written."
+        )
+    elif isinstance(error, errors.InsufficientPrivilege):
+        result = LedgerUnavailable(f"{shown} cannot be used by this user: {said}.")
+    elif isinstance(error, (errors.DiskFull, errors.InsufficientResources)):
+        result = LedgerUnavailable(f"{shown}: {said}; nothing was written.")
+    elif isinstance(error, (psycopg.OperationalError, *LOST)):
+        result = LedgerUnavailable(f"{shown} is not available: {said}.")
+    elif isinstance(error, (errors.DataError, errors.IntegrityError)):
+        result = LedgerError(f"{shown} refused what was to be written: {said}.")
+    else:
+        result = error
+    return result

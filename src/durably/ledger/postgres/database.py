@@ -1,0 +1,146 @@
+"""The ledger's database in PostgreSQL: writer and reader lanes, each with connections of its own.
+
+Owns threads, connections and when a transaction is tried again; statements are the ledger's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+
+from durably.errors import LedgerClosed, LedgerUnavailable
+from durably.ledger.database import BLOCKING_SECONDS, Listener
+from durably.ledger.lanes import Job, Lane
+from durably.ledger.operations import Operation
+from durably.ledger.postgres.guest import run_as_guest
+from durably.ledger.postgres.health import examine_server
+from durably.ledger.postgres.notices import Notices
+from durably.ledger.postgres.schema import ledger_version, upgrade, verify
+from durably.ledger.postgres.session import Clock, Session
+from durably.ledger.postgres.transaction import PostgresTransaction
+from durably.ledger.postgres.url import PostgresUrl
+from durably.records import Finding
+
+READERS = 2
+"""How many connections read at the same time."""
+
+
+class PostgresDatabase:
+    """One schema of a PostgreSQL database, used by any number of processes and machines.
+
+    Commits are durable when they return: ``synchronous_commit`` is turned on where it is off
+    (PostgreSQL docs, "Asynchronous Commit"). What waits for the same connection shares a commit.
+
+    Args:
+        url: see `PostgresUrl`.
+        clock: what ``durably_now()`` answers; the server's own clock by default. For tests.
+    """
+
+    dialect = "postgres"
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        self.where = PostgresUrl.parse(url)
+        self.url = self.where.shown
+        self.versions = (0, 0)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ledger_id = ""
+        self._writer: Lane | None = None
+        self._reader: Lane | None = None
+        self._beat: Lane | None = None
+        self._sessions: list[Session] = []
+        self._notices = Notices(self.where)
+
+    # --- opening and closing
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self._open)
+
+    async def open_beside(self, connection: object) -> None:
+        # Opening makes nothing here, so that the caller's transaction is in nobody's way.
+        await self.open()
+
+    async def migrate(self) -> None:
+        self.versions = await asyncio.to_thread(upgrade, self.where)
+        await self.open()
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._writer is not None:
+                return
+            version, self._ledger_id = verify(self.where)
+            if self.versions[1] != version:
+                self.versions = (version, version)
+            self._writer = self._lane("durably-writer", self.where.lanes, Session.write)
+            self._reader = self._lane("durably-reader", READERS, Session.read)
+            self._beat = self._lane("durably-beat", 1, Session.write)
+            self._notices.start()
+
+    def _lane(self, name: str, count: int, work: Callable[[Session, list[Job]], None]) -> Lane:
+        sessions = [Session(self.where, self._clock, self._notices.changed) for _ in range(count)]
+        self._sessions += sessions
+        return Lane(name, [partial(work, session) for session in sessions])
+
+    async def exists(self) -> bool:
+        return await asyncio.to_thread(ledger_version, self.where) > 0
+
+    async def examine(self) -> list[Finding]:
+        return await asyncio.to_thread(examine_server, self.where)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._writer is None or self._reader is None or self._beat is None:
+                return
+            for lane in (self._writer, self._reader, self._beat):
+                lane.stop()
+            self._notices.stop()
+            for session in self._sessions:
+                session.close()
+            self._sessions = []
+            self._writer = self._reader = self._beat = None
+
+    # --- operations
+
+    async def write[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        job = partial(operation, *args, **kwargs)
+        return await asyncio.wrap_future(self._open_lane(self._writer).submit(job))
+
+    async def read[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        job = partial(operation, *args, **kwargs)
+        return await asyncio.wrap_future(self._open_lane(self._reader).submit(job))
+
+    def write_blocking[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        # A lane of its own: a heartbeat never waits behind a write that waits for a row.
+        future = self._open_lane(self._beat).submit(partial(operation, *args, **kwargs))
+        try:
+            return future.result(BLOCKING_SECONDS)
+        except TimeoutError as error:
+            raise LedgerUnavailable(f"{self.url}: no commit in {BLOCKING_SECONDS:g} s.") from error
+
+    async def run_on[T](self, connection: object, operation: Operation[T]) -> T:
+        return await run_as_guest(connection, self.where, self._ledger_id, operation)
+
+    def transaction(self) -> PostgresTransaction:
+        return PostgresTransaction(self.where, self._clock, self._notices.changed)
+
+    @contextmanager
+    def subscribe(self, listener: Listener) -> Generator[None]:
+        with self._notices.subscribe(listener):
+            yield
+
+    def _open_lane(self, lane: Lane | None) -> Lane:
+        if lane is None:
+            raise LedgerClosed(f"{self.url} is not open; call `await app.open()` first.")
+        return lane

@@ -1,0 +1,164 @@
+"""One lane's connection: opened when it is needed, again when it was lost; jobs in transactions.
+
+Owns what is tried again and when; what an operation writes is the ledger's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, LiteralString
+
+import psycopg
+
+from durably import boundaries
+from durably.ledger.lanes import Job
+from durably.ledger.postgres.connection import (
+    BEGIN_READ,
+    BEGIN_WRITE,
+    LOST,
+    SYNCHRONOUS,
+    TRY_AGAIN,
+    connect,
+    drive,
+    translate,
+)
+from durably.ledger.postgres.url import PostgresUrl
+
+log = logging.getLogger(__name__)
+
+type Clock = Callable[[], datetime]
+
+TRIES = 5
+"""How often a transaction is tried that the server chose to undo, as it may any (PostgreSQL docs,
+"Deadlocks"), and one that had not begun on a connection that proved to be lost."""
+
+
+class Session:
+    """A connection and the jobs that are done on it, one batch at a time.
+
+    Args:
+        clock: what ``durably_now()`` answers in its transactions; None: the server's time.
+        committed: called after each commit.
+    """
+
+    def __init__(
+        self, where: PostgresUrl, clock: Clock | None, committed: Callable[[], None]
+    ) -> None:
+        self._where = where
+        self._clock = clock
+        self._committed = committed
+        self._connection: psycopg.Connection[Any] | None = None
+        self._begin_write: LiteralString = BEGIN_WRITE
+
+    def close(self) -> None:
+        """Let go of the connection; the next job opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def write(self, batch: list[Job]) -> None:
+        """Do every job in one transaction; if one raises, each in a transaction of its own."""
+        jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        if len(jobs) > 1:
+            try:
+                results = self._transact(jobs)
+            except Exception as error:
+                if self._connection is None:
+                    # Lost, perhaps while it committed: who waits may know how to find out.
+                    for job in jobs:
+                        job.future.set_exception(translate(error, self._where.shown))
+                    return
+                log.debug("a batch of %d is done one by one: %s", len(jobs), error)
+            else:
+                self._answer(jobs, results)
+                return
+        for job in jobs:
+            try:
+                results = self._transact([job])
+            except Exception as error:
+                job.future.set_exception(translate(error, self._where.shown))
+            else:
+                self._answer([job], results)
+
+    def read(self, batch: list[Job]) -> None:
+        """Do every job on a snapshot."""
+        for job in batch:
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = self._read(job)
+            except Exception as error:
+                job.future.set_exception(translate(error, self._where.shown))
+            else:
+                job.future.set_result(result)
+
+    def _answer(self, jobs: list[Job], results: list[Any]) -> None:
+        for job, result in zip(jobs, results, strict=True):
+            job.future.set_result(result)
+        self._committed()
+
+    def _transact(self, jobs: list[Job]) -> list[Any]:
+        for tries_left in reversed(range(TRIES)):
+            connection = self._begun(writing=True)
+            try:
+                results = [drive(connection, self._where.schema, j.operation()) for j in jobs]
+                boundaries.reached("commit:before")
+                connection.execute("COMMIT")
+                boundaries.reached("commit:after")
+                return results
+            except BaseException as error:
+                self._undo(connection, error)
+                if not isinstance(error, TRY_AGAIN) or not tries_left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _read(self, job: Job) -> Any:
+        connection = self._begun(writing=False)
+        try:
+            result = drive(connection, self._where.schema, job.operation())
+            connection.execute("COMMIT")
+            return result
+        except BaseException as error:
+            self._undo(connection, error)
+            raise
+
+    def _begun(self, *, writing: bool) -> psycopg.Connection[Any]:
+        """A connection in a new transaction. One that was lost while it was idle is replaced."""
+        for tries_left in reversed(range(TRIES)):
+            fresh = self._connection is None
+            try:
+                connection = self._connection or self._open()
+                connection.execute(self._begin_write if writing else BEGIN_READ)
+                if (clock := self._clock) is not None:
+                    now = clock().isoformat()
+                    connection.execute("SELECT set_config('durably.now', %s, true)", (now,))
+                return connection
+            except psycopg.Error as error:
+                self.close()
+                if (
+                    fresh
+                    or not tries_left
+                    or not isinstance(error, (psycopg.OperationalError, *LOST))
+                ):
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _open(self) -> psycopg.Connection[Any]:
+        connection = connect(self._where)
+        row = connection.execute("SHOW synchronous_commit").fetchone()
+        off = row is not None and row[0] == "off"
+        self._begin_write = BEGIN_WRITE + (SYNCHRONOUS if off else "")
+        self._connection = connection
+        return connection
+
+    def _undo(self, connection: psycopg.Connection[Any], error: BaseException) -> None:
+        if connection.closed or isinstance(error, LOST):
+            self.close()
+            return
+        with suppress(psycopg.Error):
+            connection.execute("ROLLBACK")
+            return
+        self.close()

@@ -191,18 +191,17 @@ def programs_for_all(programs: Path, folder: Path) -> Path:
     """The programs where the account that servers run under gets at them, copied if need be."""
     if not _account() or open_to_all(programs / "postgres"):
         return programs
-    # The libraries that the programs look for lie beside their package.
-    package = programs.parent.parent
-    copy = folder / "programs" / package.name
-    if not copy.exists():
-        new = Path(f"{folder / 'programs'}.new") / package.name
-        shutil.copytree(programs.parent, new / programs.parent.name, symlinks=True)
-        for libraries in (package.with_name(f"{package.name}.libs"), package / ".dylibs"):
-            if libraries.exists():
-                shutil.copytree(libraries, new / libraries.relative_to(package.parent))
-        subprocess.run(["chmod", "-R", "a+rX", new.parent], check=True)
-        new.parent.rename(copy.parent)
-    return copy / programs.parent.name / "bin"
+    site, copies = programs.parents[2], folder / "programs"
+    if not copies.exists():
+        new = folder / "programs.new"
+        package = programs.parents[1].name
+        # The programs look for their libraries where the wheel has them.
+        for part in (programs.parent, site / f"{package}.libs", site / package / ".dylibs"):
+            if part.exists():
+                shutil.copytree(part, new / part.relative_to(site), dirs_exist_ok=True)
+        subprocess.run(["chmod", "-R", "a+rX", new], check=True)
+        new.rename(copies)
+    return copies / programs.relative_to(site)
 
 
 def open_to_all(path: Path) -> bool:

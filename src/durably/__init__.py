@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from durably.agents import history
     from durably.agents.registry import RunInfo
     from durably.app import Durably
+    from durably.dispatch.oban import RunAgent
     from durably.errors import (
         ConfigError,
         DurablyError,
@@ -50,6 +51,7 @@ _HOMES = {
     "RunInfo": "durably.agents.registry",
     "Call": "durably.execution.call",
     "current_call": "durably.execution.call",
+    "RunAgent": "durably.dispatch.oban",
     "RetryPolicy": "durably.retry",
     "RunState": "durably.lifecycle",
     "EffectState": "durably.lifecycle",
@@ -89,6 +91,7 @@ __all__ = [
     "ResultNotSerializable",
     "RetryPolicy",
     "Run",
+    "RunAgent",
     "RunCancelled",
     "RunDiscarded",
     "RunFailed",

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from durably import agents
 from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
 from durably.config import Settings
+from durably.dispatch.choice import Dispatching
 from durably.effects import DEFAULT, EffectPolicy, as_policy
 from durably.errors import ConfigError, SchemaError
 from durably.execution.executor import Executor
 from durably.health import examine
 from durably.here import drain_here, run_here
-from durably.intake import check_same, new_run
+from durably.intake import JobIntake, check_same, new_run
 from durably.ledger import queues, reads, runs
 from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
@@ -323,6 +324,7 @@ class Durably:
         lease: float | None = None,
         grace: float | None = None,
         name: str | None = None,
+        oban: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[Worker]:
         """A worker inside this process; leaves gracefully when the block ends.
 
@@ -332,6 +334,10 @@ class Durably:
             lease: seconds without a heartbeat after which it counts as dead; default 30.
             grace: seconds that attempts may go on when it leaves; default 30.
             name: for people; default: the host's name.
+            oban: on Postgres, options for `oban.Oban`, such as ``{"metrics": True}`` for Oban Web.
+
+        Raises:
+            ConfigError: an option cannot work.
         """
         await self.open()
         self._name_undeclared_tools()
@@ -340,9 +346,10 @@ class Durably:
             lease_seconds=_first(lease, self.settings.lease, DEFAULT_LEASE_SECONDS),
             grace_seconds=_first(grace, self.settings.grace, DEFAULT_GRACE_SECONDS),
         )
-        worker = Worker(
-            self.ledger, self._executor, replace(options, name=name) if name else options
-        )
+        dispatching = Dispatching(JobIntake(self.registry), oban or {})
+        if name:
+            options = replace(options, name=name)
+        worker = Worker(self.ledger, self._executor, options, dispatching)
         await worker.start()
         try:
             yield worker

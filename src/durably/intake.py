@@ -13,7 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from durably import agents
-from durably.agents.registry import DEFAULT_MAX_ATTEMPTS, DEFAULT_QUEUE, Prompt, Registration
+from durably.agents.registry import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_QUEUE,
+    Prompt,
+    Registration,
+    Registry,
+)
+from durably.dispatch.requests import RunRequest
 from durably.errors import ConfigError, KeyConflict
 from durably.ledger.rows import timestamp
 from durably.records import NewRun, RunInput, RunRecord
@@ -66,6 +73,34 @@ def new_run(
         fingerprint=twin if unique_for is not None else None,
         unique_seconds=unique_for,
     )
+
+
+class JobIntake:
+    """The rules for runs that are asked for by jobs, from any language (see `RunRequest`)."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def new_run(self, request: RunRequest) -> NewRun:
+        prompt = request.prompt
+        return new_run(
+            request.agent,
+            prompt if isinstance(prompt, str) else agents.codec.decode_prompt(json.dumps(prompt)),
+            self._registry.find(request.agent),
+            key=request.key,
+            args=request.args,
+            queue=request.queue,
+            priority=request.priority or 0,
+            max_attempts=request.max_attempts,
+            delay=request.delay,
+            scheduled_at=request.scheduled_at,
+            tags=request.tags or (),
+            meta=request.meta,
+            unique_for=None,
+        )
+
+    def check_same(self, new: NewRun, existing: RunRecord, asked: RunInput) -> None:
+        check_same(new, existing, asked)
 
 
 def check_same(new: NewRun, existing: RunRecord, asked: RunInput) -> None:

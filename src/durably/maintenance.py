@@ -1,4 +1,4 @@
-"""Background duties of every worker: rescue runs of dead workers, forget old ones.
+"""Background duties of every worker: rescue runs of dead workers, mend lost wake-ups, forget.
 
 Owns when; what rescuing means is one transition of the ledger.
 """
@@ -6,17 +6,21 @@ Owns when; what rescuing means is one transition of the ledger.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
-from durably.errors import LedgerUnavailable
+from durably.errors import LedgerUnavailable, RunNotFound, TransitionRefused
 from durably.execution.lease import WorkerLease
-from durably.ledger import runs, workers
+from durably.ledger import jobs, runs, workers
 from durably.ledger.database import Database
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How often a worker looks for dead ones; the look is one indexed read."""
+
+LOST_SECONDS = 5.0
+"""How often it looks for runs that nothing will wake, and for jobs that somebody cancelled."""
 
 FORGET_WORKERS_SECONDS = 24 * 3600.0
 """How long a dead worker stays listed, so that somebody can see that it died."""
@@ -29,16 +33,31 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
     could not be written in time looks on: the database was busy, and the others may be as alive
     as itself.
     """
-    forgotten_at = 0.0
+    forgotten_at = mended_at = 0.0
     loop = asyncio.get_running_loop()
     while True:
         try:
             if not lease.beat_is_late and await ledger.read(runs.count_orphans):
                 for run in await ledger.write(runs.rescue):
                     log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
+            if loop.time() - mended_at > LOST_SECONDS:
+                await _mend_wakeups(ledger)
+                mended_at = loop.time()
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
                 await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)
                 forgotten_at = loop.time()
         except LedgerUnavailable as error:
             log.warning("maintenance waits: %s", error)
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _mend_wakeups(ledger: Database) -> None:
+    """Cancel runs whose job was cancelled, and wake those whose job is gone."""
+    lost, cancelled = await ledger.read(jobs.list_lost)
+    for key in cancelled:
+        with contextlib.suppress(TransitionRefused, RunNotFound):  # It ended meanwhile.
+            await ledger.write(runs.cancel, key, jobs.BY_OBAN)
+            log.info("run %r is cancelled: its job was", key)
+    if lost:
+        for run in await ledger.write(jobs.redispatch, lost):
+            log.warning("run %r was given another job: nothing would have woken it", run.key)

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from durably.dispatch.embedded import EmbeddedDispatcher
+from durably.dispatch.choice import Dispatching, dispatcher_for
 from durably.dispatch.queues import QueueSettings
 from durably.errors import ConfigError, LeaseLost, LedgerUnavailable
 from durably.execution.attempts import Attempts
@@ -83,7 +83,13 @@ class Worker:
         stopped: set once everything is handed back and the worker is forgotten.
     """
 
-    def __init__(self, ledger: Database, executor: Executor, options: WorkerOptions) -> None:
+    def __init__(
+        self,
+        ledger: Database,
+        executor: Executor,
+        options: WorkerOptions,
+        dispatching: Dispatching | None = None,
+    ) -> None:
         self.id = f"{options.name}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.options = options
         self.queues = QueueSettings(options.queues)
@@ -104,7 +110,7 @@ class Worker:
             lease_seconds=options.lease_seconds,
             on_beat=self._look_soon,
         )
-        self._dispatcher = EmbeddedDispatcher(ledger, self.id, self.queues, self)
+        self._dispatcher = dispatcher_for(ledger, self.id, self.queues, self, dispatching)
         self._attempts = Attempts(executor, self._lease.hold, self._dispatcher.slot_freed)
 
     async def start(self, *, dispatch: bool = True) -> None:
@@ -116,7 +122,7 @@ class Worker:
             self._duty(maintain(self._ledger, self._lease)),
         ]
         if dispatch:
-            self._dispatching = self._duty(self._dispatcher.run(self._start))
+            self._dispatching = self._duty(self._dispatcher.run(self._attempts.start))
 
     async def stop(self) -> None:
         """Leave: claim nothing more, hand runs back at their next checkpoint, end within grace.
@@ -147,9 +153,6 @@ class Worker:
     async def execute(self, run: RunRecord) -> None:
         """Execute a run that this worker has claimed, and wait for its attempt to end."""
         await asyncio.shield(self._attempts.start(run))
-
-    def _start(self, run: RunRecord) -> None:
-        self._attempts.start(run)
 
     def _duty(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def dutiful() -> None:
@@ -207,6 +210,7 @@ class Worker:
         await self._attempts.wait(self.options.grace_seconds)
         self._attempts.end_all(Ending.GRACE_OVER)
         await self._attempts.wait(SETTLE_SECONDS)
+        await self._dispatcher.close()
         for duty in self._duties:
             duty.cancel()
         await asyncio.gather(*self._duties, return_exceptions=True)

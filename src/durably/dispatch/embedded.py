@@ -47,6 +47,9 @@ class EmbeddedDispatcher:
     def slot_freed(self) -> None:
         self._wake.set()
 
+    async def close(self) -> None:
+        """Nobody else need know."""
+
     async def run(self, start: Start) -> None:
         loop = asyncio.get_running_loop()
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 class _Underway(NamedTuple):
     control: AttemptControl
-    task: asyncio.Task[None]
+    task: asyncio.Task[RunRecord | None]
 
 
 class Attempts:
@@ -54,8 +54,11 @@ class Attempts:
         """How many runs of a queue are being executed."""
         return self._busy[queue]
 
-    def start(self, run: RunRecord) -> asyncio.Task[None]:
-        """Begin the attempt that ``run`` was claimed for."""
+    def start(self, run: RunRecord) -> asyncio.Task[RunRecord | None]:
+        """Begin the attempt that ``run`` was claimed for.
+
+        The task ends with it: with the run as it left it, or None if the run was lost.
+        """
         control = AttemptControl(self._hold())
         task = asyncio.create_task(self._attempt(run, control), name=f"durably:{run.key}")
         self._underway[(run.id, run.attempt)] = _Underway(control, task)
@@ -116,12 +119,13 @@ class Attempts:
             if now - since > stray_seconds
         ]
 
-    async def _attempt(self, run: RunRecord, control: AttemptControl) -> None:
+    async def _attempt(self, run: RunRecord, control: AttemptControl) -> RunRecord | None:
         try:
-            await self._executor.execute(run, control)
+            return await self._executor.execute(run, control)
         except Exception:
             # The run is safe: it shows as held without an attempt, and is handed back.
             log.exception("attempt %d of run %r could not be settled", run.attempt, run.key)
+            return None
         finally:
             del self._underway[(run.id, run.attempt)]
             self._busy[run.queue] -= 1

@@ -18,9 +18,14 @@ from durably.ledger.waking import dispatch, wake_if_settled
 from durably.lifecycle import AttemptOutcome, RunState, refuse
 from durably.records import Claim, NewRun, RunRecord
 
+LEASE_ENDED = "The worker's lease ended before the attempt did."
 
-def insert(new: NewRun) -> Operation[tuple[RunRecord, bool]]:
+
+def insert(new: NewRun, job_id: int | None = None) -> Operation[tuple[RunRecord, bool]]:
     """Insert a run, or find the one that its key (or its recent twin) already names.
+
+    Args:
+        job_id: a job that is here already to wake it, if it is due at once.
 
     Returns:
         The run, and True if this call made it.
@@ -50,7 +55,10 @@ def insert(new: NewRun) -> Operation[tuple[RunRecord, bool]]:
     run = run_from(row)
     yield from execute("insert_input", run_id=run.id, prompt=new.prompt, args=new.args)
     yield from record_event(run.claim, "enqueued", agent=run.agent, queue=run.queue)
-    yield from dispatch(run)
+    if job_id is not None and run.state is RunState.AVAILABLE:
+        yield from execute("take_job", run_id=run.id, job_id=job_id)
+    else:
+        yield from dispatch(run)
     return run, True
 
 
@@ -206,9 +214,10 @@ def rescue() -> Operation[list[RunRecord]]:
             run_id=run.id,
             attempt=run.attempt,
             outcome=AttemptOutcome.LOST,
-            error="The worker's lease ended before the attempt did.",
+            error=LEASE_ENDED,
             traceback=None,
         )
+        yield from execute("abandon_job", run_id=run.id, error=LEASE_ENDED)
         yield from record_event(run.claim, "rescued", state=run.state, crashes=run.crashes)
         yield from dispatch(run)
     return rescued

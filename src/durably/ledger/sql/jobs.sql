@@ -28,3 +28,65 @@ SELECT 1 WHERE FALSE;
 UPDATE oban_jobs SET state = 'cancelled', cancelled_at = timezone('UTC', now())
 WHERE id = (SELECT job_id FROM durably_runs WHERE id = :run_id)
   AND state IN ('available', 'scheduled', 'retryable');
+
+-- name: abandon_job (sqlite)
+SELECT 1 WHERE FALSE;
+
+-- name: abandon_job (postgres)
+-- The job of an attempt whose worker died: Oban would take it for healthy for minutes.
+UPDATE oban_jobs
+SET state = 'discarded', discarded_at = timezone('UTC', now()),
+    errors = errors || jsonb_build_array(jsonb_build_object(
+        'attempt', attempt, 'at', to_char(timezone('UTC', now()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'error', CAST(:error AS TEXT)))
+WHERE id = (SELECT job_id FROM durably_runs WHERE id = :run_id) AND state = 'executing';
+
+-- name: take_job (postgres)
+-- The run is executed for this job: cancelling it there, or its end, are the run's.
+UPDATE durably_runs SET job_id = :job_id WHERE id = :run_id AND job_id IS DISTINCT FROM :job_id;
+
+-- name: hasten_run (postgres)
+-- A person did not want to wait until it is due.
+UPDATE durably_runs SET scheduled_at = durably_now()
+WHERE id = :run_id AND state IN ('scheduled', 'retryable') AND scheduled_at > durably_now()
+RETURNING *;
+
+-- name: list_lost_wakeups (sqlite)
+SELECT id FROM durably_runs WHERE FALSE;
+
+-- name: list_lost_wakeups (postgres)
+-- Due runs that nothing will wake: their job is gone, is over, or is held by a dead worker.
+SELECT r.id FROM durably_runs r LEFT JOIN oban_jobs j ON j.id = r.job_id
+WHERE (r.state = 'available'
+       OR (r.state IN ('scheduled', 'retryable') AND r.scheduled_at <= durably_now()))
+  AND (j.id IS NULL
+       OR j.state NOT IN ('available', 'scheduled', 'retryable', 'executing')
+       OR (j.state = 'executing'
+           AND NOT EXISTS (SELECT 1 FROM durably_workers w
+                           WHERE w.id = j.attempted_by[1] AND w.expires_at > durably_now())))
+ORDER BY r.id LIMIT :limit;
+
+-- name: lock_lost_wakeup (postgres)
+-- Looked at once more, now that nobody else can write about the run.
+SELECT r.* FROM durably_runs r
+WHERE r.id = :run_id AND r.state IN ('available', 'scheduled', 'retryable')
+  AND NOT EXISTS (
+      SELECT 1 FROM oban_jobs j
+      WHERE j.id = r.job_id
+        AND (j.state IN ('available', 'scheduled', 'retryable')
+             OR (j.state = 'executing'
+                 AND EXISTS (SELECT 1 FROM durably_workers w
+                             WHERE w.id = j.attempted_by[1] AND w.expires_at > durably_now()))))
+FOR NO KEY UPDATE OF r;
+
+-- name: list_cancelled_jobs (sqlite)
+SELECT key FROM durably_runs WHERE FALSE;
+
+-- name: list_cancelled_jobs (postgres)
+-- Runs whose job somebody cancelled in Oban, heard of or not.
+SELECT r.key FROM oban_jobs j JOIN durably_runs r ON r.job_id = j.id
+WHERE j.state = 'cancelled'
+  AND j.cancelled_at > timezone('UTC', now()) - make_interval(secs => :seconds)
+  AND r.state IN ('scheduled', 'available', 'executing', 'retryable')
+  AND r.cancel_requested_at IS NULL
+LIMIT :limit;

@@ -45,6 +45,8 @@ CREATE INDEX durably_runs_available ON durably_runs (queue, priority, scheduled_
     WHERE state = 'available';
 CREATE INDEX durably_runs_due ON durably_runs (queue, scheduled_at, priority)
     WHERE state IN ('scheduled', 'retryable');
+CREATE INDEX durably_runs_time ON durably_runs (scheduled_at)
+    WHERE state IN ('scheduled', 'retryable');
 CREATE INDEX durably_runs_held ON durably_runs (worker_id) WHERE state = 'executing';
 CREATE INDEX durably_runs_suspended ON durably_runs (id) WHERE state = 'suspended';
 CREATE INDEX durably_runs_finished ON durably_runs (finished_at) WHERE finished_at IS NOT NULL;

@@ -1,0 +1,290 @@
+"""Dispatch by Oban: a job for each wake-up, in the queue of its run.
+
+Owns the Oban instance of one worker and what the end of an attempt means to its job; what a job
+may claim is the ledger's. Oban decides when and how many at once, the ledger that it is once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from oban import Cancel, Job, Oban, Snooze
+from psycopg_pool import AsyncConnectionPool
+
+from durably.dispatch.dispatcher import Start
+from durably.dispatch.queues import QueueSettings
+from durably.dispatch.requests import Intake, RunRequest, read_args
+from durably.errors import ConfigError, DurablyError, LedgerUnavailable, TransitionRefused
+from durably.ledger import jobs, runs
+from durably.ledger.jobs import Refusal, Wakeup
+from durably.ledger.postgres.database import PostgresDatabase
+from durably.lifecycle import RunState
+from durably.records import RunRecord
+
+log = logging.getLogger(__name__)
+
+OWN = ("pool", "queues", "name", "node", "prefix", "dispatcher", "shutdown_grace_period")
+"""Oban's options that durably sets itself."""
+
+POOL_SIZE = 4
+"""Connections of Oban's at most; it needs one for a moment at each fetch and acknowledgement."""
+
+POOL_SECONDS = 10.0
+"""How long Oban waits for a connection, and how long its pool tries to make one before it waits
+to be asked again: the default backs off for minutes after a server's restart."""
+
+LOOK_SECONDS = 0.25
+"""How often to look whether somebody cancelled a job that is executing here."""
+
+HELD_SECONDS = 5
+MAX_HELD_SECONDS = 60
+"""How long a job whose run is held snoozes: longer each time, since the run has its own job."""
+
+_serving: ContextVar[ObanDispatcher | None] = ContextVar("durably_oban", default=None)
+
+
+class AttemptFailed(DurablyError):
+    """How Oban is told that an attempt failed; the run's next one has a job of its own."""
+
+
+class RunAgent:
+    """Oban's worker for every run; jobs name it ``durably.RunAgent``."""
+
+    async def process(self, job: Job) -> object:
+        """Execute the attempt that the job wakes."""
+        dispatcher = _serving.get()
+        if dispatcher is None:
+            raise RuntimeError("durably.RunAgent works inside `durably worker` or app.worker().")
+        return await dispatcher.process(job)
+
+    def backoff(self, job: Job) -> int:
+        """Seconds until a job comes again whose run could not be claimed at all."""
+        return min(2**job.attempt, 60)
+
+
+# The name by which jobs call it, from any language.
+RunAgent.__module__ = "durably"
+
+
+class ObanDispatcher:
+    """Executes the runs whose jobs Oban fetches on this node.
+
+    Args:
+        worker_id: also Oban's name for this node.
+        queues: those that this worker serves.
+        intake: makes runs of what jobs of other languages ask for.
+        options: for `oban.Oban`, apart from those that durably sets itself.
+
+    Raises:
+        ConfigError: an option is durably's to set.
+    """
+
+    def __init__(
+        self,
+        ledger: PostgresDatabase,
+        worker_id: str,
+        queues: QueueSettings,
+        intake: Intake,
+        options: Mapping[str, Any],
+    ) -> None:
+        if taken := sorted(set(options) & set(OWN)):
+            raise ConfigError(f"oban option {taken[0]!r} is set by durably itself; leave it out.")
+        self._ledger = ledger
+        self._worker_id = worker_id
+        self._queues = queues
+        self._intake = intake
+        self._options = dict(options)
+        self._pool: AsyncConnectionPool[Any] | None = None
+        self._oban: Oban | None = None
+        self._start: Start | None = None
+        self._executing: dict[int, tuple[Job, str]] = {}
+        self._leaving = False
+
+    def slot_freed(self) -> None:
+        """Oban counts for itself: a job that ends makes room."""
+
+    async def run(self, start: Start) -> None:
+        self._start = start
+        await self._begin()
+        changed: set[str] = set(self._queues.names)
+        with self._queues.subscribe(changed.add):
+            try:
+                while True:
+                    await self._apply(changed)
+                    await self._pass_on_cancels()
+                    await asyncio.sleep(LOOK_SECONDS)
+            finally:
+                self._leaving = True
+                await self._pause()
+
+    async def close(self) -> None:
+        oban, pool = self._oban, self._pool
+        self._oban = self._pool = None
+        if oban is not None:
+            try:
+                await oban.stop()
+            except Exception as error:
+                # Its jobs stay `executing`; their runs are settled, so that rescuing them is idle.
+                log.warning("Oban could not be stopped in order: %s", error)
+        if pool is not None:
+            await pool.close(timeout=POOL_SECONDS)
+
+    # --- one job
+
+    async def process(self, job: Job) -> object:
+        """Execute the attempt that a job wakes; the value tells Oban how the job ends."""
+        assert self._start is not None and job.id is not None, "called by Oban, which was started"
+        if self._leaving:
+            return Snooze(0)
+        try:
+            key = await self._key_of(job)
+        except DurablyError as error:
+            if isinstance(error, LedgerUnavailable):
+                raise
+            return Cancel(str(error))
+        claimed = await self._ledger.write(jobs.claim, self._worker_id, _wakeup(job, key))
+        if isinstance(claimed, Refusal):
+            return self._refused(job, key, claimed)
+        self._executing[job.id] = (job, key)
+        try:
+            run = await asyncio.shield(self._start(claimed))
+        finally:
+            del self._executing[job.id]
+        return _ended(job, run)
+
+    async def _key_of(self, job: Job) -> str:
+        """The key of the run that the job is about, which it may have to make first."""
+        request = read_args(job.args)
+        if not isinstance(request, RunRequest):
+            return request.key
+        assert job.id is not None, "it was fetched"
+        completed = request.model_copy(
+            update={
+                "queue": request.queue or job.queue,
+                "priority": job.priority if request.priority is None else request.priority,
+                "tags": list(job.tags) if request.tags is None else request.tags,
+            }
+        )
+        new = self._intake.new_run(completed)
+        wakes = job.id if new.queue == job.queue else None
+        run, asked = await self._ledger.write(jobs.insert, new, wakes)
+        if asked is not None:
+            self._intake.check_same(new, run, asked)
+        return run.key
+
+    def _refused(self, job: Job, key: str, refusal: Refusal) -> object:
+        match refusal:
+            case Refusal.HELD:
+                snoozed = int(job.meta.get("snoozed", 0))
+                seconds = min(HELD_SECONDS * (snoozed + 1), MAX_HELD_SECONDS)
+                return Snooze(seconds, meta={"durably": "held"})
+            case Refusal.UNKNOWN:
+                return Cancel(f"No run has the key {key!r}; it may have been pruned.")
+            case Refusal.CANCELLED:
+                return Cancel(f"Run {key!r} was cancelled.")
+            case Refusal.NOT_DUE | Refusal.OVER:
+                return None
+
+    # --- Oban itself
+
+    async def _begin(self) -> None:
+        where = self._ledger.where
+        self._pool = AsyncConnectionPool(
+            where.conninfo,
+            min_size=1,
+            max_size=POOL_SIZE,
+            open=False,
+            timeout=POOL_SECONDS,
+            reconnect_timeout=POOL_SECONDS,
+            check=AsyncConnectionPool.check_connection,
+            name="durably-oban",
+            kwargs={
+                "application_name": "durably-oban",
+                "prepare_threshold": 5 if where.prepare else None,
+                "target_session_attrs": "read-write",
+            },
+        )
+        await self._pool.open()
+        self._oban = Oban(
+            pool=self._pool,
+            node=self._worker_id,
+            prefix=where.schema,
+            queues={
+                name: {"limit": self._queues.limit(name), "paused": self._queues.paused(name)}
+                for name in self._queues.names
+            },
+            shutdown_grace_period=None,
+            **self._options,
+        )
+        # Oban finds a job's worker by its name alone; the tasks that it starts from here on find
+        # this dispatcher by their context.
+        token = _serving.set(self)
+        try:
+            await self._oban.start()
+        finally:
+            _serving.reset(token)
+
+    async def _apply(self, changed: set[str]) -> None:
+        """Have Oban's producers on this node do as the queues are set."""
+        assert self._oban is not None, "begun"
+        for queue in list(changed):
+            limit, paused = self._queues.limit(queue), self._queues.paused(queue)
+            try:
+                info = self._oban.check_queue(queue)
+                if info is not None and info.limit != limit:
+                    await self._oban.scale_queue(queue=queue, node=self._worker_id, limit=limit)
+                if info is not None and info.paused != paused:
+                    turn = self._oban.pause_queue if paused else self._oban.resume_queue
+                    await turn(queue, node=self._worker_id)
+            except Exception as error:
+                log.warning("queue %s could not be set in Oban now: %s", queue, error)
+                return
+            changed.discard(queue)
+
+    async def _pause(self) -> None:
+        assert self._oban is not None, "begun"
+        with contextlib.suppress(Exception):
+            # What it says to the database is for show; it fetches nothing more in any case.
+            await self._oban.pause_all_queues(node=self._worker_id)
+
+    async def _pass_on_cancels(self) -> None:
+        """A job that was cancelled in Oban while it executes here cancels its run."""
+        for job, key in list(self._executing.values()):
+            if not job.cancelled():
+                continue
+            try:
+                await self._ledger.write(runs.cancel, key, jobs.BY_OBAN)
+            except TransitionRefused:
+                continue  # It has just ended.
+            except LedgerUnavailable as error:
+                log.warning("run %r is not cancelled yet: %s", key, error)
+
+
+def _wakeup(job: Job, key: str) -> Wakeup:
+    assert job.id is not None and job.scheduled_at is not None, "it was fetched"
+    rescued = int(job.meta.get("rescued", 0))
+    return Wakeup(
+        job_id=job.id,
+        key=key,
+        scheduled_at=job.scheduled_at,
+        repeated=job.attempt > 1 + rescued,
+        snoozed=job.meta.get("durably") == "held",
+    )
+
+
+def _ended(job: Job, run: RunRecord | None) -> object:
+    """What an attempt's end means to its job. The run's next wake-up is another job."""
+    if run is None:
+        return None
+    if run.state is RunState.CANCELLED:
+        return Cancel(f"Run {run.key!r} was cancelled.")
+    if run.state in (RunState.RETRYABLE, RunState.DISCARDED):
+        # Shown in Oban as a failure; not tried again there.
+        job.max_attempts = job.attempt
+        raise AttemptFailed(run.error or f"The attempt failed; run {run.key!r} is {run.state}.")
+    return None

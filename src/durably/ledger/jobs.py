@@ -1,0 +1,124 @@
+"""Oban's jobs and the runs that they wake: what a job may do when it comes, and lost ones.
+
+Owns the claim on behalf of a job; how jobs come, and what their ends mean to Oban, is the
+dispatcher's. On SQLite there are no jobs, and none of them is ever lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from durably.ledger import reads, runs
+from durably.ledger.fence import record_event
+from durably.ledger.operations import Operation, execute, fetch, fetch_one
+from durably.ledger.rows import run_from
+from durably.ledger.waking import dispatch
+from durably.lifecycle import RunState
+from durably.records import NewRun, RunInput, RunRecord
+
+BY_OBAN = "oban"
+"""Who is said to have cancelled or retried a run whose job was."""
+
+BATCH = 500
+"""How many lost wake-ups are mended in one look."""
+
+_LATER = (RunState.SCHEDULED, RunState.RETRYABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """A job that came.
+
+    Attributes:
+        job_id: Oban's id of it.
+        key: the run that it wakes.
+        scheduled_at: when the job was due; a person who retries a job sets it to that moment.
+        repeated: True if Oban executes it again although it was neither rescued nor snoozed.
+        snoozed: True if it came before and found its run held.
+    """
+
+    job_id: int
+    key: str
+    scheduled_at: datetime
+    repeated: bool = False
+    snoozed: bool = False
+
+
+class Refusal(Enum):
+    """Why a job is not to execute its run."""
+
+    UNKNOWN = "unknown"
+    HELD = "held"
+    NOT_DUE = "not due"
+    OVER = "over"
+    CANCELLED = "cancelled"
+
+
+def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
+    """Take the run for the job, if it is due and nobody else's.
+
+    A job that a person retried in Oban moves its run as `Durably`'s own words would: one that is
+    not due yet is due now, a discarded or cancelled one is revived.
+    """
+    row = yield from fetch_one("get_run_to_decide", key=wakeup.key)
+    if row is None:
+        return Refusal.UNKNOWN
+    run = run_from(row)
+    if run.state is RunState.EXECUTING:
+        return Refusal.HELD
+    if run.state in (RunState.DISCARDED, RunState.CANCELLED):
+        if not (wakeup.repeated and _is_newer(wakeup, run.finished_at)):
+            return Refusal.CANCELLED if run.state is RunState.CANCELLED else Refusal.OVER
+        yield from fetch_one("revive_run", key=run.key)
+        yield from record_event(run.claim, "revived", by=BY_OBAN)
+    elif run.state.final or run.state is RunState.SUSPENDED:
+        return Refusal.OVER
+    elif run.state in _LATER and _is_newer(wakeup, run.attempted_at or run.inserted_at):
+        hastened = yield from execute("hasten_run", run_id=run.id)
+        if hastened:
+            yield from record_event(run.claim, "hastened", by=BY_OBAN)
+    claimed = yield from runs.claim_one(worker_id, run.id)
+    if claimed is None:
+        return Refusal.NOT_DUE
+    yield from execute("take_job", run_id=run.id, job_id=wakeup.job_id)
+    return claimed
+
+
+def _is_newer(wakeup: Wakeup, last: datetime | None) -> bool:
+    return not wakeup.snoozed and last is not None and wakeup.scheduled_at > last
+
+
+def insert(new: NewRun, job_id: int | None) -> Operation[tuple[RunRecord, RunInput | None]]:
+    """Insert the run that a job asks for, unless the job came before.
+
+    Args:
+        job_id: the job, if it is also to wake the run.
+
+    Returns:
+        The run; and what it was asked, if it was there already.
+    """
+    run, created = yield from runs.insert(new, job_id)
+    return run, None if created else (yield from reads.get_input(run.id))
+
+
+def list_lost() -> Operation[tuple[list[int], list[str]]]:
+    """Runs that nothing will wake, by id; and keys of runs whose job was cancelled; a read."""
+    lost = yield from fetch("list_lost_wakeups", limit=BATCH)
+    cancelled = yield from fetch("list_cancelled_jobs", seconds=86_400.0, limit=BATCH)
+    return [row["id"] for row in lost], [row["key"] for row in cancelled]
+
+
+def redispatch(run_ids: list[int]) -> Operation[list[RunRecord]]:
+    """Give each run another job, unless somebody has seen to it meanwhile."""
+    dispatched: list[RunRecord] = []
+    for run_id in run_ids:
+        row = yield from fetch_one("lock_lost_wakeup", run_id=run_id)
+        if row is None:
+            continue
+        run = run_from(row)
+        yield from record_event(run.claim, "redispatched", reason="its job was lost")
+        yield from dispatch(run)
+        dispatched.append(run)
+    return dispatched

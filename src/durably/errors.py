@@ -20,6 +20,7 @@ Owns the names and their meaning; who raises them is written beside each one.
     └── LedgerError           the database
         ├── LedgerUnavailable locked, full, restarting: the same write may work later
         ├── LedgerClosed      this application closed it
+        ├── LedgerMoved       its runs are moved, or being moved, to another database
         ├── SchemaError       missing, newer than this version, or not a ledger
         └── LedgerCorrupt     not a database file, or a damaged one
 """
@@ -129,6 +130,13 @@ class LedgerUnavailable(LedgerError):
 
 class LedgerClosed(LedgerError):
     """This application closed the ledger, or has not opened it; waiting will not help."""
+
+
+class LedgerMoved(LedgerError):
+    """The runs of this ledger are in another database, or being moved (`durably transfer`).
+
+    Also raised by the ledger that they are moved to, until all of them are there.
+    """
 
 
 class SchemaError(LedgerError):

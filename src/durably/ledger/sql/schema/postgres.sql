@@ -143,3 +143,23 @@ CREATE TABLE durably_queues (
     runs_at_once integer CHECK (runs_at_once > 0),
     changed_at   timestamptz NOT NULL
 );
+
+-- Where the runs of this ledger were moved from (`durably transfer`); one row at most. Until it is
+-- finished nobody works here.
+CREATE TABLE durably_transfer (
+    id          text PRIMARY KEY,
+    source      text NOT NULL,
+    copied_to   bigint NOT NULL DEFAULT 0,
+    began_at    timestamptz NOT NULL,
+    finished_at timestamptz
+);
+
+-- What the triggers of a transfer call: only its own session, which says its id, may write.
+CREATE FUNCTION durably_refuse_others() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('durably.transfer', true) IS DISTINCT FROM TG_ARGV[0] THEN
+        RAISE EXCEPTION USING ERRCODE = 'DUR01', MESSAGE = TG_ARGV[1];
+    END IF;
+    RETURN NULL;
+END
+$$;

@@ -23,13 +23,17 @@ help: ## Say what there is
 .PHONY: setup
 setup: .venv/.installed ## Make .venv with the locked dependencies; the other targets do it by themselves
 
+.PHONY: postgres
+postgres: .venv/.postgres ## Add what PostgreSQL needs; as setup, but with a C++ compiler
+
+# On PostgreSQL with `make demo DURABLY_URL=postgresql://…`, which the demo finds in its environment.
 .PHONY: demo
-demo: setup ## Run the demo: real workers, killed half way; no key, no network
+demo: setup $(if $(filter postgres%,$(DURABLY_URL)),postgres) ## Run the demo: real workers, killed half way; no key, no network
 	@$(BIN)/durably demo $(ARGS)
 
 # Every check runs, and any that fails, fails the target.
 .PHONY: test
-test: setup ## All checks: lint, format, types, layers, tests
+test: postgres ## All checks: lint, format, types, layers, tests
 	@failed=''; \
 	check() { echo "== $$*"; $(BIN)/"$$@" || failed="$$failed $$1"; echo; }; \
 	check ruff check; \
@@ -40,17 +44,17 @@ test: setup ## All checks: lint, format, types, layers, tests
 	if [ -n "$$failed" ]; then echo "make test failed:$$failed" >&2; exit 1; fi
 
 .PHONY: crash
-crash: setup ## Kill and stop workers at every boundary, for every effect policy; `test` has a sample
+crash: postgres ## Kill and stop workers at every boundary, for every effect policy; `test` has a sample
 	@CRASH_TESTS=all $(BIN)/pytest tests/crash $(ARGS)
 
 .PHONY: test-oldest
-test-oldest: .venv-oldest/.installed ## The tests against the oldest supported pydantic-ai
+test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \
 		print("pydantic-ai-slim", v("pydantic-ai-slim"))'
 	@$(OLDEST_BIN)/pytest $(ARGS)
 
 .PHONY: lint
-lint: setup ## Lint and types only
+lint: postgres ## Lint and types only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
@@ -77,14 +81,15 @@ COMPILE := pip compile --quiet --universal --python-version 3.12 --generate-hash
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 # One lock for every supported Python, by markers. The oldest lock differs in one pin, which is
-# the lower bound in pyproject.toml. oban is in neither: it has no wheel and needs a compiler.
+# the lower bound in pyproject.toml. The postgres lock comes on top of either: what needs a
+# compiler is in it alone.
 .PHONY: lock
 lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 	@set -e; \
+	python=$${PYTHON:-$$(scripts/find_python.sh)}; \
 	if command -v uv >/dev/null; then uv=uv; else \
 		uv=.venv-uv/bin/uv; \
-		[ -x $$uv ] || { python=$${PYTHON:-$$(scripts/find_python.sh)}; "$$python" -m venv .venv-uv; \
-			.venv-uv/bin/python -m pip install --quiet uv; }; \
+		[ -x $$uv ] || { "$$python" -m venv .venv-uv; .venv-uv/bin/python -m pip install --quiet uv; }; \
 	fi; \
 	oldest=$$(sed -n 's/^ *"pydantic-ai-slim>=\([0-9.]*\)",.*/\1/p' pyproject.toml); \
 	echo "requirements.lock"; \
@@ -93,7 +98,12 @@ lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 	echo "requirements-oldest.lock, with pydantic-ai-slim $$oldest"; \
 	$$uv $(COMPILE) pyproject.toml --group build --group test --extra otel \
 		$(if $(UPGRADE),--upgrade) --upgrade-package "pydantic-ai-slim==$$oldest" \
-		--upgrade-package pydantic-graph --output-file requirements-oldest.lock >/dev/null
+		--upgrade-package pydantic-graph --output-file requirements-oldest.lock >/dev/null; \
+	echo "requirements-postgres.lock"; \
+	extra=$$("$$python" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+		print(*project["project"]["optional-dependencies"]["postgres"], sep="\n")'); \
+	echo "$$extra" | $$uv $(COMPILE) - --group postgres --constraints requirements.lock \
+		$(if $(UPGRADE),--upgrade) --output-file requirements-postgres.lock >/dev/null
 
 # --- the environments
 
@@ -113,6 +123,19 @@ lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 	$$pip --no-deps --no-build-isolation --editable .; \
 	$(@D)/bin/python -m compileall -q -j 0 $(@D)/lib >/dev/null 2>&1 || true; \
 	pwd -P > $@
+
+.venv/.postgres: .venv/.installed
+.venv-oldest/.postgres: .venv-oldest/.installed
+
+# erlpack is built with the setuptools that are installed, so that those are locked as well.
+.venv/.postgres .venv-oldest/.postgres: requirements-postgres.lock scripts/find_compiler.sh
+	@set -e; \
+	scripts/find_compiler.sh $(@D)/bin/python; \
+	echo "Installing what PostgreSQL needs: less than a minute, once"; \
+	$(@D)/bin/python -m pip install -qq --no-compile --no-deps --no-build-isolation \
+		--require-hashes -r requirements-postgres.lock; \
+	$(@D)/bin/python -m compileall -q -j 0 $(@D)/lib >/dev/null 2>&1 || true; \
+	touch $@
 
 # An environment that was moved, or whose Python is gone, is made again.
 whole = $(shell test "$$(cat $(1)/.installed 2>/dev/null)" = "$$(pwd -P)" && $(1)/bin/python -c '' 2>/dev/null && echo yes)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ["requirements.lock", "requirements-oldest.lock"]
+LOCKS = ["requirements.lock", "requirements-oldest.lock", "requirements-postgres.lock"]
 
 
 def find_python(path: Path, home: Path) -> subprocess.CompletedProcess[str]:
@@ -20,6 +20,15 @@ def find_python(path: Path, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ROOT / "scripts/find_python.sh"],
         env={"PATH": str(path), "HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def find_compiler(path: Path, python: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ROOT / "scripts/find_compiler.sh", python],
+        env={"PATH": str(path)},
         capture_output=True,
         text=True,
     )
@@ -68,6 +77,59 @@ def test_no_python_found_says_in_one_sentence_what_to_install(path: Path, tmp_pa
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr.count("\n") == 1
     assert "Python 3.12 or newer" in found.stderr
+
+
+def test_a_compiler_is_found_under_any_of_its_names(path: Path) -> None:
+    command(path / "c++", "exit 1")
+    (path / "clang++").symlink_to(shutil.which("c++") or "")
+    found = find_compiler(path, sys.executable)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_no_compiler_found_says_in_one_sentence_what_to_install(path: Path) -> None:
+    command(path / "c++", "echo 'xcode-select: note: no developer tools were found' >&2; exit 1")
+    found = find_compiler(path, sys.executable)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.count("\n") == 1
+    assert "needs a C++ compiler" in found.stderr and "package g++" in found.stderr
+
+
+def test_a_python_without_headers_is_told_apart_from_a_missing_compiler(
+    path: Path, tmp_path: Path
+) -> None:
+    (path / "c++").symlink_to(shutil.which("c++") or "")
+    command(tmp_path / "python", f'[ "$1" = -V ] && echo Python 3.13 || echo "{tmp_path}"')
+    found = find_compiler(path, str(tmp_path / "python"))
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.count("\n") == 1
+    assert "headers of Python 3.13" in found.stderr and "package python3-dev" in found.stderr
+
+
+def pins(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", (ROOT / lock).read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("base", ["requirements.lock", "requirements-oldest.lock"])
+def test_postgres_lock_agrees_with_the_lock_that_it_comes_on_top_of(base: str) -> None:
+    base_pins, postgres_pins = pins(base), pins("requirements-postgres.lock")
+    shared = base_pins.keys() & postgres_pins.keys()
+    assert shared
+    assert {name: base_pins[name] for name in shared} == {
+        name: postgres_pins[name] for name in shared
+    }
+    # oban's erlpack is built without a build environment of its own.
+    assert "setuptools" in base_pins
+
+
+def test_only_the_postgres_lock_needs_a_compiler() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = {
+        re.split(r"[\[>=]", requirement)[0]
+        for requirement in project["optional-dependencies"]["postgres"]
+    }
+    assert extra | {"erlpack"} <= pins("requirements-postgres.lock").keys()
+    for lock in ("requirements.lock", "requirements-oldest.lock"):
+        assert not (extra | {"erlpack"}) & pins(lock).keys()
 
 
 def test_oldest_lock_pins_the_lower_bound_of_pydantic_ai() -> None:

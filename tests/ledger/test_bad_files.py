@@ -19,7 +19,7 @@ from durably.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
 from durably.ledger import reads, runs
 from durably.ledger.sqlite import connection as sqlite_connection
 from durably.ledger.sqlite.database import SqliteDatabase
-from support.held import HeldWriter
+from support.held import HeldWriters
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run, until
 from support.processes import LedgerProcess
 
@@ -254,7 +254,7 @@ async def test_full_file_fails_every_write_of_the_batch_and_says_so(
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     large = '"' + 1_000_000 * "x" + '"'
-    async with HeldWriter(ledger):
+    async with HeldWriters(ledger):
         writing = [
             asyncio.create_task(ledger.write(runs.insert, new_run(key, prompt=prompt)))
             for key, prompt in (("small 1", '"x"'), ("large", large), ("small 2", '"x"'))

@@ -28,7 +28,14 @@ PER_ATTEMPT = {"claim_runs", "claim_run", "next_due", "insert_attempt", "end_att
 PER_ATTEMPT |= {"complete_run", "fail_run", "discard_run", "suspend_run", "hand_back_run"}
 PER_ATTEMPT |= {"stop_run", "doubt_effects", "wake_settled_run", "list_messages", "list_effects"}
 PER_ATTEMPT |= {"get_queue"}
-PER_LOOK = {"count_orphans", "rescue_runs", "held_runs", "register_worker", "get_run"}
+PER_LOOK = {
+    "count_orphans",
+    "list_orphans",
+    "rescue_run",
+    "held_runs",
+    "register_worker",
+    "get_run",
+}
 PER_LOOK |= {"list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 
 

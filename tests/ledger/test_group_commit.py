@@ -13,11 +13,11 @@ import pytest
 from durably import boundaries
 from durably.errors import LedgerClosed, LedgerUnavailable
 from durably.ledger import reads, runs
+from durably.ledger.database import Database
 from durably.ledger.lanes import MAX_BATCH
 from durably.ledger.operations import Operation
-from durably.ledger.sqlite.database import SqliteDatabase
 from durably.lifecycle import RunState
-from support.held import HeldWriter
+from support.held import HeldWriters
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run
 from support.processes import all_at_once
 
@@ -34,10 +34,10 @@ def observing(observer: Callable[[str], None]) -> Generator[None]:
 async def together(
     ledger: Ledger, *operations: Callable[[], Operation[object]]
 ) -> list[object | BaseException]:
-    """Submit all while the writer is busy; their results once they are told."""
-    async with HeldWriter(ledger):
+    """Submit all while the writers are busy; their results once they are told."""
+    async with HeldWriters(ledger):
         tasks = [asyncio.create_task(ledger.write(operation)) for operation in operations]
-        await asyncio.sleep(0)  # each task runs up to its wait for the writer
+        await asyncio.sleep(0)  # each task runs up to its wait for a writer
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -61,7 +61,8 @@ async def test_writes_that_wait_share_one_commit(ledger: Ledger) -> None:
     reached: Counter[str] = Counter()
     with observing(lambda name: reached.update([name])):
         await together(ledger, *(inserting(f"r{n}") for n in range(100)))
-    assert reached["commit:after"] == 2, "one of the writer that was held, one of the hundred"
+    held = ledger.backend.writers
+    assert held < reached["commit:after"] <= 2 * held, "those that were held, then one of each"
     assert await stored(ledger) == {f"r{n}" for n in range(100)}
 
 
@@ -69,7 +70,8 @@ async def test_batch_is_bounded(ledger: Ledger) -> None:
     reached: Counter[str] = Counter()
     with observing(lambda name: reached.update([name])):
         await together(ledger, *(inserting(f"r{n}") for n in range(2 * MAX_BATCH + 1)))
-    assert reached["commit:after"] == 1 + 3
+    held = ledger.backend.writers
+    assert held + 3 <= reached["commit:after"] <= held + 2 + held, "two that are full, the rest"
     assert len(await stored(ledger)) == 2 * MAX_BATCH + 1
 
 
@@ -95,7 +97,7 @@ async def test_nobody_is_told_before_the_commit(ledger: Ledger) -> None:
     told: list[str] = []
 
     def hold(name: str) -> None:
-        if name == "commit:before" and not held.is_set():
+        if name == "commit:before":
             held.set()
             assert go_on.wait(PATIENCE_SECONDS)
 
@@ -106,12 +108,14 @@ async def test_nobody_is_told_before_the_commit(ledger: Ledger) -> None:
     with observing(hold):
         tasks = [asyncio.create_task(insert(f"r{n}")) for n in range(5)]
         await asyncio.to_thread(held.wait, PATIENCE_SECONDS)
-        for _ in range(100):
-            await asyncio.sleep(0)
-        assert told == []
-        assert ledger.backend.select("SELECT key FROM durably_runs") == []
-        go_on.set()
-        await asyncio.gather(*tasks)
+        try:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert told == []
+            assert ledger.backend.select("SELECT key FROM durably_runs") == []
+        finally:
+            go_on.set()
+            await asyncio.gather(*tasks)
     assert sorted(told) == [f"r{n}" for n in range(5)]
 
 
@@ -120,7 +124,7 @@ async def test_failed_commit_is_told_to_every_waiter(ledger: Ledger) -> None:
         if name == "commit:before":
             raise LedgerUnavailable("no room")
 
-    async with HeldWriter(ledger):
+    async with HeldWriters(ledger):
         tasks = [asyncio.create_task(ledger.write(inserting(f"r{n}"))) for n in range(3)]
         await asyncio.sleep(0)
         boundaries.observe(None)
@@ -136,7 +140,7 @@ async def test_failed_commit_is_told_to_every_waiter(ledger: Ledger) -> None:
 
 
 async def test_cancelled_waiter_leaves_the_others_alone(ledger: Ledger) -> None:
-    async with HeldWriter(ledger):
+    async with HeldWriters(ledger):
         tasks = [asyncio.create_task(ledger.write(inserting(f"r{n}"))) for n in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
@@ -146,7 +150,7 @@ async def test_cancelled_waiter_leaves_the_others_alone(ledger: Ledger) -> None:
 
 
 async def test_closing_commits_what_is_queued(ledger: Ledger) -> None:
-    async with HeldWriter(ledger):
+    async with HeldWriters(ledger):
         tasks = [asyncio.create_task(ledger.write(inserting(f"r{n}"))) for n in range(3)]
         await asyncio.sleep(0)
         closing = asyncio.create_task(ledger.database.close())
@@ -159,10 +163,10 @@ async def test_closing_commits_what_is_queued(ledger: Ledger) -> None:
     assert await stored(ledger) == {"r0", "r1", "r2"}
 
 
-async def test_write_that_races_with_closing_is_made_or_refused(sqlite: SqliteBackend) -> None:
+async def test_write_that_races_with_closing_is_made_or_refused(ledger: Ledger) -> None:
     """Never left waiting: each write is told either way."""
+    database = ledger.database
     for turn in range(20):
-        database = SqliteDatabase(sqlite.path)
         await database.open()
         start = threading.Barrier(3)
         writers = [
@@ -172,11 +176,11 @@ async def test_write_that_races_with_closing_is_made_or_refused(sqlite: SqliteBa
         await asyncio.to_thread(start.wait)
         await database.close()
         acknowledged = {key for writer in writers for key in await writer}
-        rows = sqlite.select(f"SELECT key FROM durably_runs WHERE key LIKE '{turn}-%'")
+        rows = ledger.backend.select(f"SELECT key FROM durably_runs WHERE key LIKE '{turn}-%'")
         assert acknowledged == {key for (key,) in rows}
 
 
-def _write_until_closed(database: SqliteDatabase, start: threading.Barrier, name: str) -> list[str]:
+def _write_until_closed(database: Database, start: threading.Barrier, name: str) -> list[str]:
     written: list[str] = []
     start.wait()
     while True:
@@ -206,33 +210,31 @@ async def test_commits_survive_power_loss(sqlite: SqliteBackend) -> None:
 # --- several processes
 
 
-async def test_processes_that_write_at_once_lose_nothing(sqlite: SqliteBackend) -> None:
+async def test_processes_that_write_at_once_lose_nothing(ledger: Ledger) -> None:
     calls = [("insert", f"p{n}", "40") for n in range(3)]
-    acknowledged = await asyncio.to_thread(all_at_once, sqlite.path, calls)
-    found = {key for (key,) in sqlite.select("SELECT key FROM durably_runs")}
+    acknowledged = await asyncio.to_thread(all_at_once, ledger.backend.url, calls)
+    found = {key for (key,) in ledger.backend.select("SELECT key FROM durably_runs")}
     assert found == {f"p{n}-{i}" for n in range(3) for i in range(40)}
     assert {key for keys in acknowledged for key in keys} == found
 
 
-async def test_processes_never_claim_one_run_twice(ledger: Ledger, sqlite: SqliteBackend) -> None:
+async def test_processes_never_claim_one_run_twice(ledger: Ledger) -> None:
     inserted = [(await ledger.insert()).key for _ in range(90)]
     calls = [("work", f"w{n}", "4") for n in range(3)]
     claimed = [
         tuple(claim)
-        for claims in await asyncio.to_thread(all_at_once, sqlite.path, calls)
+        for claims in await asyncio.to_thread(all_at_once, ledger.backend.url, calls)
         for claim in claims
     ]
     assert sorted(claimed) == sorted((key, 1) for key in inserted)
-    finished = sqlite.select("SELECT count(*) FROM durably_runs WHERE state = 'completed'")
+    finished = ledger.backend.select("SELECT count(*) FROM durably_runs WHERE state = 'completed'")
     assert finished == [(90,)]
 
 
-async def test_of_decisions_from_several_processes_exactly_one_wins(
-    ledger: Ledger, sqlite: SqliteBackend
-) -> None:
+async def test_of_decisions_from_several_processes_exactly_one_wins(ledger: Ledger) -> None:
     run = await ledger.in_state(RunState.SUSPENDED)
     calls = [("resolve", f"p{n}", run.key, "0.0") for n in range(3)]
-    accepted = await asyncio.to_thread(all_at_once, sqlite.path, calls)
+    accepted = await asyncio.to_thread(all_at_once, ledger.backend.url, calls)
     assert sorted(accepted) == [False, False, True]
     winner = f"p{accepted.index(True)}"
-    assert sqlite.select("SELECT resolved_by FROM durably_effects") == [(winner,)]
+    assert ledger.backend.select("SELECT resolved_by FROM durably_effects") == [(winner,)]

@@ -1,4 +1,4 @@
-"""A process of its own that uses a ledger: ``python ledger_process.py COMMAND PATH ARGS``.
+"""A process of its own that uses a ledger: ``python ledger_process.py COMMAND URL ARGS``.
 
 Says ``ready``, waits for a line on stdin, works, and prints one JSON line as its result. So a test
 has all of its processes started before any of them begins.
@@ -11,23 +11,30 @@ import json
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from durably.errors import TransitionRefused
 from durably.ledger import decisions, runs, steps, workers
+from durably.ledger.connect import database_for
+from durably.ledger.database import Database
 from durably.ledger.sqlite.database import SqliteDatabase
 from durably.ledger.steps import NewMessage, Step
 from durably.lifecycle import EffectState
 from durably.records import NewRun
 
 
-async def open_only(database: SqliteDatabase) -> object:
+async def open_only(database: Database) -> object:
     """Create the tables, or find them."""
     await database.open()
     return True
 
 
-async def insert(database: SqliteDatabase, name: str, count: str) -> object:
+async def migrate(database: Database) -> object:
+    """Create the tables, or find them; also on PostgreSQL."""
+    await database.migrate()
+    return True
+
+
+async def insert(database: Database, name: str, count: str) -> object:
     """Insert runs, concurrently; returns the keys that were acknowledged."""
     await database.open()
     new = [NewRun(key=f"{name}-{i}", agent="a", prompt='"hi"') for i in range(int(count))]
@@ -35,7 +42,7 @@ async def insert(database: SqliteDatabase, name: str, count: str) -> object:
     return [run.key for run, created in acknowledged if created]
 
 
-async def work(database: SqliteDatabase, worker_id: str, batch: str) -> object:
+async def work(database: Database, worker_id: str, batch: str) -> object:
     """Claim, checkpoint and complete until nothing is left; returns what was claimed, in order."""
     await database.open()
     await database.write(workers.register, worker_id, worker_id, 1, {"agents": 20}, 600.0)
@@ -49,7 +56,7 @@ async def work(database: SqliteDatabase, worker_id: str, batch: str) -> object:
     return claimed
 
 
-async def resolve(database: SqliteDatabase, person: str, key: str, call_id: str) -> object:
+async def resolve(database: Database, person: str, key: str, call_id: str) -> object:
     """Decide about a call; returns whether the decision was accepted."""
     await database.open()
     try:
@@ -61,8 +68,9 @@ async def resolve(database: SqliteDatabase, person: str, key: str, call_id: str)
     return True
 
 
-async def lock(database: SqliteDatabase) -> object:
-    """Hold the write lock until another line comes."""
+async def lock(database: Database) -> object:
+    """Hold SQLite's write lock until another line comes."""
+    assert isinstance(database, SqliteDatabase)
     connection = sqlite3.connect(database.path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     print("locked", flush=True)
@@ -73,12 +81,12 @@ async def lock(database: SqliteDatabase) -> object:
 
 
 COMMANDS: dict[str, Callable[..., Awaitable[object]]] = {
-    f.__name__: f for f in (open_only, insert, work, resolve, lock)
+    f.__name__: f for f in (open_only, migrate, insert, work, resolve, lock)
 }
 
 
-async def main(command: str, path: str, *args: str) -> None:
-    database = SqliteDatabase(Path(path))
+async def main(command: str, url: str, *args: str) -> None:
+    database = database_for(url)
     print("ready", flush=True)
     sys.stdin.readline()
     result = await COMMANDS[command](database, *args)

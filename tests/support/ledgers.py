@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,9 +41,20 @@ class Clock:
 
 
 class Backend(Protocol):
-    """What differs between databases: how to make one, and how to look at it from outside."""
+    """What differs between databases: how to make one, and how to look at it from outside.
 
+    Attributes:
+        url: names it to another process.
+        writers: how many of its transactions write at the same time.
+    """
+
+    url: str
     database: Database
+    writers: int
+
+    def connect(self) -> AbstractContextManager[Any]:
+        """A connection of the application's own, as its driver opens it."""
+        ...
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows, read on a connection of its own."""
@@ -53,12 +64,14 @@ class Backend(Protocol):
 class SqliteBackend:
     """A ledger in a file of its own."""
 
+    writers = 1
+
     def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
         self.path = path
+        self.url = str(path)
         self.database = SqliteDatabase(path, clock=clock)
 
     def connect(self) -> closing[sqlite3.Connection]:
-        """A connection of the application's own, as Python's sqlite3 opens it."""
         return closing(sqlite3.connect(self.path))
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
@@ -67,14 +80,14 @@ class SqliteBackend:
 
 
 class PostgresBackend:
-    """A ledger in a database of its own, its times read as SQLite's are written."""
+    """A ledger in a database of its own; its URL is one that libpq knows."""
 
-    def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, url: str, clock: Callable[[], datetime] | None) -> None:
         self.url = url
         self.database = PostgresDatabase(url, clock=clock)
+        self.writers = self.database.where.lanes
 
     def connect(self) -> psycopg.Connection[Any]:
-        """A connection of the application's own, as psycopg opens it."""
         return psycopg.connect(self.url)
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
@@ -107,10 +120,11 @@ class Ledger:
 
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table, as it is stored."""
-        return {
-            table: sorted(self.backend.select(f"SELECT * FROM durably_{table}"), key=repr)
-            for table in TABLES
-        }
+        with self.backend.connect() as connection:
+            return {
+                table: sorted(connection.execute(f"SELECT * FROM durably_{table}"), key=repr)
+                for table in TABLES
+            }
 
     # --- runs in any state
 

@@ -40,6 +40,22 @@ def migrated_url(postgres: Postgres) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def _used_url(postgres: Postgres) -> Iterator[str]:
+    with postgres.database(template=postgres.migrated) as url:
+        yield url
+
+
+@pytest.fixture
+def wiped_url(_used_url: str) -> str:
+    """A database with durably's tables and nothing in them, ten times as fast as `migrated_url`.
+
+    Earlier tests have used it and later ones will: its tables stay as they are.
+    """
+    _wipe(_used_url)
+    return _used_url
+
+
 @pytest.fixture
 def own_postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """A server of the test's own, running, to be broken in any way."""
@@ -48,6 +64,28 @@ def own_postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     yield server
     for folder in server.folder.parent.glob(f"{server.folder.name}*"):
         remove(folder)  # the server and its clones
+
+
+def _wipe(url: str) -> None:
+    """Delete all rows of a database, and end the sessions that earlier tests left there."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
+        )
+        tables = connection.execute(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
+            "WHERE schemaname = 'public' AND tablename <> 'durably_schema'"
+        ).fetchall()
+        # Quicker than TRUNCATE, which makes new files.
+        connection.execute("; ".join(f"DELETE FROM {table}" for (table,) in tables).encode())
+        connection.execute(
+            "SELECT setval(format('%I.%I', schemaname, sequencename), start_value, false) "
+            "FROM pg_sequences"
+        )
 
 
 # --- what the processes of a run are told

@@ -16,9 +16,9 @@ SCRIPT = Path(__file__).with_name("ledger_process.py")
 class LedgerProcess:
     """One process of `ledger_process`; it begins when it is told to."""
 
-    def __init__(self, command: str, path: Path, *args: str) -> None:
+    def __init__(self, command: str, url: str | Path, *args: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), command, str(path), *args],
+            [sys.executable, str(SCRIPT), command, str(url), *args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -50,11 +50,11 @@ class LedgerProcess:
         return json.loads(self.hear())
 
 
-def all_at_once(path: Path, calls: Sequence[tuple[str, ...]]) -> list[Any]:
+def all_at_once(url: str | Path, calls: Sequence[tuple[str, ...]]) -> list[Any]:
     """Run several processes that begin at the same moment; their results, in order."""
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(LedgerProcess(command, path, *args)) for command, *args in calls
+            stack.enter_context(LedgerProcess(command, url, *args)) for command, *args in calls
         ]
         for process in processes:
             assert process.hear() == "ready"

@@ -111,13 +111,20 @@ class ObanDispatcher:
     async def run(self, start: Start) -> None:
         self._start = start
         await self._begin()
-        changed: set[str] = set(self._queues.names)
-        with self._queues.subscribe(changed.add):
+        changed, news = set(self._queues.names), asyncio.Event()
+
+        def note(queue: str) -> None:
+            changed.add(queue)
+            news.set()
+
+        with self._queues.subscribe(note):
             try:
                 while True:
+                    news.clear()
                     await self._apply(changed)
                     await self._pass_on_cancels()
-                    await asyncio.sleep(LOOK_SECONDS)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(news.wait(), timeout=LOOK_SECONDS)
             finally:
                 self._leaving = True
                 await self._pause()
@@ -183,6 +190,9 @@ class ObanDispatcher:
                 snoozed = int(job.meta.get("snoozed", 0))
                 seconds = min(HELD_SECONDS * (snoozed + 1), MAX_HELD_SECONDS)
                 return Snooze(seconds, meta={"durably": "held"})
+            case Refusal.PAUSED:
+                # Fetched at the moment of the pause: it waits in the paused queue like the rest.
+                return Snooze(1)
             case Refusal.UNKNOWN:
                 return Cancel(f"No run has the key {key!r}; it may have been pruned.")
             case Refusal.CANCELLED:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from durably.ledger import reads, runs
+from durably.ledger import queues, reads, runs
 from durably.ledger.fence import record_event
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import run_from
@@ -51,6 +51,7 @@ class Refusal(Enum):
 
     UNKNOWN = "unknown"
     HELD = "held"
+    PAUSED = "paused"
     NOT_DUE = "not due"
     OVER = "over"
     CANCELLED = "cancelled"
@@ -68,6 +69,8 @@ def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
     run = run_from(row)
     if run.state is RunState.EXECUTING:
         return Refusal.HELD
+    if (yield from queues.get_setting(run.queue)).paused:
+        return Refusal.PAUSED  # Asked here, so that nothing begins once pausing is committed.
     if run.state in (RunState.DISCARDED, RunState.CANCELLED):
         if not (wakeup.repeated and _is_newer(wakeup, run.finished_at)):
             return Refusal.CANCELLED if run.state is RunState.CANCELLED else Refusal.OVER

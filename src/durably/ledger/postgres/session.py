@@ -33,7 +33,7 @@ type Clock = Callable[[], datetime]
 
 TRIES = 5
 """How often a transaction is tried that the server chose to undo, as it may any (PostgreSQL docs,
-"Deadlocks"), and one that had not begun on a connection that proved to be lost."""
+"Deadlocks"), and one whose connection was lost before it was asked to commit."""
 
 
 class Session:
@@ -103,27 +103,38 @@ class Session:
     def _transact(self, jobs: list[Job]) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
             connection = self._begun(writing=True)
+            ending = False
             try:
                 results = [drive(connection, self._where.schema, j.operation()) for j in jobs]
                 boundaries.reached("commit:before")
+                ending = True
                 connection.execute("COMMIT")
                 boundaries.reached("commit:after")
                 return results
             except BaseException as error:
                 self._undo(connection, error)
-                if not isinstance(error, TRY_AGAIN) or not tries_left:
+                # Once COMMIT is on its way, nobody knows whether it was done.
+                if not tries_left or not self._undone(error, known=not ending):
                     raise
         raise AssertionError("the last try returns or raises")
 
     def _read(self, job: Job) -> Any:
-        connection = self._begun(writing=False)
-        try:
-            result = drive(connection, self._where.schema, job.operation())
-            connection.execute("COMMIT")
-            return result
-        except BaseException as error:
-            self._undo(connection, error)
-            raise
+        for tries_left in reversed(range(TRIES)):
+            connection = self._begun(writing=False)
+            try:
+                result = drive(connection, self._where.schema, job.operation())
+                connection.execute("COMMIT")
+                return result
+            except BaseException as error:
+                self._undo(connection, error)
+                if not tries_left or not self._undone(error, known=True):
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _undone(self, error: BaseException, *, known: bool) -> bool:
+        """True if the server undid the transaction for reasons of its own: it may be tried again."""
+        lost = self._connection is None and isinstance(error, psycopg.Error)
+        return isinstance(error, TRY_AGAIN) or (lost and known)
 
     def _begun(self, *, writing: bool) -> psycopg.Connection[Any]:
         """A connection in a new transaction. One that was lost while it was idle is replaced."""

@@ -132,7 +132,7 @@ class Session:
         raise AssertionError("the last try returns or raises")
 
     def _undone(self, error: BaseException, *, known: bool) -> bool:
-        """True if the server undid the transaction for reasons of its own: it may be tried again."""
+        """True if the server undid the transaction, not the operation: it may be tried again."""
         lost = self._connection is None and isinstance(error, psycopg.Error)
         return isinstance(error, TRY_AGAIN) or (lost and known)
 

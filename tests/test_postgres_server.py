@@ -15,6 +15,8 @@ import psutil
 import psycopg
 import pytest
 
+from durably.errors import SchemaError
+from durably.ledger.connect import database_for
 from support.postgres_run import Postgres
 from support.postgres_server import PostgresServer
 
@@ -34,6 +36,17 @@ def execute(url: str, sql: str) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("turn", [1, 2])
 def test_each_test_finds_a_new_empty_database(database_url: str, turn: int) -> None:
     execute(database_url, "CREATE TABLE mine (turn int)")
+
+
+async def test_a_migrated_database_takes_a_ledger_at_once(
+    migrated_url: str, database_url: str
+) -> None:
+    ledger, none = database_for(migrated_url), database_for(database_url)
+    await ledger.open()
+    await ledger.close()
+    with pytest.raises(SchemaError):
+        await none.open()
+    await none.close()
 
 
 def test_a_database_is_dropped_though_somebody_still_uses_it(postgres: Postgres) -> None:

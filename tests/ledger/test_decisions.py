@@ -98,9 +98,12 @@ async def test_late_evidence_of_a_pruned_run_is_refused_quietly(ledger: Ledger) 
 async def test_late_evidence_tells_watchers_whether_it_was_accepted(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.started(run)
+    await ledger.started(run, tool_call(0, 1))
     await ledger.write(runs.hand_back, run.claim, Step())
     await ledger.write(steps.settle_late, run.claim, done())
-    await ledger.write(steps.settle_late, run.claim, done())
+    again = await ledger.claim(run)
+    await ledger.started(again, tool_call(0, 1))
+    await ledger.write(steps.settle_late, run.claim, done(tool_call(0, 1)))
     events = await ledger.read(reads.list_events, run.id, 0, 100)
     assert [e.data["accepted"] for e in events if e.kind == "late_evidence"] == [True, False]
 

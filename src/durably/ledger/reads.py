@@ -21,6 +21,7 @@ from durably.ledger.rows import (
 )
 from durably.records import (
     Attempt,
+    Claim,
     DueRecord,
     Effect,
     Event,
@@ -85,6 +86,12 @@ def list_attempts(run_id: int) -> Operation[list[Attempt]]:
     """A run's attempts, first to last."""
     rows = yield from fetch("list_attempts", run_id=run_id)
     return [attempt_from(row) for row in rows]
+
+
+def get_attempt(claim: Claim) -> Operation[Attempt | None]:
+    """The attempt of a claim; None if its run was pruned."""
+    row = yield from fetch_one("get_attempt", run_id=claim.run_id, attempt=claim.attempt)
+    return None if row is None else attempt_from(row)
 
 
 def last_fingerprint(run_id: int, attempt: int) -> Operation[str | None]:

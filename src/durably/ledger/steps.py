@@ -7,11 +7,12 @@ those that the attempt depends on raise `LeaseLost`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from durably.errors import LedgerError
 from durably.ledger.fence import hold, lease_lost, record_event
-from durably.ledger.operations import Operation, execute, fetch_one
-from durably.ledger.rows import effect_from
+from durably.ledger.operations import Operation, execute, fetch, fetch_one
+from durably.ledger.rows import decoded, effect_from
 from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Claim, Effect
@@ -74,7 +75,8 @@ class Step:
 def record_step(claim: Claim, step: Step) -> Operation[None]:
     """Append messages and outcomes: one fenced update and one small row each.
 
-    The same step may come twice, when nobody heard whether the first was committed.
+    The same step may come twice, when nobody heard whether the first was committed: its messages,
+    or the agent's fingerprint, tell that its events are there as well.
     """
     row = yield from fetch_one(
         "touch_run", run_id=claim.run_id, attempt=claim.attempt, usage=step.usage
@@ -87,12 +89,14 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
     for outcome in step.outcomes:
         yield from _record_outcome(claim, outcome)
     if step.fingerprint is not None:
-        yield from execute(
+        news = yield from execute(
             "set_fingerprint",
             run_id=claim.run_id,
             attempt=claim.attempt,
             fingerprint=step.fingerprint,
         )
+        if not news and not step.messages:
+            return
     for kind, data in step.events:
         yield from record_event(claim, kind, **data)
 
@@ -128,20 +132,25 @@ def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
     row = yield from fetch_one("insert_intent", **_call_params(claim, call))
     if row is not None:
         return effect_from(row)
-    row = yield from fetch_one(
-        "get_effect",
-        run_id=claim.run_id,
-        response=call.position.response,
-        call=call.position.call,
-    )
-    assert row is not None, "of a run that is held, an intent is refused only by an effect"
-    return effect_from(row)
+    effect = yield from _effect_at(claim, call.position)
+    assert effect is not None, "of a run that is held, an intent is refused only by an effect"
+    return effect
 
 
 def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     """Record what became of a call, now."""
     yield from hold(claim)
     return (yield from _record_outcome(claim, outcome))
+
+
+def find_outcome(claim: Claim, position: CallPosition) -> Operation[Effect | None]:
+    """What is recorded of a call, once nothing that is still being committed can change it.
+
+    A write, though it writes nothing: it waits for whoever else writes about the run, such as
+    this attempt itself on a connection that it lost.
+    """
+    yield from hold(claim)
+    return (yield from _effect_at(claim, position))
 
 
 def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
@@ -152,25 +161,22 @@ def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]
         withdrawn meanwhile, since it certainly did not happen.
     """
     position = outcome.call.position
-    where: dict[str, object] = {
-        "run_id": claim.run_id,
-        "response": position.response,
-        "call": position.call,
-    }
     yield from hold(claim)
     row = yield from fetch_one(
         "doubt_effect",
-        **where,
+        run_id=claim.run_id,
+        response=position.response,
+        call=position.call,
         attempt=claim.attempt,
         asked=outcome.asked,
         result=outcome.result,
+        told=outcome.result is not None,
         error=outcome.error,
     )
-    if row is not None:
-        yield from _record_effect_event(claim, outcome)
-        return effect_from(row)
-    row = yield from fetch_one("get_effect", **where)
-    return None if row is None else effect_from(row)
+    if row is None:
+        return (yield from _effect_at(claim, position))
+    yield from _record_effect_event(claim, outcome)
+    return effect_from(row)
 
 
 def withdraw_intent(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
@@ -209,14 +215,27 @@ def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
         result=outcome.result,
         error=outcome.error,
     )
-    accepted = row is not None
-    data: dict[str, object] = {"call_id": position.call_id, "accepted": accepted}
+    if row is None:
+        said = yield from _late_evidence(claim, position.call_id)
+        if said is not None:
+            return (yield from _effect_at(claim, position)) if said["accepted"] else None
     if known is not None:
-        yield from record_event(claim, "late_evidence", **{"tool": outcome.call.tool_name, **data})
+        tool, accepted = outcome.call.tool_name, row is not None
+        data: dict[str, object] = {"call_id": position.call_id, "accepted": accepted}
+        yield from record_event(claim, "late_evidence", **{"tool": tool, **data})
     if row is None:
         return None
     yield from wake_if_settled(claim.run_id, by="late evidence")
     return effect_from(row)
+
+
+def _late_evidence(claim: Claim, call_id: str) -> Operation[dict[str, Any] | None]:
+    """What an attempt has said of a call already: nobody heard then whether it was committed."""
+    rows = yield from fetch(
+        "list_events_of_attempt", run_id=claim.run_id, attempt=claim.attempt, kind="late_evidence"
+    )
+    said: list[dict[str, Any]] = [decoded(row["data"]) for row in rows]
+    return next((data for data in said if data["call_id"] == call_id), None)
 
 
 def withdraw_late(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
@@ -251,17 +270,20 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
         error=outcome.error,
     )
     if row is None:
-        # Settled meanwhile, by late evidence or a person: what is recorded first stays.
-        row = yield from fetch_one(
-            "get_effect",
-            run_id=claim.run_id,
-            response=outcome.call.position.response,
-            call=outcome.call.position.call,
-        )
-        assert row is not None, "of a run that is held, an outcome is refused only by an effect"
-        return effect_from(row)
+        # Settled meanwhile, by late evidence or a person: what is recorded first stays. Or it is
+        # there already, word for word.
+        effect = yield from _effect_at(claim, outcome.call.position)
+        assert effect is not None, "of a run that is held, an outcome is refused only by an effect"
+        return effect
     yield from _record_effect_event(claim, outcome)
     return effect_from(row)
+
+
+def _effect_at(claim: Claim, position: CallPosition) -> Operation[Effect | None]:
+    row = yield from fetch_one(
+        "get_effect", run_id=claim.run_id, response=position.response, call=position.call
+    )
+    return None if row is None else effect_from(row)
 
 
 def _record_effect_event(claim: Claim, outcome: CallOutcome) -> Operation[None]:

@@ -12,7 +12,9 @@ RETURNING *;
 
 -- name: set_fingerprint
 UPDATE durably_attempts SET fingerprint = :fingerprint
-WHERE run_id = :run_id AND attempt = :attempt;
+WHERE run_id = :run_id AND attempt = :attempt
+  AND (fingerprint IS NULL OR fingerprint <> :fingerprint)
+RETURNING attempt;
 
 -- name: last_fingerprint
 SELECT fingerprint FROM durably_attempts

@@ -15,6 +15,7 @@ WHERE durably_effects.state = 'in_doubt'
 RETURNING *;
 
 -- name: record_outcome
+-- One that says what is recorded already changes nothing, so that it leaves no second event.
 INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy,
                              on_doubt, state, asked, attempt, idempotency_key, result, error,
                              started_at, finished_at)
@@ -27,14 +28,19 @@ ON CONFLICT (run_id, response, call) DO UPDATE
 SET state = excluded.state, asked = excluded.asked, result = excluded.result,
     error = COALESCE(excluded.error, durably_effects.error), finished_at = excluded.finished_at
 WHERE durably_effects.state NOT IN ('done', 'failed', 'denied')
+  AND (durably_effects.state <> excluded.state OR durably_effects.asked <> excluded.asked
+       OR COALESCE(durably_effects.error, '')
+          <> COALESCE(excluded.error, durably_effects.error, ''))
 RETURNING *;
 
 -- name: doubt_effect
--- Never inserts: a call whose record is gone was withdrawn, and is in no doubt.
+-- Never inserts: a call whose record is gone was withdrawn, and is in no doubt. What is recorded
+-- already is not recorded again.
 UPDATE durably_effects
 SET state = 'in_doubt', asked = :asked, result = :result, error = COALESCE(:error, error)
 WHERE run_id = :run_id AND response = :response AND call = :call
-  AND state IN ('started', 'in_doubt')
+  AND (state = 'started'
+       OR (state = 'in_doubt' AND (asked <> :asked OR (result IS NOT NULL) <> :told)))
   AND EXISTS (SELECT 1 FROM durably_runs r
               WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing')
 RETURNING *;

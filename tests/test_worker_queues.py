@@ -10,6 +10,7 @@ import pytest
 from pydantic_ai import Agent
 
 from durably import Durably, Run, RunState, effects
+from durably.dispatch import embedded
 from durably.ledger.sqlite.database import SqliteDatabase
 from support.ledgers import PATIENCE_SECONDS, until
 from support.scripted import Script, call
@@ -42,6 +43,13 @@ class Gate:
 
     async def holds(self, runs: int) -> None:
         await until(lambda: self.executing == runs, f"{runs} executing")
+
+
+@pytest.fixture(autouse=True)
+def no_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What starts here, starts because its worker was woken; no heartbeat does that either."""
+    monkeypatch.setattr(embedded, "POLL_SECONDS", NEVER_SECONDS)
+    monkeypatch.setenv("DURABLY_LEASE", str(NEVER_SECONDS))
 
 
 @pytest.fixture
@@ -161,7 +169,7 @@ async def test_decision_reaches_a_worker_that_no_notice_reaches(
 ) -> None:
     await app.close()
     app.ledger = SqliteDatabase(tmp_path / "ledger.db", watch_seconds=NEVER_SECONDS)
-    async with app.worker({"agents": 1}, lease=NEVER_SECONDS) as worker:
+    async with app.worker({"agents": 1}) as worker:
         for limit in (7, 8, 9):  # The worker's own first writes wake it once or twice.
             await operator.scale("agents", limit)
             await until(lambda limit=limit: worker.free("agents") == limit, "scaled")

@@ -181,7 +181,7 @@ def test_settings_name_the_app_and_the_ledger(
     monkeypatch.delenv("DURABLY_URL")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "durably.toml").write_text('url = "sqlite:///mine.db"')
-    assert desk.run("migrate").out == "sqlite:///mine.db: created, schema 2.\n"
+    assert desk.run("migrate").out.startswith("sqlite:///mine.db: created, schema ")
     (tmp_path / "durably.toml").write_text("url =")
     assert "durably.toml" in refused(desk, "runs")
 

@@ -22,6 +22,7 @@ from durably.cli import (
     queues,
     runs,
     show,
+    transfer,
     watch,
     worker,
 )
@@ -72,6 +73,7 @@ for command in (
     decide.retry,
     maintain.prune,
     maintain.migrate,
+    transfer.transfer,
     doctor.doctor,
 ):
     app.command()(command)

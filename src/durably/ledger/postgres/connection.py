@@ -16,7 +16,13 @@ from psycopg.adapt import AdaptersMap
 from psycopg.rows import dict_row
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
-from durably.errors import DurablyError, LedgerError, LedgerUnavailable, SchemaError
+from durably.errors import (
+    DurablyError,
+    LedgerError,
+    LedgerMoved,
+    LedgerUnavailable,
+    SchemaError,
+)
 from durably.ledger.operations import Operation, Row, Statement
 from durably.ledger.postgres.url import PostgresUrl
 from durably.ledger.queries import load_queries
@@ -58,6 +64,9 @@ LOST = (
 )
 """After these a connection is not used again. The server may have become a standby, or a
 migration may have changed what prepared statements return."""
+
+REFUSED = "DUR01"
+"""What durably's own triggers answer, while another ledger is being moved here."""
 
 TRY_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
 
@@ -169,6 +178,8 @@ def _translated(error: psycopg.Error, shown: str) -> Exception:
         result = SchemaError(
             f"{shown} has no durably tables as they should be ({said}); run `durably migrate`."
         )
+    elif error.sqlstate == REFUSED:
+        result = LedgerMoved(error.diag.message_primary or said)
     elif isinstance(error, errors.LockNotAvailable):
         result = LedgerUnavailable(
             f"{shown}: another transaction held a row for {LOCK_SECONDS} s; nothing was written."

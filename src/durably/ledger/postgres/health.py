@@ -10,9 +10,10 @@ from typing import Any
 
 import psycopg
 
-from durably.errors import LedgerError
+from durably.errors import LedgerError, LedgerMoved
 from durably.ledger import schema
 from durably.ledger.postgres.connection import connect, translate
+from durably.ledger.postgres.incoming import refuse_incomplete
 from durably.ledger.postgres.schema import ledger_version
 from durably.ledger.postgres.url import PostgresUrl
 from durably.records import Finding, FindingStatus
@@ -26,7 +27,10 @@ def examine_server(where: PostgresUrl) -> list[Finding]:
     try:
         with connect(where) as connection:
             findings = list(_server(connection))
-        findings.append(_schema(where, ledger_version(where)))
+            version = ledger_version(where)
+            findings.append(_schema(where, version))
+            if version == schema.newest_version("postgres"):
+                findings += _incomplete(connection, where)
     except psycopg.Error as error:
         return [Finding("ledger", FindingStatus.PROBLEM, str(translate(error, where.shown)))]
     except LedgerError as error:
@@ -63,6 +67,13 @@ def _show(connection: psycopg.Connection[Any], setting: str) -> str:
     row = connection.execute("SELECT current_setting(%s)", (setting,)).fetchone()
     assert row is not None, "a setting of every server"
     return row[0]
+
+
+def _incomplete(connection: psycopg.Connection[Any], where: PostgresUrl) -> Iterator[Finding]:
+    try:
+        refuse_incomplete(connection, where)
+    except LedgerMoved as error:
+        yield Finding("transfer", FindingStatus.PROBLEM, str(error))
 
 
 def _schema(where: PostgresUrl, version: int) -> Finding:

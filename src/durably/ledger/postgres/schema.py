@@ -14,6 +14,7 @@ from psycopg import sql
 from durably.errors import SchemaError
 from durably.ledger import schema
 from durably.ledger.postgres.connection import connect, translate
+from durably.ledger.postgres.incoming import refuse_incomplete
 from durably.ledger.postgres.url import DEFAULT_SCHEMA, PostgresUrl
 
 _VERSION_TABLE = """
@@ -80,6 +81,7 @@ def verify(where: PostgresUrl) -> tuple[int, str]:
 
     Raises:
         SchemaError: the tables are missing, older or newer than this version of durably.
+        LedgerMoved: another ledger is being moved here, and is not complete.
         LedgerUnavailable: the server cannot be reached.
     """
     newest = schema.newest_version("postgres")
@@ -98,6 +100,7 @@ def verify(where: PostgresUrl) -> tuple[int, str]:
                 )
             if found > newest:
                 raise _newer(where, found, newest)
+            refuse_incomplete(connection, where)
             row = connection.execute(
                 sql.SQL("SELECT CAST(ledger_id AS TEXT) FROM {} LIMIT 1").format(_table(where))
             ).fetchone()

@@ -13,7 +13,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from durably.errors import DurablyError, LedgerCorrupt, LedgerError, LedgerUnavailable, SchemaError
+from durably.errors import (
+    DurablyError,
+    LedgerCorrupt,
+    LedgerError,
+    LedgerMoved,
+    LedgerUnavailable,
+    SchemaError,
+)
 from durably.ledger.operations import Operation
 from durably.ledger.queries import load_queries
 from durably.ledger.rows import timestamp
@@ -146,8 +153,11 @@ def translate(error: BaseException, path: Path) -> BaseException:
     if isinstance(error, DurablyError) or not isinstance(error, sqlite3.Error):
         return error
     result: LedgerError
-    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+    whole_code = getattr(error, "sqlite_errorcode", 0) or 0
+    code = whole_code & 0xFF
+    if whole_code == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+        result = LedgerMoved(str(error))  # The only triggers there are: see `moved`.
+    elif code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         result = LedgerCorrupt(f"{path} is not a usable SQLite database: {error}.")
     elif code == sqlite3.SQLITE_FULL:
         result = LedgerUnavailable(f"{path}: the disk is full; nothing was written.")

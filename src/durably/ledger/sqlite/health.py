@@ -14,6 +14,7 @@ from pathlib import Path
 from durably.errors import LedgerError
 from durably.ledger.schema import newest_version
 from durably.ledger.sqlite.connection import apply_pragmas, translate
+from durably.ledger.sqlite.moved import find_mark
 from durably.ledger.sqlite.schema import schema_version
 from durably.records import Finding, FindingStatus
 
@@ -47,7 +48,7 @@ def examine_file(path: Path) -> list[Finding]:
         findings.append(_schema(path, version))
         if version == newest_version("sqlite"):
             with closing(_open(path)) as connection:
-                findings += _contents(connection)
+                findings += [*_moved(path, connection), *_contents(connection)]
     except sqlite3.Error as error:
         findings.append(Finding("ledger", FindingStatus.PROBLEM, str(translate(error, path))))
     except LedgerError as error:
@@ -72,6 +73,12 @@ def _schema(path: Path, version: int) -> Finding:
     else:
         text = f"{path} has schema {version}, this version knows {newest}: upgrade durably here."
     return Finding("ledger", FindingStatus.PROBLEM, text)
+
+
+def _moved(path: Path, connection: sqlite3.Connection) -> Iterator[Finding]:
+    mark = find_mark(connection)
+    if mark is not None:
+        yield Finding("moved", FindingStatus.PROBLEM, mark.sentence(path))
 
 
 def _contents(connection: sqlite3.Connection) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from durably.errors import SchemaError
 from durably.ledger import schema
 from durably.ledger.sqlite.connection import begin_immediate, translate
+from durably.ledger.sqlite.moved import refuse_moved
 
 _VERSION_TABLE = """
 CREATE TABLE IF NOT EXISTS durably_schema (
@@ -28,12 +29,14 @@ def upgrade(connection: sqlite3.Connection) -> tuple[int, int]:
         The version found (0: none) and the version now.
 
     Raises:
+        LedgerMoved: its runs were moved to another database.
         SchemaError: a newer version of durably wrote the tables.
         LedgerError: the file cannot be read or written.
     """
     newest = schema.newest_version("sqlite")
     path = _file_of(connection)
     try:
+        refuse_moved(connection, path)
         found = schema_version(connection)
         if found < newest:
             begin_immediate(connection)

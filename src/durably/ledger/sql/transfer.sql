@@ -1,0 +1,164 @@
+-- Moving a ledger: what is read of both, and what is written to the new one. A table's key comes
+-- first in its rows; a range of runs is everything about the runs with ids in it.
+
+-- name: read_runs
+SELECT id, tags, key, agent, queue, state, priority, attempt, failures, crashes, max_attempts,
+       meta, usage, waiting_kind, waiting_on, output, error, worker_id, fingerprint,
+       cancel_requested_at, scheduled_at, inserted_at, attempted_at, finished_at
+FROM durably_runs WHERE id > :after AND id <= :upto ORDER BY id;
+
+-- name: write_runs (postgres)
+COPY durably_runs (id, tags, key, agent, queue, state, priority, attempt, failures, crashes,
+                   max_attempts, meta, usage, waiting_kind, waiting_on, output, error, worker_id,
+                   fingerprint, cancel_requested_at, scheduled_at, inserted_at, attempted_at,
+                   finished_at)
+FROM STDIN;
+
+-- name: read_inputs
+SELECT run_id, prompt, args
+FROM durably_inputs WHERE run_id > :after AND run_id <= :upto ORDER BY run_id;
+
+-- name: write_inputs (postgres)
+COPY durably_inputs (run_id, prompt, args) FROM STDIN;
+
+-- name: read_messages
+SELECT run_id, seq, kind, attempt, body, inserted_at
+FROM durably_messages WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, seq;
+
+-- name: write_messages (postgres)
+COPY durably_messages (run_id, seq, kind, attempt, body, inserted_at) FROM STDIN;
+
+-- name: read_effects
+SELECT run_id, response, call, tool_name, tool_call_id, args, policy, on_doubt, state, asked,
+       attempt, idempotency_key, result, error, resolved_by, started_at, finished_at
+FROM durably_effects WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, response, call;
+
+-- name: write_effects (postgres)
+COPY durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy, on_doubt,
+                      state, asked, attempt, idempotency_key, result, error, resolved_by,
+                      started_at, finished_at)
+FROM STDIN;
+
+-- name: read_attempts
+SELECT run_id, attempt, worker_id, started_at, ended_at, outcome, error, traceback, fingerprint
+FROM durably_attempts WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, attempt;
+
+-- name: write_attempts (postgres)
+COPY durably_attempts (run_id, attempt, worker_id, started_at, ended_at, outcome, error, traceback,
+                       fingerprint)
+FROM STDIN;
+
+-- name: read_events
+SELECT run_id, id, kind, attempt, data, at
+FROM durably_events WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, id;
+
+-- name: write_events (postgres)
+COPY durably_events (run_id, id, kind, attempt, data, at) FROM STDIN;
+
+-- name: read_queues (sqlite)
+SELECT queue, paused, runs_at_once, changed_at FROM durably_queues ORDER BY queue;
+
+-- name: read_queues (postgres)
+SELECT queue, paused, runs_at_once, changed_at FROM durably_queues ORDER BY queue COLLATE "C";
+
+-- name: write_queues (postgres)
+COPY durably_queues (queue, paused, runs_at_once, changed_at) FROM STDIN;
+
+-- name: read_jobs (sqlite)
+-- The jobs that there are to be.
+SELECT id, key, queue, priority, scheduled_at FROM durably_runs
+WHERE id > :after AND id <= :upto AND state IN ('available', 'scheduled', 'retryable')
+ORDER BY id;
+
+-- name: read_jobs (postgres)
+-- The jobs that there are, for runs that wait for one.
+SELECT r.id, j.args ->> 'key', j.queue, j.priority, timezone('UTC', j.scheduled_at)
+FROM durably_runs r JOIN oban_jobs j ON j.id = r.job_id
+WHERE r.id > :after AND r.id <= :upto AND r.state IN ('available', 'scheduled', 'retryable')
+  AND j.state IN ('available', 'scheduled') AND j.worker = 'durably.RunAgent'
+ORDER BY r.id;
+
+-- name: runs_without_job (postgres)
+SELECT id FROM durably_runs
+WHERE id > :after AND id <= :upto AND state IN ('available', 'scheduled', 'retryable')
+ORDER BY id;
+
+-- name: count_moved
+SELECT (SELECT count(*) FROM durably_runs) AS runs,
+       (SELECT count(*) FROM durably_inputs) AS inputs,
+       (SELECT count(*) FROM durably_messages) AS messages,
+       (SELECT count(*) FROM durably_effects) AS effects,
+       (SELECT count(*) FROM durably_attempts) AS attempts,
+       (SELECT count(*) FROM durably_events) AS events;
+
+-- name: count_states
+SELECT state, count(*) AS runs FROM durably_runs GROUP BY state ORDER BY state;
+
+-- name: end_of_range (sqlite)
+SELECT max(id) AS upto
+FROM (SELECT id FROM durably_runs WHERE id > :after ORDER BY id LIMIT :limit);
+
+-- name: highest_ids (sqlite)
+-- Also of rows that were deleted: a watcher's cursor may be one of them.
+SELECT COALESCE(max(CASE name WHEN 'durably_runs' THEN seq END), 0) AS runs,
+       COALESCE(max(CASE name WHEN 'durably_events' THEN seq END), 0) AS events
+FROM sqlite_sequence;
+
+-- name: list_unmovable (sqlite)
+-- PostgreSQL's text has no NUL, and another key would make other idempotency keys.
+SELECT key FROM durably_runs
+WHERE instr(key, char(0)) OR instr(agent, char(0)) OR instr(queue, char(0))
+ORDER BY id LIMIT 3;
+
+-- --- the new ledger's side
+
+-- name: lock_tables (postgres)
+-- Whoever writes there is waited for, and waits.
+LOCK TABLE durably_transfer, durably_runs, durably_inputs, durably_messages, durably_effects,
+           durably_attempts, durably_events, durably_queues, durably_workers
+IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: look_around (postgres)
+SELECT (SELECT count(*) FROM (SELECT 1 FROM durably_runs LIMIT 1) r) AS runs,
+       (SELECT count(*) FROM durably_queues) AS queues,
+       (SELECT min(source) FROM durably_transfer
+        WHERE finished_at IS NULL AND id <> :transfer_id) AS other,
+       (SELECT CAST(ledger_id AS TEXT) FROM durably_schema LIMIT 1) AS ledger_id;
+
+-- name: begin_transfer (postgres)
+INSERT INTO durably_transfer (id, source, began_at) VALUES (:transfer_id, :source, :began_at);
+
+-- name: find_transfer (postgres)
+SELECT copied_to, finished_at FROM durably_transfer WHERE id = :transfer_id;
+
+-- name: lock_transfer (postgres)
+SELECT copied_to, finished_at FROM durably_transfer WHERE id = :transfer_id FOR UPDATE;
+
+-- name: advance_transfer (postgres)
+UPDATE durably_transfer SET copied_to = :upto WHERE id = :transfer_id;
+
+-- name: finish_transfer (postgres)
+UPDATE durably_transfer SET finished_at = now() WHERE id = :transfer_id;
+
+-- name: raise_ids (postgres)
+-- New runs and events come after every one that there ever was.
+SELECT setval(s.runs, GREATEST(CAST(:runs AS BIGINT), pg_sequence_last_value(s.runs), 1)),
+       setval(s.events, GREATEST(CAST(:events AS BIGINT), pg_sequence_last_value(s.events), 1))
+FROM (SELECT CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_runs', 'id')
+                  AS regclass) AS runs,
+             CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_events', 'id')
+                  AS regclass) AS events) s;
+
+-- name: analyze_moved (postgres)
+ANALYZE durably_runs, durably_inputs, durably_messages, durably_effects, durably_attempts,
+        durably_events;
+
+-- name: delete_moved_jobs (postgres)
+DELETE FROM oban_jobs WHERE id IN (SELECT job_id FROM durably_runs WHERE job_id IS NOT NULL);
+
+-- name: empty_tables (postgres)
+TRUNCATE durably_runs, durably_inputs, durably_messages, durably_effects, durably_attempts,
+         durably_events, durably_queues;
+
+-- name: forget_transfer (postgres)
+DELETE FROM durably_transfer WHERE id = :transfer_id;

@@ -17,7 +17,8 @@ NEVER_SECONDS = 3600.0
 
 
 def watchers() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == "durably-watch"}
+    names = ("durably-watch", "durably-listen")
+    return {thread for thread in threading.enumerate() if thread.name in names}
 
 
 async def test_own_commit_is_told_at_once(sqlite: SqliteBackend) -> None:
@@ -31,24 +32,23 @@ async def test_own_commit_is_told_at_once(sqlite: SqliteBackend) -> None:
     await database.close()
 
 
-async def test_commit_of_another_process_is_told_soon(
-    ledger: Ledger, sqlite: SqliteBackend
-) -> None:
+async def test_commit_of_another_process_is_told_soon(ledger: Ledger) -> None:
     told = threading.Event()
-    with ledger.database.subscribe(told.set), LedgerProcess("insert", sqlite.path, "p", "1") as p:
-        assert await asyncio.to_thread(p.hear) == "ready"
+    with (
+        ledger.database.subscribe(told.set),
+        LedgerProcess("insert", ledger.backend.url, "p", "1") as process,
+    ):
+        assert await asyncio.to_thread(process.hear) == "ready"
         told.clear()
-        p.go()
+        process.go()
         assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
-        assert await asyncio.to_thread(p.result) == ["p-0"]
+        assert await asyncio.to_thread(process.result) == ["p-0"]
 
 
-async def test_commit_right_after_subscribing_is_told(
-    ledger: Ledger, sqlite: SqliteBackend
-) -> None:
-    """Before the watcher has looked once, and on a connection that tells nobody."""
-    with sqlite.connect() as connection:
-        ledger.database.run_on(connection, runs.insert(new_run("r")))
+async def test_commit_right_after_subscribing_is_told(ledger: Ledger) -> None:
+    """Before the watcher has looked once, and on a connection of the application's own."""
+    with ledger.backend.connect() as connection:
+        await ledger.database.run_on(connection, runs.insert(new_run("r")))
         told = threading.Event()
         with ledger.database.subscribe(told.set):
             connection.commit()
@@ -91,13 +91,12 @@ async def test_listener_that_fails_stops_neither_the_others_nor_the_writer(
     assert "this listener's loop is closed" in caplog.text
 
 
-async def test_listeners_survive_closing_and_opening_again(sqlite: SqliteBackend) -> None:
+async def test_listeners_survive_closing_and_opening_again(ledger: Ledger) -> None:
     told = threading.Event()
-    database = sqlite.database
-    with database.subscribe(told.set):
-        await database.close()
-        await database.open()
-        with LedgerProcess("insert", sqlite.path, "p", "1") as process:
+    with ledger.database.subscribe(told.set):
+        await ledger.database.close()
+        await ledger.database.open()
+        with LedgerProcess("insert", ledger.backend.url, "p", "1") as process:
             assert await asyncio.to_thread(process.hear) == "ready"
             assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS), "the first look"
             told.clear()

@@ -63,13 +63,15 @@ def _run_sync[T](
         _check(known, where, ledger_id)
         # A savepoint: the transaction has begun by now.
         with own.transaction():
-            return drive_cursor(cursor, where.schema, operation)
+            result = drive_cursor(cursor, where.schema, operation)
+            if where.notify:
+                cursor.execute(_NOTIFY, (where.channel,))
+            return result
 
 
 async def _run_async[T](
     own: psycopg.AsyncConnection[Any], where: PostgresUrl, ledger_id: str, operation: Operation[T]
 ) -> T:
-    queries = statements(where.schema)
     async with own.cursor(row_factory=dict_row) as cursor:
         adapt(cursor.adapters)
         await cursor.execute(_EXISTS, (f'"{where.schema}".durably_schema',))
@@ -79,17 +81,28 @@ async def _run_async[T](
             known = await cursor.fetchone()
         _check(known, where, ledger_id)
         async with own.transaction():
-            try:
-                statement = next(operation)
-                while True:
-                    await cursor.execute(
-                        queries[statement.name], parameters(statement, where.schema)
-                    )
-                    rows = await cursor.fetchall() if cursor.description is not None else ()
-                    statement = operation.send(rows)
-            except StopIteration as end:
-                return end.value
+            result = await _drive_async(cursor, where.schema, operation)
+            if where.notify:
+                await cursor.execute(_NOTIFY, (where.channel,))
+            return result
 
+
+async def _drive_async[T](
+    cursor: psycopg.AsyncCursor[dict[str, Any]], schema: str, operation: Operation[T]
+) -> T:
+    queries = statements(schema)
+    try:
+        statement = next(operation)
+        while True:
+            await cursor.execute(queries[statement.name], parameters(statement, schema))
+            rows = await cursor.fetchall() if cursor.description is not None else ()
+            statement = operation.send(rows)
+    except StopIteration as end:
+        return end.value
+
+
+# Told when the owner commits, and only then.
+_NOTIFY = "SELECT pg_notify(%s, '')"
 
 _EXISTS = "SELECT to_regclass(%s) IS NOT NULL AS known"
 

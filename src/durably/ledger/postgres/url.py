@@ -40,6 +40,11 @@ class PostgresUrl:
     notify: bool = True
     prepare: bool = True
 
+    @property
+    def channel(self) -> str:
+        """Where processes tell each other that they have committed something."""
+        return f"{self.schema}.durably"
+
     @classmethod
     def parse(cls, url: str) -> PostgresUrl:
         """Understand a URL.

@@ -1,0 +1,83 @@
+"""A TCP proxy before a PostgreSQL server that can swallow messages, or cut connections."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+NOTIFICATION = b"A"
+
+
+class PgProxy:
+    """Passes everything on, except for what `swallow` names.
+
+    Attributes:
+        url: the database's, by way of this proxy.
+        swallow: types of the server's messages that never arrive (PostgreSQL docs, "Message
+            Formats"). Without notifications it is as deaf as a pooler in transaction mode.
+        passed: how many messages of each type have been passed on to clients.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._server = (parts.hostname, parts.port)
+        self._door = socket.create_server(("127.0.0.1", 0))
+        port = self._door.getsockname()[1]
+        login = parts.netloc.rpartition("@")[0]
+        query = "&".join(q for q in (parts.query, "sslmode=disable", "gssencmode=disable") if q)
+        self.url = parts._replace(netloc=f"{login}@127.0.0.1:{port}", query=query).geturl()
+        self.swallow: set[bytes] = set()
+        self.passed: Counter[bytes] = Counter()
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._welcome, daemon=True).start()
+
+    def __enter__(self) -> PgProxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._door.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End every connection there is, on both sides, without a word."""
+        for end in self._open:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _welcome(self) -> None:
+        while True:
+            try:
+                client, _ = self._door.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._server)
+            self._open += [client, server]
+            for work in (self._from_client, self._from_server):
+                threading.Thread(target=self._carry, args=(work, client, server)).start()
+
+    def _carry(
+        self, work: Callable[[socket.socket, socket.socket], None], *ends: socket.socket
+    ) -> None:
+        with suppress(OSError, EOFError):
+            work(*ends)
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _from_client(self, client: socket.socket, server: socket.socket) -> None:
+        while data := client.recv(65536):
+            server.sendall(data)
+
+    def _from_server(self, client: socket.socket, server: socket.socket) -> None:
+        with server.makefile("rb") as stream:
+            while head := stream.read(5):
+                kind, length = struct.unpack("!cI", head)
+                body = stream.read(length - 4)
+                if kind not in self.swallow:
+                    client.sendall(head + body)
+                    self.passed[kind] += 1

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from durably.demo.app import make_app
@@ -18,14 +21,19 @@ from durably.demo.crew import Crew, WorkerDied
 from durably.demo.evidence import gather
 from durably.demo.outside import Book, MailServer, PaymentProvider
 from durably.demo.policy import decide, order_number
-from durably.demo.shop import find_order, open_shop, prices
+from durably.demo.postgres import PostgresSchema
+from durably.demo.shop import find_order, prices
 from durably.demo.site import Site
 from durably.demo.tickets import load_tickets
 from durably.demo.verdict import Check, judge
+from support.postgres_run import Postgres
 
 pytestmark = pytest.mark.timeout(400)
 
 DEADLINE_SECONDS = 240.0
+
+
+both_databases = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 
 
 @dataclass(frozen=True)
@@ -40,17 +48,67 @@ def command(*options: str) -> list[str]:
     return [sys.executable, "-m", "durably", "demo", *options]
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    folder = tmp_path_factory.mktemp("demo") / "data"
+def run_demo(folder: Path, url: str | None) -> Ended:
     done = subprocess.run(
-        command("--folder", str(folder)), capture_output=True, text=True, timeout=DEADLINE_SECONDS
+        command("--folder", str(folder)),
+        # Another application's SQLite file is none of the demo's business.
+        env={**os.environ, "DURABLY_URL": url or "sqlite:///elsewhere.db"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
     )
-    return Ended(done.returncode, done.stdout, done.stderr, Site(folder))
+    return Ended(done.returncode, done.stdout, done.stderr, Site(folder, url))
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str | None:
+    """A database for a demo: None for SQLite, which makes a file by itself."""
+    return None if request.param == "sqlite" else request.getfixturevalue("database_url")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def demo(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ended]:
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    if request.param == "sqlite":
+        yield run_demo(folder, None)
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    with postgres.database() as url:
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE precious AS SELECT 42 AS answer")
+        yield run_demo(folder, url)
 
 
 def test_demo_ends_well(demo: Ended) -> None:
     assert (demo.code, demo.errors) == (0, ""), demo.output
+
+
+def test_demo_says_where_it_works(demo: Ended) -> None:
+    database = demo.site.database
+    assert demo.output.startswith(f"{database.name}: {database.shown}\n")
+    assert f"The data: {demo.site.folder}" in demo.output
+
+
+def test_demo_with_oban_says_so(demo: Ended) -> None:
+    said = ["each with a job in Oban", "Oban has a new job for it", "jobs of Oban", "oban_jobs"]
+    on_postgres = demo.site.postgres_url is not None
+    output = " ".join(demo.output.split())  # lines are wrapped
+    assert [words in output for words in said] == [on_postgres] * len(said)
+
+
+def test_demo_leaves_the_users_own_tables_alone(demo: Ended) -> None:
+    if demo.site.postgres_url is None:
+        assert {path.name for path in demo.site.folder.iterdir()} >= {"support.db", "logs"}
+        return
+    with psycopg.connect(demo.site.postgres_url) as connection:
+        assert connection.execute("SELECT answer FROM precious").fetchall() == [(42,)]
+        found = connection.execute(
+            "SELECT DISTINCT nspname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
+            "WHERE nspname !~ '^(pg_|information_schema)' AND relname <> 'precious'"
+        )
+        assert found.fetchall() == [("durably_demo",)]
 
 
 @pytest.mark.parametrize(
@@ -127,21 +185,30 @@ def ask_for_a_saved_response(site: Site) -> None:
     Book(site.bill).append(lambda _: first)
 
 
+def execute(site: Site, statement: str) -> None:
+    if site.postgres_url is None:
+        path = site.database.url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(statement)
+    else:
+        with psycopg.connect(site.postgres_url) as connection:
+            site.database.write(connection, statement)
+
+
 def book_again(site: Site) -> None:
-    with sqlite3.connect(site.database) as connection:
-        connection.execute(
-            "INSERT INTO entries (order_number, kind, cents, payment_id, ticket) "
-            "SELECT order_number, kind, cents, payment_id, ticket FROM entries "
-            "WHERE ticket IS NOT NULL LIMIT 1"
-        )
+    execute(
+        site,
+        "INSERT INTO entries (order_number, kind, cents, payment_id, ticket) "
+        "SELECT order_number, kind, cents, payment_id, ticket FROM entries "
+        "WHERE ticket IS NOT NULL LIMIT 1",
+    )
 
 
 def leave_a_call_open(site: Site) -> None:
-    with sqlite3.connect(site.database) as connection:
-        connection.execute(
-            "UPDATE durably_effects SET state = 'in_doubt', result = NULL "
-            "WHERE tool_name = 'refund'"
-        )
+    execute(
+        site,
+        "UPDATE durably_effects SET state = 'in_doubt', result = NULL WHERE tool_name = 'refund'",
+    )
 
 
 def forget_a_kill(site: Site) -> None:
@@ -161,13 +228,33 @@ def forget_a_kill(site: Site) -> None:
     ],
 )
 async def test_verdict_notices_what_is_wrong(
-    demo: Ended, tmp_path: Path, tamper: Callable[[Site], None], wrong: str
+    demo: Ended, copy: Site, tamper: Callable[[Site], None], wrong: str
 ) -> None:
-    site = Site(tmp_path / "copy")
+    assert all(check.ok for check in (await verdict(copy)).values())
+    tamper(copy)
+    assert not (await verdict(copy))[wrong].ok
+
+
+async def test_verdict_notices_a_job_that_still_waits(demo: Ended, copy: Site) -> None:
+    if copy.postgres_url is None:
+        assert "jobs that still wait" not in await verdict(copy)
+        return
+    execute(copy, "UPDATE oban_jobs SET state = 'scheduled' WHERE id = 1")
+    assert not (await verdict(copy))["jobs that still wait"].ok
+
+
+@pytest.fixture
+def copy(demo: Ended, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A copy of what the demo left, to be changed."""
+    site = replace(demo.site, folder=tmp_path / "copy")
     shutil.copytree(demo.site.folder, site.folder)
-    assert all(check.ok for check in (await verdict(site)).values())
-    tamper(site)
-    assert not (await verdict(site))[wrong].ok
+    if demo.site.postgres_url is None:
+        yield site
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    name = demo.site.postgres_url.rpartition("/")[2]
+    with postgres.database(template=name) as url:
+        yield replace(site, postgres_url=url)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +263,8 @@ async def test_verdict_notices_what_is_wrong(
         (["--workers", "0"], "at least 1"),
         (["--model", "no-such-provider:x"], "--model no-such-provider:x"),
         (["--model", "nonsense"], "--model nonsense"),
+        (["--url", "sqlite:///shop.db"], "--url is for postgresql"),
+        (["--url", "postgresql://nobody@127.0.0.1:1/shop"], "is not available"),
     ],
 )
 def test_unusable_options_are_refused_in_one_sentence(options: list[str], sentence: str) -> None:
@@ -186,20 +275,22 @@ def test_unusable_options_are_refused_in_one_sentence(options: list[str], senten
 
 
 def test_data_of_an_earlier_demo_is_not_overwritten(demo: Ended) -> None:
-    again = command("--folder", str(demo.site.folder))
-    done = subprocess.run(again, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "earlier demo" in done.stderr
+    done = run_demo(demo.site.folder, demo.site.postgres_url)
+    assert done.code == 2
+    assert "earlier demo" in done.errors
 
 
+@both_databases
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
 )
-def test_no_worker_outlives_the_demo(tmp_path: Path, number: int, code: int) -> None:
-    site = Site(tmp_path / "data")
+def test_no_worker_outlives_the_demo(
+    tmp_path: Path, url: str | None, number: int, code: int
+) -> None:
+    site = Site(tmp_path / "data", url)
     with subprocess.Popen(
-        command("--folder", str(site.folder)),
+        command("--folder", str(site.folder), *(["--url", url] if url else [])),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -228,10 +319,81 @@ def test_a_worker_that_ends_by_itself_is_reported(tmp_path: Path) -> None:
             crew.check()
 
 
+# --- on PostgreSQL: the schema
+
+
+def change(url: str, statement: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(statement.encode())
+
+
+def has_schema(url: str, name: str) -> bool:
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT to_regnamespace(%s)", (name,)).fetchone() != (None,)
+
+
+def test_new_demo_drops_what_an_earlier_one_made(database_url: str) -> None:
+    place = PostgresSchema(database_url)
+    with place.held():
+        place.make_shop()
+        change(database_url, "UPDATE durably_demo.products SET price_cents = 1")
+    assert set(prices(place).values()) == {1}
+    with place.held():
+        place.make_shop()
+        assert prices(place)["Stoneware mug"] == 1650
+    place.remove()
+    assert not has_schema(database_url, "durably_demo")
+
+
+@pytest.mark.parametrize(("query", "schema"), [("", "durably_demo"), ("?schema=mine", "mine")])
+def test_schema_that_no_demo_made_is_refused(
+    database_url: str, tmp_path: Path, query: str, schema: str
+) -> None:
+    change(database_url, f"CREATE SCHEMA {schema} CREATE TABLE precious (answer int)")
+    done = run_demo(tmp_path, database_url + query)
+    assert (done.code, done.output, done.errors.count("\n")) == (2, "", 1)
+    assert f"Schema '{schema}'" in done.errors and "is not empty" in done.errors
+    change(database_url, f"TABLE {schema}.precious")
+
+
+def test_ledger_that_is_there_is_not_touched(migrated_url: str, tmp_path: Path) -> None:
+    done = run_demo(tmp_path, f"{migrated_url}?schema=public")
+    assert (done.code, done.output) == (2, "")
+    assert "Schema 'public'" in done.errors
+    change(migrated_url, "TABLE durably_runs")
+
+
+def test_empty_schema_of_the_user_is_used_and_stays(database_url: str) -> None:
+    change(database_url, "CREATE SCHEMA mine")
+    place = PostgresSchema(f"{database_url}?schema=mine")
+    with place.held():
+        place.make_shop()
+    place.remove()
+    assert has_schema(database_url, "mine")
+
+
+def test_demo_is_alone_in_its_schema(database_url: str, tmp_path: Path) -> None:
+    with PostgresSchema(database_url).held():
+        done = run_demo(tmp_path, database_url)
+    assert (done.code, done.output) == (2, "")
+    assert "Another demo is at work" in done.errors
+
+
+def test_refused_demo_leaves_no_folder(database_url: str, tmp_path: Path) -> None:
+    with PostgresSchema(database_url).held():
+        subprocess.run(
+            command("--url", database_url),
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            capture_output=True,
+            timeout=120,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("ticket", load_tickets(), ids=lambda ticket: ticket.id)
 def test_scripted_model_understands_every_ticket(ticket, tmp_path: Path) -> None:
-    database = tmp_path / "shop.db"
-    open_shop(database)
+    database = Site(tmp_path).database
+    database.make_shop()
     number = order_number(ticket.prompt)
     order = None if number is None else find_order(database, number) or {"error": "none"}
     decision = decide(ticket.prompt, order, prices(database))

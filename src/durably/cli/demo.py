@@ -5,11 +5,13 @@ Owns the options; the demo itself is an application of its own in `durably.demo`
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from durably.cli.exits import Refused
 from durably.cli.options import DebugOption
 
 
@@ -27,12 +29,35 @@ def demo(
         Path | None,
         typer.Option(metavar="DIR", help="Where the data goes. Default: a new temporary folder."),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A PostgreSQL database, for a demo with Oban; it works in a schema of its own. "
+            "Default: DURABLY_URL if that is one, else a SQLite file in the folder.",
+            show_default=False,
+        ),
+    ] = None,
     keep: Annotated[
-        bool, typer.Option(help="Leave the temporary folder there, to look around in.")
+        bool,
+        typer.Option(help="Leave the temporary folder, or schema, there, to look around in."),
     ] = True,
     debug: DebugOption = False,
 ) -> None:
     """See workers killed in the middle of a charge, and nothing lost, paid or done twice."""
+    postgres_url = _postgres_url(url)
     from durably.demo.main import run_demo
 
-    raise typer.Exit(run_demo(model=model, workers=workers, folder=folder, keep=keep))
+    raise typer.Exit(
+        run_demo(model=model, workers=workers, folder=folder, postgres_url=postgres_url, keep=keep)
+    )
+
+
+def _postgres_url(url: str | None) -> str | None:
+    """The server to work on. Another application's SQLite file is none of the demo's business."""
+    chosen = url or os.environ.get("DURABLY_URL", "")
+    if chosen.startswith(("postgresql", "postgres:")):
+        return chosen
+    if url is not None:
+        raise Refused("--url is for postgresql://…; on SQLite the demo makes its file in --folder.")
+    return None

@@ -19,8 +19,10 @@ from durably.demo.site import Site
 from durably.demo.tools import Desk
 from durably.errors import ConfigError
 
-FOLDER, MODEL, PARENT = "DURABLY_DEMO_FOLDER", "DURABLY_DEMO_MODEL", "DURABLY_DEMO_PARENT"
-"""Environment variables: the data, the model (none: scripted), the process that started this."""
+FOLDER, URL = "DURABLY_DEMO_FOLDER", "DURABLY_DEMO_URL"
+MODEL, PARENT = "DURABLY_DEMO_MODEL", "DURABLY_DEMO_PARENT"
+"""Environment variables: the data, its database (none: in the folder), the model (none: scripted),
+the process that started this."""
 
 QUEUE = "support"
 
@@ -31,7 +33,7 @@ def make_app(site: Site, model: str | None) -> Durably:
     def desk(run: RunInfo) -> Desk:
         return Desk(site, run.args["ticket"], run.args["email"], run.attempt)
 
-    app = Durably(site.url)
+    app = Durably(site.database.url)
     app.register(make_agent(model or scripted_model()), deps=desk, queue=QUEUE)
     return app
 
@@ -44,7 +46,7 @@ def __getattr__(name: str) -> Any:
         raise ConfigError(f"{FOLDER} is not set: the demo's folder, as `durably demo` printed it.")
     if parent := os.environ.get(PARENT):
         threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()
-    return make_app(Site(Path(folder)), os.environ.get(MODEL))
+    return make_app(Site(Path(folder), os.environ.get(URL)), os.environ.get(MODEL))
 
 
 def _follow(parent: int) -> None:

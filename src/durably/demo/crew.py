@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
-from durably.demo.app import FOLDER, MODEL, PARENT, QUEUE
+from durably.demo.app import FOLDER, MODEL, PARENT, QUEUE, URL
 from durably.demo.site import Site
 
 LEASE_SECONDS = 2
@@ -127,6 +127,8 @@ def _environment(site: Site, model: str | None) -> Mapping[str, str]:
     # Settings of another application must not leak into the demo's workers.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DURABLY_")}
     environment |= {FOLDER: str(site.folder), PARENT: str(os.getpid())}
+    if site.postgres_url is not None:
+        environment[URL] = site.postgres_url
     if model is not None:
         environment[MODEL] = model
     return environment

@@ -6,13 +6,12 @@ Owns the reading; what it proves is the verdict's. Nothing that the demo itself 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from durably import Durably, Run, RunState
 from durably.demo import shop
+from durably.demo.database import Database
 from durably.demo.outside import Book, Entry
 from durably.demo.site import Site
 from durably.demo.tickets import Answer, Ticket
@@ -39,7 +38,11 @@ class Dealt:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that was read back."""
+    """Everything that was read back.
+
+    Attributes:
+        jobs: how many jobs Oban has, by state; None: it is not used.
+    """
 
     dealt: list[Dealt]
     responses: list[Response]
@@ -49,6 +52,7 @@ class Evidence:
     kills: list[Entry]
     booked: list[dict[str, Any]]
     unbalanced: list[int]
+    jobs: dict[str, int] | None
 
 
 async def gather(app: Durably, site: Site, tickets: Sequence[Ticket]) -> Evidence:
@@ -62,6 +66,7 @@ async def gather(app: Durably, site: Site, tickets: Sequence[Ticket]) -> Evidenc
         kills=Book(site.kills).entries(),
         booked=shop.booked_by_tickets(site.database),
         unbalanced=shop.unbalanced_orders(site.database),
+        jobs=_jobs(site.database) if site.postgres_url else None,
     )
 
 
@@ -70,12 +75,17 @@ async def _dealt(run: Run[Answer], ticket: Ticket) -> Dealt:
     return Dealt(ticket, answer, await run.effects(), await run.attempts())
 
 
-def _responses(database: Path) -> list[Response]:
+def _responses(database: Database) -> list[Response]:
     # The ledger's rows are plain SQL and JSON: any program can read them without durably.
-    with closing(shop.connect(database)) as connection:
-        rows = connection.execute(
-            "SELECT r.key, row_number() OVER (PARTITION BY r.id ORDER BY m.seq) - 1, m.attempt "
-            "FROM durably_messages AS m JOIN durably_runs AS r ON r.id = m.run_id "
-            "WHERE m.kind = 'response'"
-        ).fetchall()
-    return [Response(*row) for row in rows]
+    rows = database.read(
+        "SELECT r.key AS ticket, m.attempt, "
+        "row_number() OVER (PARTITION BY r.id ORDER BY m.seq) - 1 AS step "
+        "FROM durably_messages AS m JOIN durably_runs AS r ON r.id = m.run_id "
+        "WHERE m.kind = 'response'"
+    )
+    return [Response(**row) for row in rows]
+
+
+def _jobs(database: Database) -> dict[str, int]:
+    rows = database.read("SELECT CAST(state AS TEXT), count(*) FROM oban_jobs GROUP BY state")
+    return {row["state"]: row["count"] for row in rows}

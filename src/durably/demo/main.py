@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
-import sqlite3
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import infer_model
 from rich.console import Console
 
-from durably.demo import shop
 from durably.demo.app import make_app
 from durably.demo.crew import Crew, WorkerDied
 from durably.demo.evidence import gather
@@ -43,6 +43,7 @@ def run_demo(
     model: str | None = None,
     workers: int = 2,
     folder: Path | None = None,
+    postgres_url: str | None = None,
     keep: bool = True,
     console: Console | None = None,
 ) -> int:
@@ -52,26 +53,43 @@ def run_demo(
         model: any pydantic-ai model name; the scripted model by default.
         workers: how many worker processes at a time.
         folder: where the data goes; default: a new temporary folder.
-        keep: leave the temporary folder there.
+        postgres_url: the database of shop and ledger; default: a SQLite file in the folder.
+        keep: leave the temporary folder there, and the tables in PostgreSQL.
 
     Raises:
         ConfigError: an option cannot work.
+        LedgerError: the server cannot be used.
     """
     console = console or Console(highlight=False)
     _check_options(model, workers, folder)
     # Resolved: the workers are told the same folder, whatever theirs is.
     place = (folder or Path(tempfile.mkdtemp(prefix="durably-demo-"))).resolve()
     place.mkdir(parents=True, exist_ok=True)
+    site = Site(place, postgres_url)
+    try:
+        with site.database.held():
+            return _perform(site, model, workers, console, keep=keep, temporary=folder is None)
+    finally:
+        with suppress(OSError):
+            place.rmdir()  # Nothing came of it.
+
+
+def _perform(
+    site: Site, model: str | None, workers: int, console: Console, *, keep: bool, temporary: bool
+) -> int:
     code = INTERRUPTED
     try:
-        code = asyncio.run(_demo(Site(place), model, workers, console))
+        console.print(f"{site.database.name}: {site.database.shown}", soft_wrap=True)
+        code = asyncio.run(_demo(site, model, workers, console))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("Interrupted; the workers are stopped.", file=sys.stderr)
     finally:
-        if folder is None and not keep and code == OK:
-            shutil.rmtree(place, ignore_errors=True)
+        if keep or code != OK:
+            console.print(_look_further(site), soft_wrap=True)
         else:
-            console.print(_look_further(Site(place)), soft_wrap=True)
+            site.database.remove()
+            if temporary:
+                shutil.rmtree(site.folder, ignore_errors=True)
     return code
 
 
@@ -79,14 +97,16 @@ async def _demo(site: Site, model: str | None, workers: int, console: Console) -
     _stop_on_sigterm()
     tickets = load_tickets()
     try:
-        shop.open_shop(site.database)
-        async with make_app(site, model) as app:
+        site.database.make_shop()
+        app = make_app(site, model)
+        await app.migrate()
+        async with app:
             with Crew(site, model) as crew, Screen(tickets, console) as screen:
                 performance = Performance(app, site, crew, screen, tickets)
                 deadline = DEADLINE_REAL_MODEL_SECONDS if model else DEADLINE_SECONDS
                 finished = await performance.run(workers, deadline, targeted=model is None)
             evidence = await gather(app, site, tickets)
-    except (DurablyError, WorkerDied, sqlite3.Error, OSError) as error:
+    except (DurablyError, WorkerDied, OSError, *site.database.failures) as error:
         print(f"The demo broke off: {error}", file=sys.stderr)
         return WRONG
     checks = judge(evidence, scripted=model is None, traps=len(TRAPS))
@@ -103,7 +123,7 @@ async def _demo(site: Site, model: str | None, workers: int, console: Console) -
 def _check_options(model: str | None, workers: int, folder: Path | None) -> None:
     if workers < 1:
         raise ConfigError(f"--workers {workers}: at least 1.")
-    if folder is not None and Site(folder).database.exists():
+    if folder is not None and Site(folder).used:
         raise ConfigError(f"{folder} holds the data of an earlier demo; name another folder.")
     if model is not None:
         try:
@@ -124,5 +144,7 @@ def _look_further(site: Site) -> str:
     show = [
         f"show {ticket}" for kill in Book(site.kills).entries() for ticket, _ in kill["in_doubt"]
     ]
-    commands = [f"  {durably} {command} --url {site.url}" for command in ("runs", *show)]
-    return "\n".join([f"The data: {site.folder}", *commands])
+    url = shlex.quote(site.database.shown)
+    commands = [f"  {durably} {command} --url {url}" for command in ("runs", *show)]
+    where = " and ".join(filter(None, (str(site.folder), site.database.remains)))
+    return "\n".join([f"The data: {where}", *commands])

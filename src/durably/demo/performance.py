@@ -37,7 +37,8 @@ class Performance:
         self._screen = screen
         self._tickets = tickets
         self._workers: dict[str, str] = {}
-        self._story = Story(screen, self._workers)
+        self._oban = site.postgres_url is not None
+        self._story = Story(screen, self._workers, oban=self._oban)
         self._traps = Traps(site.traps)
         self._provider = PaymentProvider(site.payments)
         self._done: set[Sprung] = set()
@@ -53,7 +54,8 @@ class Performance:
         """
         self._arm(targeted)
         runs = [await self._enqueue(ticket) for ticket in self._tickets]
-        self._screen.say(f"{len(runs)} tickets enqueued; {workers} workers start")
+        jobs = ", each with a job in Oban" if self._oban else ""
+        self._screen.say(f"{len(runs)} tickets enqueued{jobs}; {workers} workers start")
         for _ in range(workers):
             self._crew.start()
         try:

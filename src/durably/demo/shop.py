@@ -1,58 +1,43 @@
-"""The shop's database: orders, prices and books, in the same SQLite file as the ledger.
+"""The shop: orders, prices and books, in the same database as the ledger.
 
 Owns the shop's SQL; when its books are written together with a tool's result is the tools'.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
-from durably.demo.site import data_text
+from durably.demo.database import Database
 
 
-def open_shop(database: Path) -> None:
-    """Create the shop with its orders.
-
-    Raises:
-        sqlite3.Error: the file exists already, or cannot be written.
-    """
-    with closing(sqlite3.connect(database)) as connection:
-        connection.executescript(f"BEGIN;\n{data_text('shop.sql')}\nCOMMIT;")
-
-
-def find_order(database: Path, number: int) -> dict[str, Any] | None:
+def find_order(database: Database, number: int) -> dict[str, Any] | None:
     """An order with its lines and what was paid for it."""
-    with closing(connect(database)) as connection:
-        order = connection.execute("SELECT * FROM orders WHERE number = ?", (number,)).fetchone()
-        if order is None:
-            return None
-        lines = connection.execute(
-            "SELECT product, quantity, unit_cents FROM order_lines WHERE order_number = ?",
-            (number,),
-        ).fetchall()
-        entries = connection.execute(
-            "SELECT kind, cents, payment_id FROM entries WHERE order_number = ? ORDER BY id",
-            (number,),
-        ).fetchall()
+    found = database.read("SELECT * FROM orders WHERE number = ?", number)
+    if not found:
+        return None
+    lines = database.read(
+        "SELECT product, quantity, unit_cents FROM order_lines WHERE order_number = ?", number
+    )
+    entries = database.read(
+        "SELECT kind, cents, payment_id FROM entries WHERE order_number = ? ORDER BY id", number
+    )
     return {
-        **dict(order),
+        **found[0],
         "total_cents": sum(line["quantity"] * line["unit_cents"] for line in lines),
-        "lines": [dict(line) for line in lines],
-        "entries": [dict(entry) for entry in entries],
+        "lines": lines,
+        "entries": entries,
     }
 
 
-def prices(database: Path) -> dict[str, int]:
+def prices(database: Database) -> dict[str, int]:
     """The price list, in cents."""
-    with closing(connect(database)) as connection:
-        return dict(connection.execute("SELECT name, price_cents FROM products").fetchall())
+    rows = database.read("SELECT name, price_cents FROM products")
+    return {row["name"]: row["price_cents"] for row in rows}
 
 
 def book_payment(
-    connection: sqlite3.Connection,
+    database: Database,
+    connection: Any,
     *,
     order: int,
     kind: str,
@@ -61,42 +46,33 @@ def book_payment(
     ticket: str,
 ) -> int:
     """Write a payment into the books and the order, on the caller's transaction."""
-    row = connection.execute(
+    ((entry,),) = database.write(
+        connection,
         "INSERT INTO entries (order_number, kind, cents, payment_id, ticket) "
         "VALUES (?, ?, ?, ?, ?) RETURNING id",
-        (order, kind, cents, payment_id, ticket),
-    ).fetchone()
-    connection.execute(
-        "UPDATE orders SET paid_cents = paid_cents + ? WHERE number = ?",
-        (-cents if kind == "refund" else cents, order),
+        *(order, kind, cents, payment_id, ticket),
     )
-    return row[0]
+    database.write(
+        connection,
+        "UPDATE orders SET paid_cents = paid_cents + ? WHERE number = ?",
+        *(-cents if kind == "refund" else cents, order),
+    )
+    return entry
 
 
-def booked_by_tickets(database: Path) -> list[dict[str, Any]]:
+def booked_by_tickets(database: Database) -> list[dict[str, Any]]:
     """What the books say was charged or paid back because of a ticket."""
-    with closing(connect(database)) as connection:
-        rows = connection.execute(
-            "SELECT order_number AS 'order', kind, cents, payment_id, ticket FROM entries "
-            "WHERE ticket IS NOT NULL ORDER BY id"
-        ).fetchall()
-    return [dict(row) for row in rows]
+    return database.read(
+        'SELECT order_number AS "order", kind, cents, payment_id, ticket FROM entries '
+        "WHERE ticket IS NOT NULL ORDER BY id"
+    )
 
 
-def unbalanced_orders(database: Path) -> list[int]:
+def unbalanced_orders(database: Database) -> list[int]:
     """Orders whose paid amount is not the sum of their entries."""
-    with closing(connect(database)) as connection:
-        rows = connection.execute(
-            "SELECT number FROM orders AS o WHERE paid_cents <> "
-            "(SELECT coalesce(sum(CASE kind WHEN 'refund' THEN -cents ELSE cents END), 0) "
-            "FROM entries WHERE order_number = o.number)"
-        ).fetchall()
+    rows = database.read(
+        "SELECT number FROM orders AS o WHERE paid_cents <> "
+        "(SELECT coalesce(sum(CASE kind WHEN 'refund' THEN -cents ELSE cents END), 0) "
+        "FROM entries WHERE order_number = o.number)"
+    )
     return [row["number"] for row in rows]
-
-
-def connect(database: Path) -> sqlite3.Connection:
-    """A connection for reading."""
-    # A long timeout: the workers' commits come first.
-    connection = sqlite3.connect(database, timeout=30)
-    connection.row_factory = sqlite3.Row
-    return connection

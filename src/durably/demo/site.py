@@ -1,4 +1,4 @@
-"""Where the demo's data lies: one folder for the shop, the outside world, traps and logs.
+"""Where the demo's data lies: a folder for the outside world, traps and logs; and a database.
 
 Owns the paths; what is written there is said by the modules that write it.
 """
@@ -6,23 +6,36 @@ Owns the paths; what is written there is said by the modules that write it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from durably.demo.database import Database
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Site:
-    """The demo's folder. The shop and the ledger share one database file."""
+    """The demo's folder, and the database that the shop and the ledger share.
+
+    Attributes:
+        postgres_url: where the database is; None: a SQLite file in the folder.
+    """
 
     folder: Path
+    postgres_url: str | None = None
+
+    @cached_property
+    def database(self) -> Database:
+        from durably.demo.database import database_of
+
+        return database_of(self.folder, self.postgres_url)
 
     @property
-    def database(self) -> Path:
-        return self.folder / "support.db"
-
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.database}"
+    def used(self) -> bool:
+        """True if a demo was here before."""
+        return (self.folder / "support.db").exists() or self.bill.exists()
 
     @property
     def payments(self) -> Path:

@@ -26,11 +26,13 @@ class Story:
 
     Args:
         workers: names of the workers, by their ids in the ledger; filled as they come.
+        oban: whether Oban starts the attempts.
     """
 
-    def __init__(self, screen: Screen, workers: Mapping[str, str]) -> None:
+    def __init__(self, screen: Screen, workers: Mapping[str, str], *, oban: bool) -> None:
         self._screen = screen
         self._workers = workers
+        self._rescued = ", Oban has a new job for it" if oban else ""
         self._in_doubt: dict[tuple[str, str], bool] = {}
 
     def killed(
@@ -68,7 +70,8 @@ class Story:
                 self._effect(key, data["call_id"], data["tool"], data["state"])
             case "rescued":
                 row.state = data["state"]
-                self._screen.say(f"{key} rescued: the lease of {row.worker} is over", SAVED)
+                said = f"{key} rescued: the lease of {row.worker} is over{self._rescued}"
+                self._screen.say(said, SAVED)
                 row.worker, row.last = "", "rescued"
             case "suspended":
                 row.state, row.worker = "suspended", ""

@@ -89,6 +89,7 @@ def book(ctx: RunContext[Desk], payment_id: str) -> dict[str, Any]:
         raise ModelRetry(f"The provider knows no payment {payment_id!r}: charge or refund first.")
     with current_call().transaction() as connection:
         entry = shop.book_payment(
+            ctx.deps.site.database,
             connection,
             order=made["order"],
             kind=made["kind"],

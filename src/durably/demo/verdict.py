@@ -22,6 +22,10 @@ WASTED = ("lost", "failed")
 """How an attempt ends that may have asked the model for a response and not saved it."""
 
 
+WAITING = ("available", "scheduled", "retryable")
+"""Oban's jobs that would still come."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One row of the final table."""
@@ -65,6 +69,7 @@ def judge(evidence: Evidence, *, scripted: bool, traps: int) -> list[Check]:
         _books(evidence),
         *_doubts(evidence),
         *_model_calls(evidence),
+        *_jobs(evidence),
     ]
 
 
@@ -72,10 +77,14 @@ def summary(evidence: Evidence) -> str:
     """What the kills cost; one sentence."""
     asked, saved = len(evidence.requests), len(evidence.responses)
     cut_off = sum(_wasted_attempts(dealt) for dealt in evidence.dealt)
+    attempts = sum(len(dealt.attempts) for dealt in evidence.dealt)
+    oban = ""
+    if evidence.jobs is not None:
+        oban = f" {sum(evidence.jobs.values())} jobs of Oban began {attempts} attempts."
     return (
         f"{len(evidence.kills)} workers were killed, {cut_off} attempts cut off or failed; each "
         "of those may cost the one response that was in flight: "
-        f"{asked} requests were paid for {saved} responses."
+        f"{asked} requests were paid for {saved} responses.{oban}"
     )
 
 
@@ -190,6 +199,14 @@ def _model_calls(evidence: Evidence) -> list[Check]:
         ),
         _equal("saved ones asked for again", 0, saved_already, "ledger: messages"),
     ]
+
+
+def _jobs(evidence: Evidence) -> list[Check]:
+    """Oban has nothing left that would start an attempt."""
+    if evidence.jobs is None:
+        return []
+    waiting = sum(evidence.jobs.get(state, 0) for state in WAITING)
+    return [_equal("jobs that still wait", 0, waiting, "table oban_jobs")]
 
 
 def _wasted_attempts(dealt: Dealt) -> int:

@@ -1,5 +1,6 @@
--- The shop: it lives in the same SQLite file as the ledger of the runs, so that a transactional
--- tool's writes here and its recorded result commit together. Dates are relative to today.
+-- The shop: it lives in the same database as the ledger of the runs, so that a transactional tool's
+-- writes here and its recorded result commit together. Dates are relative to today. Written for
+-- SQLite; durably.demo.postgres says what PostgreSQL is told instead.
 
 CREATE TABLE products (
     name        TEXT PRIMARY KEY,

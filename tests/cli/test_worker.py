@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 
+import psycopg
 import pytest
 
 from support.desk import Desk, wait_until
@@ -93,3 +94,25 @@ def test_enqueue_wait_prints_the_output_or_exits_1(desk: Desk) -> None:
     assert "Run 'k' waits for a decision on 1.0" in ran.err
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
+
+
+def test_metrics_reach_oban_web(
+    desk: Desk, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DURABLY_URL", migrated_url)
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        connection.execute('LISTEN "public.oban_gossip"')  # how each node's queues do
+        worker = desk.start("worker", "--app", "desk:make", "--metrics")
+        worker.wait_to_say("serves agents=20")
+        (notice,) = connection.notifies(timeout=120, stop_after=1)
+    assert notice.channel == "public.oban_gossip"
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_metrics_without_oban_are_refused(desk: Desk) -> None:
+    worker = desk.start("worker", "--app", "desk:make", "--metrics")
+    assert worker.wait() == 2
+    assert worker.err.splitlines()[-1] == (
+        f"Error: Options for Oban (metrics) need a ledger on PostgreSQL; this one is {desk.url}."
+    )

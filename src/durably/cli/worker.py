@@ -37,6 +37,7 @@ class Options(NamedTuple):
     lease: float | None
     grace: float | None
     name: str | None
+    metrics: bool = False
 
 
 def worker(
@@ -60,6 +61,9 @@ def worker(
         typer.Option(metavar="SECONDS", help="How long runs may go on after SIGTERM. Default: 30."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="For people. Default: the host's.")] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Tell Oban Web how the queues do; on PostgreSQL.")
+    ] = False,
     level: Annotated[str, typer.Option("--log-level", help=" | ".join(LEVELS))] = "info",
     app: AppOption = None,
     debug: DebugOption = False,
@@ -79,6 +83,7 @@ def worker(
         lease=None if lease is None else duration("--lease", lease),
         grace=None if grace is None else duration("--grace", grace),
         name=name,
+        metrics=metrics,
     )
     _log_to_stderr(level)
     durably = Target(app).find_app()
@@ -101,7 +106,11 @@ async def _serve(durably: Durably, options: Options) -> int:
     stop = asyncio.Event()
     _stop_on_signals(stop, asyncio.get_running_loop())
     async with durably.worker(
-        options.queues, lease=options.lease, grace=options.grace, name=options.name
+        options.queues,
+        lease=options.lease,
+        grace=options.grace,
+        name=options.name,
+        oban={"metrics": True} if options.metrics else None,
     ) as running:
         _announce(durably, running)
         await _first(stop, running.stopped)

@@ -10,6 +10,7 @@ from durably.dispatch.dispatcher import Dispatcher, Slots
 from durably.dispatch.embedded import EmbeddedDispatcher
 from durably.dispatch.queues import QueueSettings
 from durably.dispatch.requests import Intake
+from durably.errors import ConfigError
 from durably.ledger.database import Database
 
 
@@ -33,11 +34,20 @@ def dispatcher_for(
     slots: Slots,
     dispatching: Dispatching | None,
 ) -> Dispatcher:
-    """The dispatcher that this ledger's runs are started by."""
+    """The dispatcher that this ledger's runs are started by.
+
+    Raises:
+        ConfigError: there are options for Oban, and no Oban; or one of them cannot be.
+    """
     if ledger.dialect == "postgres" and dispatching is not None:
         from durably.dispatch.oban import ObanDispatcher
         from durably.ledger.postgres.database import PostgresDatabase
 
         assert isinstance(ledger, PostgresDatabase), "the one driver of this dialect"
         return ObanDispatcher(ledger, worker_id, queues, dispatching.intake, dispatching.oban)
+    if dispatching is not None and dispatching.oban:
+        raise ConfigError(
+            f"Options for Oban ({', '.join(dispatching.oban)}) need a ledger on PostgreSQL; this "
+            f"one is {ledger.url}."
+        )
     return EmbeddedDispatcher(ledger, worker_id, queues, slots)

@@ -21,7 +21,7 @@ from durably.agents.registry import (
     Registry,
 )
 from durably.dispatch.requests import RunRequest
-from durably.errors import ConfigError, KeyConflict
+from durably.errors import ConfigError, HistoryError, KeyConflict
 from durably.ledger.rows import timestamp
 from durably.records import NewRun, RunInput, RunRecord
 
@@ -82,10 +82,9 @@ class JobIntake:
         self._registry = registry
 
     def new_run(self, request: RunRequest) -> NewRun:
-        prompt = request.prompt
         return new_run(
             request.agent,
-            prompt if isinstance(prompt, str) else agents.codec.decode_prompt(json.dumps(prompt)),
+            _prompt_of(request),
             self._registry.find(request.agent),
             key=request.key,
             args=request.args,
@@ -101,6 +100,15 @@ class JobIntake:
 
     def check_same(self, new: NewRun, existing: RunRecord, asked: RunInput) -> None:
         check_same(new, existing, asked)
+
+
+def _prompt_of(request: RunRequest) -> Prompt:
+    if isinstance(request.prompt, str):
+        return request.prompt
+    try:
+        return agents.codec.decode_prompt(json.dumps(request.prompt))
+    except HistoryError as error:
+        raise ConfigError(f"The prompt's parts cannot be read. {error}") from error
 
 
 def check_same(new: NewRun, existing: RunRecord, asked: RunInput) -> None:

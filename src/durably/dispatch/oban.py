@@ -13,18 +13,25 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from oban import Cancel, Job, Oban, Snooze
 from psycopg_pool import AsyncConnectionPool
 
+from durably import boundaries
 from durably.dispatch.dispatcher import Start
 from durably.dispatch.queues import QueueSettings
 from durably.dispatch.requests import Intake, RunRequest, read_args
-from durably.errors import ConfigError, DurablyError, LedgerUnavailable, TransitionRefused
+from durably.errors import (
+    ConfigError,
+    DurablyError,
+    LedgerError,
+    LedgerUnavailable,
+    TransitionRefused,
+)
 from durably.ledger import jobs, runs
 from durably.ledger.jobs import Refusal, Wakeup
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.lifecycle import RunState
 from durably.records import RunRecord
+from oban import Cancel, Job, Oban, Snooze
 
 log = logging.getLogger(__name__)
 
@@ -146,15 +153,20 @@ class ObanDispatcher:
     async def process(self, job: Job) -> object:
         """Execute the attempt that a job wakes; the value tells Oban how the job ends."""
         assert self._start is not None and job.id is not None, "called by Oban, which was started"
+        boundaries.reached("job:before")
         if self._leaving:
             return Snooze(0)
         try:
-            key = await self._key_of(job)
+            request = read_args(job.args)
+            if isinstance(request, RunRequest):
+                await self._make_run(job, request)
+        except LedgerError:
+            raise  # Nothing is known against the job: Oban tries it again.
         except DurablyError as error:
-            if isinstance(error, LedgerUnavailable):
-                raise
             return Cancel(str(error))
-        claimed = await self._ledger.write(jobs.claim, self._worker_id, _wakeup(job, key))
+        key = request.key
+        wakeup = _wakeup(job, key, asks=isinstance(request, RunRequest))
+        claimed = await self._ledger.write(jobs.claim, self._worker_id, wakeup)
         if isinstance(claimed, Refusal):
             return self._refused(job, key, claimed)
         self._executing[job.id] = (job, key)
@@ -162,13 +174,11 @@ class ObanDispatcher:
             run = await asyncio.shield(self._start(claimed))
         finally:
             del self._executing[job.id]
+        boundaries.reached("job:after")
         return _ended(job, run)
 
-    async def _key_of(self, job: Job) -> str:
-        """The key of the run that the job is about, which it may have to make first."""
-        request = read_args(job.args)
-        if not isinstance(request, RunRequest):
-            return request.key
+    async def _make_run(self, job: Job, request: RunRequest) -> None:
+        """Make the run that a job asks for, unless it is there."""
         assert job.id is not None, "it was fetched"
         completed = request.model_copy(
             update={
@@ -182,7 +192,6 @@ class ObanDispatcher:
         run, asked = await self._ledger.write(jobs.insert, new, wakes)
         if asked is not None:
             self._intake.check_same(new, run, asked)
-        return run.key
 
     def _refused(self, job: Job, key: str, refusal: Refusal) -> object:
         match refusal:
@@ -275,7 +284,7 @@ class ObanDispatcher:
                 log.warning("run %r is not cancelled yet: %s", key, error)
 
 
-def _wakeup(job: Job, key: str) -> Wakeup:
+def _wakeup(job: Job, key: str, *, asks: bool) -> Wakeup:
     assert job.id is not None and job.scheduled_at is not None, "it was fetched"
     rescued = int(job.meta.get("rescued", 0))
     return Wakeup(
@@ -284,6 +293,7 @@ def _wakeup(job: Job, key: str) -> Wakeup:
         scheduled_at=job.scheduled_at,
         repeated=job.attempt > 1 + rescued,
         snoozed=job.meta.get("durably") == "held",
+        asks=asks,
     )
 
 

@@ -37,6 +37,7 @@ class Wakeup:
         scheduled_at: when the job was due; a person who retries a job sets it to that moment.
         repeated: True if Oban executes it again although it was neither rescued nor snoozed.
         snoozed: True if it came before and found its run held.
+        asks: True if somebody asked for the run with it, rather than the run for a wake-up.
     """
 
     job_id: int
@@ -44,6 +45,7 @@ class Wakeup:
     scheduled_at: datetime
     repeated: bool = False
     snoozed: bool = False
+    asks: bool = False
 
 
 class Refusal(Enum):
@@ -67,6 +69,8 @@ def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
     if row is None:
         return Refusal.UNKNOWN
     run = run_from(row)
+    if wakeup.asks and not wakeup.repeated and row["job_id"] != wakeup.job_id:
+        return Refusal.OVER  # The run is there, with a job of its own for whenever it is due.
     if run.state is RunState.EXECUTING:
         return Refusal.HELD
     if (yield from queues.get_setting(run.queue)).paused:

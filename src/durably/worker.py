@@ -190,6 +190,8 @@ class Worker:
     async def _look(self) -> None:
         if not self._lease.valid():
             self._attempts.end_all(Ending.LOST)
+            if self._lease.moved is not None:
+                raise self._lease.moved  # It was frozen meanwhile: nothing is left to do here.
             return
         before = self._attempts.snapshot()
         held, settings = await self._ledger.read(_news, self.id)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from durably.errors import DurablyError
+from durably.errors import DurablyError, LedgerMoved
 from durably.ledger import workers
 from durably.ledger.database import Database
 
@@ -34,6 +34,9 @@ class WorkerLease:
         worker_id: unique to this process and start.
         lease_seconds: how long the worker counts as alive after a heartbeat.
         on_beat: called in the heartbeat thread after each heartbeat, or failure of one.
+
+    Attributes:
+        moved: why no heartbeat will ever be written again; None as long as one may be.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class WorkerLease:
         self._row = (worker_id, name, pid, queues, lease_seconds)
         self._lease_seconds = lease_seconds
         self._on_beat = on_beat
+        self.moved: LedgerMoved | None = None
         self._valid_until = 0.0
         self._lapses = 0
         self._stop = threading.Event()
@@ -97,6 +101,8 @@ class WorkerLease:
             sent = _now()
             try:
                 self._ledger.write_blocking(workers.register, *self._row)
+            except LedgerMoved as error:
+                self.moved = error
             except DurablyError as error:
                 # The next beat tries again; `valid` ends the attempts if none gets through.
                 log.warning("heartbeat not written: %s", error)

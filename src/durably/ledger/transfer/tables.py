@@ -6,6 +6,7 @@ Owns the canonical form of a row; the statements are in ``sql/transfer.sql``.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -30,7 +31,7 @@ class Table:
 
     def canonical(self, row: Values) -> Values:
         """A row as PostgreSQL can hold it, however it was read."""
-        values = tuple(map(_canonical, row))
+        values = tuple([_READ[type(value)](value) for value in row])
         if self.tags is None:
             return values
         return (*values[: self.tags], _tags(values[self.tags]), *values[self.tags + 1 :])
@@ -54,17 +55,23 @@ JOBS = Table("jobs", key=("run_id",))
 COMPARED = (*PER_RUN, QUEUES, JOBS)
 
 
-def _canonical(value: Any) -> Any:
-    match value:
-        case str():
-            # As everything that is written to PostgreSQL: its text has no NUL.
-            return value.replace("\0", "\ufffd") if "\0" in value else value
-        case bool():
-            return int(value)
-        case datetime():
-            return timestamp(value)
-        case _:
-            return value
+def _same(value: Any) -> Any:
+    return value
+
+
+def _text(value: str) -> str:
+    """Text as everything that is written to PostgreSQL: it has no NUL there."""
+    return value.replace("\0", "\ufffd") if "\0" in value else value
+
+
+_READ: dict[type, Callable[[Any], Any]] = {
+    str: _text,
+    int: _same,
+    type(None): _same,
+    bool: int,
+    datetime: timestamp,
+}
+"""How a value of each type is written in a canonical row; there are no others."""
 
 
 def _tags(text: str) -> str:

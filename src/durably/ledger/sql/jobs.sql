@@ -34,11 +34,12 @@ SELECT 1 WHERE FALSE;
 
 -- name: abandon_job (postgres)
 -- The job of an attempt whose worker died: Oban would take it for healthy for minutes.
+-- `||` appends an object to a document, as Python's Oban keeps errors, and to an array of them.
 UPDATE oban_jobs
 SET state = 'discarded', discarded_at = timezone('UTC', now()),
-    errors = errors || jsonb_build_array(jsonb_build_object(
+    errors = errors || jsonb_build_object(
         'attempt', attempt, 'at', to_char(timezone('UTC', now()), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-        'error', CAST(:error AS TEXT)))
+        'error', CAST(:error AS TEXT))
 WHERE id = (SELECT job_id FROM durably_runs WHERE id = :run_id) AND state = 'executing';
 
 -- name: take_job (postgres)

@@ -9,6 +9,8 @@ Blocks of one page run in order, in a folder of their own:
 - ``sql``: reads the ledger that the page's blocks made, and finds something.
 - ``toml``: is what it says in its first line, ``# durably.toml``, and is written there.
 - ``text``: the only one that is not run.
+
+``postgresql://localhost/NAME`` is a database of the page's own, empty at first.
 """
 
 import ast
@@ -25,9 +27,9 @@ import sys
 import time
 import tomllib
 import types
-from collections.abc import Iterator
-from contextlib import closing, redirect_stdout
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, redirect_stdout
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from pydantic_ai import models
 from durably import Durably
 from durably.config import Settings
 from durably.lifecycle import TRANSITIONS, RunState
+from support.postgres_run import Postgres
 from support.quick_shell import QuickShell
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +49,7 @@ OTHER_PAGES = [ROOT / "CHANGELOG.md"]
 
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+DATABASE = re.compile(r"postgresql://localhost/(\w+)")
 SECONDS = 60
 
 
@@ -97,10 +101,13 @@ class Reader:
     shell: QuickShell
     module: types.ModuleType
     runner: asyncio.Runner
+    new_database: Callable[[], str]
+    databases: dict[str, str] = field(default_factory=dict)
     jobs: list[subprocess.Popen[bytes]] = field(default_factory=list)
     status: int = 0
 
     def follow(self, block: Block) -> None:
+        block = replace(block, text=DATABASE.sub(self._database, block.text))
         if block.file is not None:
             (self.folder / block.file).write_text(block.text, "utf-8")
         match block.language:
@@ -125,6 +132,11 @@ class Reader:
             if isinstance(value, Durably):
                 self.runner.run(value.close())
         self.runner.close()
+
+    def _database(self, found: re.Match[str]) -> str:
+        if found[1] not in self.databases:
+            self.databases[found[1]] = self.new_database()
+        return self.databases[found[1]]
 
     def _python(self, block: Block) -> None:
         # Moved down, so that a traceback names the line of the page.
@@ -250,7 +262,11 @@ def shell(env: dict[str, str]) -> Iterator[QuickShell]:
 
 @pytest.fixture
 def reader(
-    tmp_path: Path, env: dict[str, str], shell: QuickShell, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    env: dict[str, str],
+    shell: QuickShell,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Reader]:
     for name in [name for name in os.environ if name.startswith("DURABLY_") or name == "MODEL"]:
         monkeypatch.delenv(name)
@@ -259,9 +275,15 @@ def reader(
     # A module: annotations, pydantic and dataclasses look names up in the one that they are from.
     module = types.ModuleType("durably_docs")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    reader = Reader(tmp_path, env, shell, module, asyncio.Runner())
-    yield reader
-    reader.close()
+    with ExitStack() as databases:
+
+        def new_database() -> str:
+            postgres: Postgres = request.getfixturevalue("postgres")
+            return databases.enter_context(postgres.database())
+
+        reader = Reader(tmp_path, env, shell, module, asyncio.Runner(), new_database)
+        yield reader
+        reader.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

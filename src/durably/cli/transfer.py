@@ -106,7 +106,7 @@ def _take_back(source: str, target: str, as_json: bool) -> None:
 
 
 def _move(source: str, target: str, as_json: bool) -> None:
-    from durably.errors import LedgerError
+    from durably.errors import LedgerError, LedgerUnavailable
     from durably.ledger.transfer.move import move
 
     began = time.monotonic()
@@ -115,9 +115,14 @@ def _move(source: str, target: str, as_json: bool) -> None:
         with screen.shown():
             for news in move(source, target):
                 screen.tell(news)
-    except LedgerError:
+    except LedgerError as error:
         if not as_json and not all(table.same for table in screen.tables):
             _print(screen.tables)
+        if isinstance(error, LedgerUnavailable):
+            screen.say_how_to_go_on()
+        raise
+    except KeyboardInterrupt:
+        screen.say_how_to_go_on()
         raise
     seconds = time.monotonic() - began
     moved, tables = screen.moved, screen.tables
@@ -185,6 +190,7 @@ class Screen:
         )
         self._phase: Phase | None = None
         self._to_verify = 0
+        self._begun = False
 
     @contextmanager
     def shown(self) -> Generator[None]:
@@ -214,7 +220,16 @@ class Screen:
                 self._end_phase()
                 self.moved = news
 
+    def say_how_to_go_on(self) -> None:
+        """Say what is to be done about a transfer that was interrupted."""
+        if self._begun:
+            self._say(
+                "The transfer is not finished: run it again to go on where it is, or with --undo "
+                "to give it up."
+            )
+
     def _begin(self, begun: Begun) -> None:
+        self._begun = True
         if begun.made_tables:
             self._say(f"{begun.target}: made the tables, as `durably migrate` does.")
         if begun.goes_on:

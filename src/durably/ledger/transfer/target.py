@@ -31,7 +31,9 @@ type Cursor = psycopg.Cursor[dict[str, Any]]
 _BEGIN: LiteralString = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '10s'; "
     # A transfer that is stopped in the middle must not be in the way of another.
-    "SET LOCAL idle_in_transaction_session_timeout = '2min'; SET LOCAL synchronous_commit = on"
+    "SET LOCAL idle_in_transaction_session_timeout = '2min'; "
+    # To copy or to compare a large ledger takes longer than other statements may.
+    "SET LOCAL statement_timeout = 0; SET LOCAL synchronous_commit = on"
 )
 
 _ROWS_AT_ONCE = 20 if psycopg.capabilities.has_stream_chunked() else 1
@@ -138,18 +140,11 @@ class Target:
 
     def rows(self, table: Table) -> Iterator[Values]:
         """All rows, one after the other, in their canonical form."""
-        try:
-            with self._connected().cursor() as cursor:
-                everything = {"after": 0, "upto": EVERYTHING}
-                statement = self._statements[f"read_{table.name}"]
-                for row in cursor.stream(statement, everything, size=_ROWS_AT_ONCE):
-                    yield table.canonical(row)
-        except psycopg.Error as error:
-            self.close()
-            raise translate(error, self.where.shown) from error
-        except BaseException:
-            self.close()
-            raise
+        everything = {"after": 0, "upto": EVERYTHING}
+        statement = self._statements[f"read_{table.name}"]
+        with self._transaction(), self._connected().cursor() as cursor:
+            for row in cursor.stream(statement, everything, size=_ROWS_AT_ONCE):
+                yield table.canonical(row)
 
     # --- the move
 

@@ -214,7 +214,8 @@ class ObanDispatcher:
     async def _begin(self) -> None:
         where = self._ledger.where
         self._pool = AsyncConnectionPool(
-            where.conninfo,
+            # Oban's notifier takes its connection from this as well.
+            where.conninfo_as("durably-oban"),
             min_size=1,
             max_size=POOL_SIZE,
             open=False,
@@ -222,11 +223,7 @@ class ObanDispatcher:
             reconnect_timeout=POOL_SECONDS,
             check=AsyncConnectionPool.check_connection,
             name="durably-oban",
-            kwargs={
-                "application_name": "durably-oban",
-                "prepare_threshold": 5 if where.prepare else None,
-                "target_session_attrs": "read-write",
-            },
+            kwargs={"prepare_threshold": 5 if where.prepare else None},
         )
         await self._pool.open()
         self._oban = Oban(

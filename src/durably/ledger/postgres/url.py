@@ -45,6 +45,16 @@ class PostgresUrl:
         """Where processes tell each other that they have committed something."""
         return f"{self.schema}.durably"
 
+    def conninfo_as(self, application: str) -> str:
+        """The same for libpq, for a library that makes connections of its own.
+
+        With a name for ``pg_stat_activity``; of several hosts, the one that takes writes is meant.
+        """
+        parts = urlsplit(self.conninfo)
+        said = dict(parse_qsl(parts.query, keep_blank_values=True))
+        query = {"application_name": application, "target_session_attrs": "read-write"} | said
+        return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+
     @classmethod
     def parse(cls, url: str) -> PostgresUrl:
         """Understand a URL.

@@ -226,6 +226,16 @@ def test_migrate_says_what_it_found(desk: Desk) -> None:
     assert "nothing to do" in desk.run("migrate").out
 
 
+def test_migrate_makes_the_tables_on_a_server_where_nothing_else_does(
+    desk: Desk, database_url: str
+) -> None:
+    refused = desk.run("runs", "--url", database_url)
+    assert (refused.code, "`durably migrate`" in refused.err) == (2, True)
+    assert as_json(desk, "migrate", "--url", database_url)["found"] == 0
+    assert "nothing to do" in desk.run("migrate", "--url", database_url).out
+    assert desk.run("runs", "--url", database_url).code == 0
+
+
 def findings(desk: Desk, *arguments: str, code: int) -> dict[str, dict[str, str]]:
     report = as_json(desk, "doctor", *arguments, code=code)
     assert report["ok"] == (code == 0)

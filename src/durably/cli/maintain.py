@@ -63,12 +63,10 @@ def migrate(
     debug: DebugOption = False,
 ) -> None:
     """Create or upgrade the ledger's tables."""
-
-    async def migrated(durably: Durably) -> tuple[int, int]:
-        return await durably.migrate()
+    import asyncio
 
     durably = Target(app, url).find()
-    found, now = work_on(durably, migrated, create=True)
+    found, now = asyncio.run(_migrate(durably))
     where = shown_url(durably.ledger.url)
     if as_json:
         print_json({"url": where, "found": found, "version": now})
@@ -78,6 +76,14 @@ def migrate(
         say(f"{where}: created, schema {now}.")
     else:
         say(f"{where}: upgraded from schema {found} to {now}.")
+
+
+async def _migrate(durably: Durably) -> tuple[int, int]:
+    # Not by `work_on`: on PostgreSQL there is nothing that could be opened before.
+    try:
+        return await durably.migrate()
+    finally:
+        await durably.close()
 
 
 def _ask(total: int, older_than: str) -> None:

@@ -10,18 +10,18 @@ import json
 import logging
 import os
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic_ai import Agent
+
 from crash.jobs import JOBS
-from crash.scenarios import KEY, PROMPT, SCENARIOS, make_bookings
+from crash.scenarios import BOOKINGS, KEY, PROMPT, SCENARIOS
 from crash.world import Trace, World, receipt
-from durably import Durably, Run, RunSuspended, boundaries
+from durably import Durably, LedgerUnavailable, Run, RunSuspended, boundaries
 
 LIFE_SECONDS = 600
 """No process lives longer, whatever happens to the test that started it."""
@@ -41,7 +41,7 @@ class Strike:
 
 
 def prepare(folder: Path) -> None:
-    """An empty ledger, with the table of the transactional tools."""
+    """An empty ledger in a file, with the table of the transactional tools."""
     _begin(folder, "prepare")
     world = World(folder)
 
@@ -50,7 +50,7 @@ def prepare(folder: Path) -> None:
             pass
 
     asyncio.run(create())
-    make_bookings(world)
+    world.database.execute(BOOKINGS)
 
 
 def recorded(folder: Path, scenario: str) -> None:
@@ -156,9 +156,18 @@ async def _work(folder: Path, scenario: str, *, leases_end: bool = False) -> Non
 async def _until_final(folder: Path, scenario: str, lease_seconds: float | None = None) -> None:
     app, agent = SCENARIOS[scenario].app(World(folder))
     async with app:
-        run = await app.enqueue(agent, PROMPT, key=KEY)
+        run = await _enqueued(app, agent)
         async with app.worker(lease=lease_seconds):
             await run.result(timeout=PATIENCE_SECONDS)
+
+
+async def _enqueued(app: Durably, agent: Agent[None, str]) -> Run[str]:
+    """Enqueue; ask once more where nobody heard whether it was committed, as any client would."""
+    while True:
+        try:
+            return await app.enqueue(agent, PROMPT, key=KEY)
+        except LedgerUnavailable:
+            await asyncio.sleep(0.1)
 
 
 async def _finish(run: Run[str], world: World) -> None:
@@ -187,8 +196,7 @@ async def decide(run: Run[str], world: World) -> None:
 
 def let_leases_end(world: World) -> None:
     """As if time had passed: every worker known so far is dead."""
-    with closing(sqlite3.connect(world.ledger)) as connection, connection:
-        connection.execute("UPDATE durably_workers SET expires_at = heartbeat_at")
+    world.database.execute("UPDATE durably_workers SET expires_at = heartbeat_at")
 
 
 def _at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_ai import Agent
 
-from crash.scenarios import SCENARIOS, scripted
+from crash.scenarios import SCENARIOS, scripted, write_booking
 from crash.world import World
 from durably import Durably, current_call, effects
 
@@ -98,7 +98,7 @@ def _booking(world: World) -> tuple[Durably, Agent[None, str]]:
     def book() -> str:
         call = current_call()
         with call.transaction() as connection:
-            connection.execute("INSERT INTO bookings VALUES (?)", [call.idempotency_key])
+            write_booking(connection, call.idempotency_key)
             _arrive(world)
             deadline = time.monotonic() + GATE_SECONDS
             while not world.gate_is_open() and time.monotonic() < deadline:

@@ -27,6 +27,8 @@ _CONTEXT.set_forkserver_preload(
         "crash.children",
         "crash.warm",
         "durably.ledger.sqlite.database",
+        "durably.ledger.postgres.database",
+        "durably.dispatch.oban",
         "anyio._backends._asyncio",
         "pytest",
     ]

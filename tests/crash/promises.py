@@ -5,15 +5,11 @@ and the end. Everything is read with plain SQL and from the world's file, not th
 """
 
 import json
-import shutil
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from crash.databases import Look
 from crash.scenarios import KEY, Scenario
 from crash.world import World
 
@@ -42,19 +38,11 @@ class Moment:
 
     @classmethod
     def of(cls, world: World) -> "Moment":
-        # A copy is read: to open the file itself would tidy up what the crash has left.
-        with TemporaryDirectory(dir=world.folder) as copy:
-            for file in world.folder.glob("ledger.db*"):
-                shutil.copy(file, copy)
-            with closing(sqlite3.connect(Path(copy) / "ledger.db")) as connection:
-                connection.row_factory = sqlite3.Row
-                return cls._read(connection, world)
+        with world.database.snapshot() as rows:
+            return cls._read(rows, world)
 
     @classmethod
-    def _read(cls, connection: sqlite3.Connection, world: World) -> "Moment":
-        def rows(sql: str) -> list[dict[str, Any]]:
-            return [dict(row) for row in connection.execute(sql)]
-
+    def _read(cls, rows: Look, world: World) -> "Moment":
         runs = rows("SELECT * FROM durably_runs")
         effects = rows("SELECT * FROM durably_effects ORDER BY response, call")
         booked = Counter(row["key"] for row in rows("SELECT key FROM bookings"))

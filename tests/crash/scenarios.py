@@ -3,9 +3,9 @@
 Owns the agents; what must hold after a crash is in `promises`.
 """
 
+import inspect
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,11 @@ def _booked(agent: Agent[None, str], world: World, name: str) -> None:
     async def act() -> str:
         call = current_call()
         async with call.transaction() as connection:
-            _book(connection, call)
+            boundaries.reached("effect:before")
+            booked = write_booking(connection, call.idempotency_key)
+            if inspect.isawaitable(booked):
+                await booked
+            boundaries.reached("effect:after")
         return receipt(call.tool_name, call.idempotency_key)
 
 
@@ -123,20 +127,20 @@ def _booked_in_thread(agent: Agent[None, str], world: World, name: str) -> None:
     def act() -> str:
         call = current_call()
         with call.transaction() as connection:
-            _book(connection, call)
+            boundaries.reached("effect:before")
+            write_booking(connection, call.idempotency_key)
+            boundaries.reached("effect:after")
         return receipt(call.tool_name, call.idempotency_key)
 
 
-def _book(connection: sqlite3.Connection, call: Call) -> None:
-    boundaries.reached("effect:before")
-    connection.execute("INSERT INTO bookings VALUES (?)", [call.idempotency_key])
-    boundaries.reached("effect:after")
+def write_booking(connection: Any, key: str) -> Any:
+    """Write into the ledger's own database, with the driver's own connection."""
+    mark = "?" if isinstance(connection, sqlite3.Connection) else "%s"
+    return connection.execute(f"INSERT INTO bookings VALUES ({mark})", [key])
 
 
-def make_bookings(world: World) -> None:
-    """The table of the transactional tools, in the ledger's own database."""
-    with closing(sqlite3.connect(world.ledger)) as connection, connection:
-        connection.execute("CREATE TABLE bookings (key TEXT NOT NULL)")
+BOOKINGS = "CREATE TABLE bookings (key TEXT NOT NULL)"
+"""The table of the transactional tools, in the ledger's own database."""
 
 
 TOOLS: dict[str, Callable[[Agent[None, str], World, str], None]] = {

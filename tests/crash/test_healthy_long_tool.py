@@ -1,14 +1,14 @@
 """A healthy tool call that takes several leases is run once, by one worker, in one attempt."""
 
 import asyncio
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from crash import children
+from crash.databases import instant
+from crash.grounds import Grounds
 from crash.jobs import JOBS
 from crash.processes import Processes, eventually
 from crash.promises import Moment
@@ -26,13 +26,13 @@ LEASES = (1.0, 4.0, 16.0)
 
 
 def test_tool_of_several_leases_is_run_once_in_one_attempt(
-    tmp_path: Path, processes: Processes
+    grounds: Grounds, tmp_path: Path, processes: Processes
 ) -> None:
     """Whether it sleeps, blocks a thread or blocks the event loop; another worker is looking."""
 
     def run(kind: str) -> bool:
         for lease_seconds in LEASES:
-            world = World(tmp_path / f"{kind} {lease_seconds:g}")
+            world = grounds.world(tmp_path / f"{kind} {lease_seconds:g}")
             oldest = _carry_out(world, f"long {kind}", lease_seconds, processes)
             end = Moment.of(world)
             print(f"{kind}: {LEASES_PER_TOOL} leases, oldest heartbeat {oldest:.2f} s")
@@ -48,9 +48,7 @@ def test_tool_of_several_leases_is_run_once_in_one_attempt(
 
 def _carry_out(world: World, job: str, lease_seconds: float, processes: Processes) -> float:
     """Let two workers have the run; returns how old a heartbeat of the one that has it became."""
-    world.folder.mkdir()
     (world.folder / "seconds").write_text(str(LEASES_PER_TOOL * lease_seconds))
-    assert processes.run(children.prepare, world.folder) == 0
     asyncio.run(_enqueue(world, job))
     args = world.folder, job
     started = [
@@ -79,8 +77,6 @@ async def _enqueue(world: World, job: str) -> None:
 def _state_and_age(world: World) -> tuple[str, float]:
     sql = """SELECT r.state, w.heartbeat_at FROM durably_runs r
              LEFT JOIN durably_workers w ON w.id = r.worker_id"""
-    with closing(sqlite3.connect(world.ledger, timeout=60)) as connection:
-        state, beat = connection.execute(sql).fetchone()
-    if beat is None:
-        return state, 0.0
-    return state, (datetime.now(UTC) - datetime.fromisoformat(beat)).total_seconds()
+    (run,) = world.database.rows(sql)
+    beat = run["heartbeat_at"]
+    return run["state"], (datetime.now(UTC) - instant(beat)).total_seconds() if beat else 0.0

@@ -1,27 +1,30 @@
 """A worker stopped past its lease, at every boundary; another takes over; then it goes on."""
 
 import os
-import shutil
 import signal
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from crash import children
 from crash.children import Strike
+from crash.databases import SqliteFile
+from crash.grounds import Grounds
 from crash.processes import Processes, ended, eventually, is_alive, is_stopped
 from crash.promises import Moment, check_split_brain
 from crash.scenarios import ALONE
-from crash.undisturbed import Undisturbed, check_reached, each, logs, sample
+from crash.undisturbed import Undisturbed, check_reached, each, logs, sample, some
 from crash.world import World
 
 pytestmark = pytest.mark.timeout(3600)
 
-AT_ONCE = 10
-"""How many workers are stopped side by side: most of the time is waiting for their leases."""
+AT_ONCE = {"sqlite": 10, "postgres": 4}
+"""How many workers are stopped side by side: most of the time is waiting for their leases. A server
+has only so many connections."""
+
+EACH_BOUNDARY = {"sqlite": 4, "postgres": 1}
+"""How often a sample stops a worker at each."""
 
 LEASES = (1.0, 4.0, 16.0)
 """Seconds. The first will do, unless the machine is so slow that it ends before the stop."""
@@ -36,26 +39,29 @@ class TooSlow(Exception):
     sample(always=["ask in a thread"], more=["ask", "reconcile", "transactional"]),
 )
 def test_late_worker_changes_nothing_and_settles_what_it_left_in_doubt(
-    policy: str, tmp_path: Path, processes: Processes
+    policy: str, grounds: Grounds, tmp_path: Path, processes: Processes
 ) -> None:
-    undisturbed = Undisturbed(ALONE[policy], tmp_path / "runs", processes)
+    undisturbed = Undisturbed(ALONE[policy], grounds, tmp_path / "runs", processes)
 
     def stop(strike: Strike) -> bool:
         for lease_seconds in LEASES:
             world = undisturbed.world(f"{strike} {lease_seconds}".replace(":", "_"))
             try:
-                return _split(undisturbed, world, strike, processes, lease_seconds)
+                stopped = _split(undisturbed, world, strike, processes, lease_seconds)
             except TooSlow:
                 continue
-            finally:
-                shutil.rmtree(world.folder)
+            undisturbed.clear(world)
+            return stopped
         raise AssertionError(f"a lease of {LEASES[-1]:g} s ended before its worker was stopped")
 
     started = time.monotonic()
-    strikes = [strike for strike in undisturbed.strikes if _fair(policy, strike)]
-    stopped = dict(zip(strikes, each(strikes, stop, at_once=AT_ONCE), strict=True))
+    fair = [strike for strike in undisturbed.strikes if _fair(policy, strike)]
+    strikes = some(fair, EACH_BOUNDARY[grounds.dialect])
+    stopped = dict(zip(strikes, each(strikes, stop, at_once=AT_ONCE[grounds.dialect]), strict=True))
     seconds = time.monotonic() - started
-    print(f"{policy}: {sum(stopped.values())} workers stopped in {seconds:.1f} s")
+    print(
+        f"{grounds.dialect}, {policy}: {sum(stopped.values())} workers stopped in {seconds:.1f} s"
+    )
     check_reached(stopped)
 
 
@@ -86,7 +92,8 @@ def _split(
     if len(struck.attempts) > 1:
         late.kill()
         raise TooSlow
-    locked = _is_locked(world)
+    database = world.database
+    locked = isinstance(database, SqliteFile) and database.is_locked()
     other = processes.start(children.rival, *args)
     if locked:
         # SQLite has one writer: while it is stopped inside its transaction, there is no other.
@@ -104,20 +111,8 @@ def _split(
 
 
 def _state(world: World) -> str:
-    with closing(sqlite3.connect(world.ledger, timeout=60)) as connection:
-        (state,) = connection.execute("SELECT state FROM durably_runs").fetchone() or ("",)
-    return state
-
-
-def _is_locked(world: World) -> bool:
-    """Whether somebody holds the ledger's write lock."""
-    with closing(sqlite3.connect(world.ledger, timeout=0, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return True
-    return False
+    found = world.database.rows("SELECT state FROM durably_runs")
+    return found[0]["state"] if found else ""
 
 
 def _pid(pid: int | None) -> int:

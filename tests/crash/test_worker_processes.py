@@ -3,10 +3,8 @@
 import asyncio
 import os
 import signal
-import sqlite3
 import statistics
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ import pytest
 from pydantic_ai import Agent
 
 from crash import children
+from crash.databases import instant
+from crash.grounds import Grounds
 from crash.jobs import JOBS
 from crash.processes import Processes, ended, eventually, is_alive
 from crash.promises import Moment
@@ -29,9 +29,8 @@ KEY = "order-42"
 
 
 @pytest.fixture
-def world(tmp_path: Path, processes: Processes) -> World:
-    assert processes.run(children.prepare, tmp_path) == 0
-    return World(tmp_path)
+def world(grounds: Grounds, tmp_path: Path) -> World:
+    return grounds.world(tmp_path / "world")
 
 
 class Workers:
@@ -199,7 +198,7 @@ def test_idle_worker_wakes_when_another_process_enqueues(
 # --- sharing
 
 
-def test_many_workers_on_one_file_execute_every_run_once(
+def test_many_workers_on_one_ledger_execute_every_run_once(
     world: World, processes: Processes
 ) -> None:
     workers = Workers(world, "ask", processes)
@@ -252,21 +251,17 @@ async def _cancel(app: Durably, agent: Agent[None, str]) -> None:
 
 def _run(world: World) -> dict[str, Any]:
     """The run as it is now."""
-    with closing(sqlite3.connect(world.ledger, timeout=60)) as connection:
-        connection.row_factory = sqlite3.Row
-        return dict(connection.execute("SELECT * FROM durably_runs").fetchone())
+    return world.database.rows("SELECT * FROM durably_runs")[0]
 
 
 def _between(world: World, first: str, then: str, key: str = KEY) -> float:
     """Seconds from a run's event to the next one of another kind."""
-    sql = """SELECT (julianday(b.at) - julianday(a.at)) * 86400
-             FROM durably_runs r
-             JOIN durably_events a ON a.run_id = r.id AND a.kind = ?
-             JOIN durably_events b ON b.run_id = r.id AND b.kind = ? AND b.id > a.id
-             WHERE r.key = ? ORDER BY b.id LIMIT 1"""
-    with closing(sqlite3.connect(world.ledger, timeout=60)) as connection:
-        (seconds,) = connection.execute(sql, [first, then, key]).fetchone()
-    return seconds
+    sql = f"""SELECT a.at AS first, b.at AS next FROM durably_runs r
+              JOIN durably_events a ON a.run_id = r.id AND a.kind = '{first}'
+              JOIN durably_events b ON b.run_id = r.id AND b.kind = '{then}' AND b.id > a.id
+              WHERE r.key = '{key}' ORDER BY b.id LIMIT 1"""
+    (found,) = world.database.rows(sql)
+    return (instant(found["next"]) - instant(found["first"])).total_seconds()
 
 
 def _tell(process: BaseProcess, number: signal.Signals) -> None:

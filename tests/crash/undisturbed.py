@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 
 from crash import children
 from crash.children import Strike
+from crash.grounds import Grounds
 from crash.processes import Processes
 from crash.promises import Moment
 from crash.scenarios import Scenario
@@ -25,24 +26,29 @@ class Undisturbed:
         strikes: each boundary, as often as it was reached.
     """
 
-    def __init__(self, scenario: Scenario, folder: Path, processes: Processes) -> None:
+    def __init__(
+        self, scenario: Scenario, grounds: Grounds, folder: Path, processes: Processes
+    ) -> None:
         self.scenario = scenario
+        self._grounds = grounds
         self._folder = folder
         folder.mkdir()
-        assert processes.run(children.prepare, folder) == 0, logs(folder)
-        shutil.copy(folder / "ledger.db", folder / "empty.db")
-        assert processes.run(children.recorded, folder, scenario.name) == 0, logs(folder)
-        self.end = Moment.of(World(folder))
-        reached = json.loads((folder / "boundaries.json").read_text())
+        world = self.world("undisturbed")
+        code = processes.run(children.recorded, world.folder, scenario.name)
+        assert code == 0, logs(world.folder)
+        self.end = Moment.of(world)
+        reached = json.loads((world.folder / "boundaries.json").read_text())
         self.strikes = [Strike(name, nth) for name, nth in reached]
+        self.clear(world)
         self._check_is_not_blind()
 
     def world(self, name: str) -> World:
         """A new world, with an empty ledger."""
-        folder = self._folder / name
-        folder.mkdir()
-        shutil.copy(self._folder / "empty.db", folder / "ledger.db")
-        return World(folder)
+        return self._grounds.world(self._folder / name)
+
+    def clear(self, world: World) -> None:
+        """Done with it: nobody uses it any more."""
+        self._grounds.clear(world)
 
     def _check_is_not_blind(self) -> None:
         """To compare with it is worth it: every call happened once, every layer was seen."""
@@ -56,9 +62,31 @@ class Undisturbed:
         assert self.end.paid == len(responses)
 
 
+EVERYTHING = os.environ.get("CRASH_TESTS") == "all"
+"""Whether this is ``make crash``, which takes minutes; otherwise it is a sample."""
+
+SEED = 20_240_229
+"""For all that is drawn; each failure names where it struck."""
+
+
 def sample[A](always: Sequence[A], more: Sequence[A]) -> list[A]:
-    """What is disturbed: a sample, or everything with ``make crash``, which takes minutes."""
-    return [*always, *(more if os.environ.get("CRASH_TESTS") == "all" else ())]
+    """What is disturbed: a sample, or everything with ``make crash``."""
+    return [*always, *(more if EVERYTHING else ())]
+
+
+def some(strikes: Sequence[Strike], each_boundary: int) -> list[Strike]:
+    """A sample that has every boundary, struck so many of the times that it is reached."""
+    if EVERYTHING:
+        return list(strikes)
+    draw = random.Random(SEED)
+    reached: dict[str, list[Strike]] = {}
+    for strike in strikes:
+        reached.setdefault(strike.name, []).append(strike)
+    return [
+        strike
+        for times in reached.values()
+        for strike in draw.sample(times, min(each_boundary, len(times)))
+    ]
 
 
 def each[A, T](items: Sequence[A], disturb: Callable[[A], T], *, at_once: int) -> list[T]:

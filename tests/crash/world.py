@@ -10,17 +10,27 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from crash.databases import WorldDatabase, database_at
 from durably import boundaries, current_call
 
 
 class World:
-    """The world of one run, in a folder of its own: its ledger beside what its tools did."""
+    """The world of one run, in a folder of its own: what its tools did, and where its ledger is.
+
+    Attributes:
+        url: the ledger's: a file in the folder, unless the folder names a database elsewhere.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ledger = folder / "ledger.db"
-        self.url = f"sqlite:///{self.ledger}"
+        named = folder / "url"
+        self.url = named.read_text() if named.exists() else f"sqlite:///{folder / 'ledger.db'}"
         self._file = folder / "world.jsonl"
+
+    @property
+    def database(self) -> WorldDatabase:
+        """The ledger, to be looked at by hand."""
+        return database_at(self.url)
 
     def act(self) -> str:
         """The side effect of the tool call that is running; returns what the tool answers."""

@@ -52,7 +52,7 @@ def wiped_url(_used_url: str) -> str:
 
     Earlier tests have used it and later ones will: its tables stay as they are.
     """
-    _wipe(_used_url)
+    wipe(_used_url)
     return _used_url
 
 
@@ -66,7 +66,7 @@ def own_postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
         remove(folder)  # the server and its clones
 
 
-def _wipe(url: str) -> None:
+def wipe(url: str) -> None:
     """Delete all rows of a database, and end the sessions that earlier tests left there."""
     import psycopg
 

@@ -6,11 +6,14 @@ Blocks of one page run in order, in a folder of their own:
   such as ``# support.py`` it is also written to that file. Lines ``#> …`` are what it prints.
 - ``console``: ``$ …`` lines run, and print what is shown below them (``...`` stands for anything).
   They succeed, unless ``$ echo $?`` comes next. ``&`` at the end leaves a command running.
-- ``sql``: reads the ledger that the page's blocks made, and finds something.
+- ``sql``: finds or changes something in the ledger that the page's blocks made: in the PostgreSQL
+  database that the page has named last, or else in its SQLite file.
+- ``elixir``: the insert that Elixir's Oban would make is made, in that database.
 - ``toml``: is what it says in its first line, ``# durably.toml``, and is written there.
 - ``text``: the only one that is not run.
 
-``postgresql://localhost/NAME`` is a database of the page's own, empty at first.
+``postgresql://localhost/NAME`` is a database of the page's own, empty at first. ``make`` and
+``pip`` are not run: what they are told to make or to install has to be there.
 """
 
 import ast
@@ -34,12 +37,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from pydantic_ai import models
 
 from durably import Durably
 from durably.config import Settings
 from durably.lifecycle import TRANSITIONS, RunState
+from support import elixir
 from support.postgres_run import Postgres
 from support.quick_shell import QuickShell
 
@@ -103,6 +108,7 @@ class Reader:
     runner: asyncio.Runner
     new_database: Callable[[], str]
     databases: dict[str, str] = field(default_factory=dict)
+    database: str | None = None
     jobs: list[subprocess.Popen[bytes]] = field(default_factory=list)
     status: int = 0
 
@@ -117,6 +123,8 @@ class Reader:
                 self._console(block)
             case "sql":
                 self._sql(block)
+            case "elixir":
+                self._elixir(block)
             case "toml":
                 self._toml(block)
             case "text":
@@ -136,7 +144,8 @@ class Reader:
     def _database(self, found: re.Match[str]) -> str:
         if found[1] not in self.databases:
             self.databases[found[1]] = self.new_database()
-        return self.databases[found[1]]
+        self.database = self.databases[found[1]]
+        return self.database
 
     def _python(self, block: Block) -> None:
         # Moved down, so that a traceback names the line of the page.
@@ -175,6 +184,8 @@ class Reader:
         if line == "echo $?":
             status, self.status = self.status, 0
             return f"{status}\n"
+        if words[0] == "pip":
+            return self._pip(block, words)
         if words[0] == "make":
             # Said, not done; and a target of ours, not a folder of that name.
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text("utf-8"), f"{block}: {line}"
@@ -205,6 +216,13 @@ class Reader:
         self.status = ran.returncode
         return ran.stdout if words[0] != "make" else ""
 
+    def _pip(self, block: Block, words: list[str]) -> str:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        extras = project["optional-dependencies"]
+        possible = [["pip", "install", f"{project['name']}[{extra}]"] for extra in extras]
+        assert words in possible, f"{block}: {words}"
+        return ""
+
     def _leave_running(self, words: list[str]) -> str:
         log = self.folder / f".log-{len(self.jobs)}"
         with log.open("wb") as output:
@@ -230,11 +248,27 @@ class Reader:
         return ""
 
     def _sql(self, block: Block) -> None:
+        if self.database is not None:
+            self._postgres_sql(block, self.database)
+            return
         (path,) = self.folder.glob("*.db")
         with closing(sqlite3.connect(path)) as connection:
             for statement in block.text.split(";"):
                 if statement.strip():
                     assert connection.execute(statement).fetchall(), f"{block}: finds nothing"
+
+    def _postgres_sql(self, block: Block, url: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            cursor = connection.execute(block.text.encode())
+            more: bool | None = True
+            while more:
+                assert cursor.rowcount != 0, f"{block}: {cursor.statusmessage} finds nothing"
+                more = cursor.nextset()
+
+    def _elixir(self, block: Block) -> None:
+        assert self.database is not None, f"{block}: the page has named no database"
+        for args, options in elixir.jobs_of(block.text):
+            elixir.insert(self.database, args, **options)
 
     def _toml(self, block: Block) -> None:
         assert block.file is not None, f"{block}: names its file in the first line"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
@@ -12,10 +15,14 @@ import pytest
 
 from durably import boundaries
 from durably.errors import LedgerError, LedgerMoved, LedgerUnavailable
+from durably.ledger import runs
 from durably.ledger.connect import database_for
+from durably.ledger.sqlite import moved
 from durably.ledger.transfer import move as steps
 from durably.ledger.transfer import news
 from durably.ledger.transfer.move import move, plan, take_back
+from support.desk import wait_until
+from support.ledgers import new_run
 from support.moving import Contents, contents_of, transfer_process
 from support.postgres import Postgres
 from support.postgres_server import PostgresServer
@@ -123,6 +130,50 @@ async def test_two_transfers_at_once_move_everything_once(
     assert await contents_of(database_url) == before
 
 
+async def test_two_transfers_that_take_turns_copy_nothing_twice(
+    agents: Path, before: Contents, database_url: str
+) -> None:
+    both = [move(str(agents), database_url), move(str(agents), database_url)]
+    said: list[news.News] = []
+    while both:
+        for moving in list(both):
+            try:
+                said.append(next(moving))
+            except StopIteration:
+                both.remove(moving)
+    assert sum(step.runs for step in said if isinstance(step, news.Copied)) == len(before.runs)
+    assert len([step for step in said if isinstance(step, news.Moved)]) == 2
+    assert await contents_of(database_url) == before
+
+
+async def test_the_slower_of_two_transfers_does_not_complain_that_runs_go_on(
+    agents: Path, database_url: str
+) -> None:
+    slower = move(str(agents), database_url)
+    while not isinstance(next(slower), news.Copied):
+        pass
+    list(move(str(agents), database_url))
+    database = database_for(database_url)
+    await database.open()
+    await database.write(runs.cancel, "not begun", "ana")
+    await database.close()
+    assert isinstance(list(slower)[-1], news.Moved)
+
+
+async def test_a_file_whose_mark_was_removed_by_hand_stays_the_one_in_use(
+    agents: Path, database_url: str
+) -> None:
+    moving = move(str(agents), database_url)
+    while not isinstance(next(moving), news.Copied):
+        pass
+    with closing(sqlite3.connect(agents)) as connection, connection:
+        moved.remove_mark(connection)
+    with pytest.raises(LedgerError, match="was taken back meanwhile"):
+        list(moving)
+    assert await is_open(str(agents))
+    assert not await is_open(database_url)
+
+
 async def test_taken_back_under_a_transfer_that_runs_it_stops(
     agents: Path, before: Contents, database_url: str
 ) -> None:
@@ -148,6 +199,50 @@ async def test_taken_back_while_it_verifies_it_never_opens(
     assert await contents_of(f"sqlite:///{agents}") == before
     list(move(str(agents), database_url))
     assert await contents_of(database_url) == before
+
+
+def somebody_waits(url: str) -> bool:
+    """Whether a session waits for a table."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return row is not None and row[0] > 0
+
+
+async def test_taken_back_at_the_moment_when_it_begins_it_waits_for_that(
+    agents: Path, before: Contents, database_url: str
+) -> None:
+    """Otherwise it would find nothing at the target, and free the file for both."""
+    with ThreadPoolExecutor() as threads:
+        back: list[Future[int]] = []
+
+        def strike(name: str) -> None:
+            if name == "transfer:marked":
+                back.append(threads.submit(take_back, str(agents), database_url))
+                wait_until(lambda: back[0].done() or somebody_waits(database_url))
+                assert not back[0].done()
+
+        boundaries.observe(strike)
+        with suppress(LedgerError):
+            list(move(str(agents), database_url))
+        back[0].result()
+    assert await contents_of(f"sqlite:///{agents}") == before
+    assert (await contents_of(database_url)).runs == []
+
+
+async def test_a_run_that_is_being_enqueued_at_the_target_is_seen(
+    agents: Path, before: Contents, migrated_url: str
+) -> None:
+    database = database_for(migrated_url)
+    await database.open()
+    with ThreadPoolExecutor() as threads, psycopg.connect(migrated_url) as connection:
+        await database.run_on(connection, runs.insert(new_run("just now")))
+        moving = threads.submit(lambda: list(move(str(agents), migrated_url)))
+        await asyncio.to_thread(wait_until, lambda: moving.done() or somebody_waits(migrated_url))
+        connection.commit()
+        with pytest.raises(LedgerError, match="holds runs already"):
+            moving.result()
+    await database.close()
+    assert await contents_of(f"sqlite:///{agents}") == before
 
 
 # --- the server
@@ -189,6 +284,21 @@ async def test_server_that_stays_away_ends_the_transfer_which_goes_on_later(
     assert not await is_open(str(agents))
     own_postgres.start()
     list(move(str(agents), own_postgres.url()))
+    assert await contents_of(own_postgres.url()) == before
+
+
+async def test_server_that_dies_while_it_is_compared_is_compared_again(
+    agents: Path, before: Contents, own_postgres: PostgresServer
+) -> None:
+    moving = move(str(agents), own_postgres.url())
+    while not isinstance(next(moving), news.Checked):
+        pass
+    own_postgres.kill()
+    with pytest.raises(LedgerUnavailable):
+        list(moving)
+    own_postgres.start()
+    again = list(move(str(agents), own_postgres.url()))
+    assert not [step for step in again if isinstance(step, news.Copied)]
     assert await contents_of(own_postgres.url()) == before
 
 

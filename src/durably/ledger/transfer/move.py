@@ -99,7 +99,7 @@ def move(source_url: str, target_url: str) -> Generator[News]:
         if not already:
             yield _begun(source, target, found)
             yield from _copy(source, target, mark)
-            yield from _verify(source, target)
+            yield from _verify(source, target, mark)
             _open(source, target, mark)
         source.set_stage(mark.transfer_id, Stage.MOVED)
         yield Moved(source.url, target.where.shown, already)
@@ -205,7 +205,7 @@ def _next_size(runs: int, seconds: float) -> int:
     return round(min(MOST_IN_BATCH, max(1.0, runs * min(2.0, max(0.1, factor)))))
 
 
-def _verify(source: Source, target: Target) -> Generator[Checked | Compared]:
+def _verify(source: Source, target: Target, mark: Mark) -> Generator[Checked | Compared]:
     """Compare both ends, every table.
 
     Raises:
@@ -217,7 +217,8 @@ def _verify(source: Source, target: Target) -> Generator[Checked | Compared]:
         yield compared
         if not compared.same:
             different.append(compared.difference)
-    if different:
+    # If another process of this transfer was quicker, the runs go on already.
+    if different and not target.progress(mark.transfer_id).finished:
         raise LedgerError(
             f"What is at {target.where.shown} is not the same: {'; '.join(different)}. It stays "
             "closed; give this transfer up with --undo, and begin anew."

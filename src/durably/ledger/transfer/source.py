@@ -39,9 +39,6 @@ class Highest:
 class Source:
     """A ledger in a file, read on a connection that cannot write.
 
-    Attributes:
-        version: of its tables, as it was found.
-
     Raises:
         SchemaError: there is no ledger, or a newer version of durably wrote it.
         LedgerError: it cannot be read.
@@ -56,16 +53,12 @@ class Source:
         with self._errors():
             uri = f"{path.absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-            self.version = schema_version(self._connection)
-        register_functions(self._connection, _utc_now)
-        if self.version == 0:
-            raise SchemaError(f"There is no ledger at {self.url}: check the URL.")
-        newest = newest_version("sqlite")
-        if self.version > newest:
-            raise SchemaError(
-                f"{path} was written by a newer durably (schema {self.version}; this version knows "
-                f"{newest}). Upgrade durably here before moving it."
-            )
+            register_functions(self._connection, _utc_now)
+        try:
+            self._check_version()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._connection.close()
@@ -139,6 +132,17 @@ class Source:
             moved.remove_mark(connection)
 
     # --- inside
+
+    def _check_version(self) -> None:
+        with self._errors():
+            found, newest = schema_version(self._connection), newest_version("sqlite")
+        if found == 0:
+            raise SchemaError(f"There is no ledger at {self.url}: check the URL.")
+        if found > newest:
+            raise SchemaError(
+                f"{self.path} was written by a newer durably (schema {found}; this version knows "
+                f"{newest}). Upgrade durably here before moving it."
+            )
 
     @contextmanager
     def _writing(self, *, upgrade_first: bool = False) -> Generator[sqlite3.Connection]:

@@ -180,13 +180,13 @@ class Target:
     def copy(self, transfer_id: str, source: Source, after: int, upto: int) -> Batch:
         """Take a range of runs, with all that belongs to them, and a job for each that waits.
 
-        Takes none if they do not begin where the ledger ends: another transfer has taken some.
+        Takes none if they do not begin where the ledger ends: another process has moved some.
         """
         with self._transaction(transfer_id) as cursor:
             found = _progress(self._rows(cursor, "lock_transfer", transfer_id=transfer_id))
-            if found is None or found.finished:
+            if found is None:
                 raise LedgerError(TAKEN_BACK)
-            if found.copied_to != after:
+            if found.finished or found.copied_to != after:
                 return Batch(found.copied_to)
             written = [
                 self._write(cursor, table, source.rows(table, after, upto)) for table in PER_RUN

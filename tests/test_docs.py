@@ -54,7 +54,7 @@ OTHER_PAGES = [ROOT / "CHANGELOG.md"]
 
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-DATABASE = re.compile(r"postgresql://localhost/(\w+)")
+DATABASE = re.compile(r"postgresql(\+psycopg)?://localhost/(\w+)")
 SECONDS = 60
 
 
@@ -142,10 +142,11 @@ class Reader:
         self.runner.close()
 
     def _database(self, found: re.Match[str]) -> str:
-        if found[1] not in self.databases:
-            self.databases[found[1]] = self.new_database()
-        self.database = self.databases[found[1]]
-        return self.database
+        driver, name = found.groups("")
+        if name not in self.databases:
+            self.databases[name] = self.new_database()
+        self.database = self.databases[name]
+        return self.database.replace("://", f"{driver}://")
 
     def _python(self, block: Block) -> None:
         # Moved down, so that a traceback names the line of the page.

@@ -169,3 +169,20 @@ async def test_leaving_worker_hands_runs_to_another_at_once(
             assert await run.result(timeout=120) == "answered"
     assert (await run.refresh()).record.failures == 0
     assert "executing" not in jobs.states("r1")
+
+
+async def test_run_that_outlasts_obans_patience_is_not_disturbed(
+    app: Durably, jobs: Jobs, clerk: Clerk
+) -> None:
+    # Oban takes a job that executes for long (5 minutes, here 0.2 s) for lost.
+    impatient = {"lifeline": {"interval": 0.05, "rescue_after": 0.2}}
+    clerk.gate.clear()
+    async with app.worker(oban=impatient):
+        run = await app.enqueue("clerk", "file", key="r1")
+        await until(lambda: jobs.states("r1") == ["scheduled"], "the job comes again, and waits")
+        assert (await run.refresh()).state is RunState.EXECUTING
+        clerk.gate.set()
+        assert await run.result(timeout=120) == "answered"
+        jobs.sql("UPDATE oban_jobs SET scheduled_at = timezone('UTC', now())")
+        await until(lambda: jobs.states("r1") == ["completed"], "the job is over as well")
+    assert (clerk.worked, (await run.refresh()).record.attempt) == (["file"], 1)

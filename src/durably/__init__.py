@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RunNotFound,
         RunSuspended,
         SchemaError,
+        TransactionEnded,
         TransitionRefused,
         UnknownAgent,
     )
@@ -103,6 +104,7 @@ __all__ = [
     "RunState",
     "RunSuspended",
     "SchemaError",
+    "TransactionEnded",
     "TransitionRefused",
     "UnknownAgent",
     "WorkerRecord",

@@ -13,6 +13,7 @@ Owns the names and their meaning; who raises them is written beside each one.
     ├── HistoryError          stored or imported history that cannot be read
     ├── ResultNotSerializable a tool result or output that is not JSON (permanent)
     ├── NotDone               raised by a tool: nothing happened, safe to run again
+    ├── TransactionEnded      a transactional tool committed by itself (permanent)
     ├── RunFailed             raised by ``run.result()`` for a run that did not complete
     │   ├── RunDiscarded
     │   ├── RunCancelled
@@ -93,6 +94,13 @@ class NotDone(DurablyError):
     """Raise it from a tool to say: nothing happened, this call is safe to run again.
 
     The attempt fails and is retried with backoff; the effect is not in doubt.
+    """
+
+
+class TransactionEnded(DurablyError):
+    """A transactional tool ended its transaction by itself. Permanent: it would do so again.
+
+    What it wrote before that may be there, without the call's being recorded.
     """
 
 

@@ -21,6 +21,7 @@ from durably.errors import (
     LedgerUnavailable,
     NotDone,
     ResultNotSerializable,
+    TransactionEnded,
     UnknownAgent,
 )
 
@@ -180,7 +181,7 @@ def _status_of(error: BaseException) -> int | None:
     return None
 
 
-_PERMANENT = (UnknownAgent, ResultNotSerializable, HistoryError)
+_PERMANENT = (UnknownAgent, ResultNotSerializable, HistoryError, TransactionEnded)
 _PERMANENT_NAMES = frozenset(
     {
         "pydantic_ai.exceptions.UserError",

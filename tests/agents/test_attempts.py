@@ -19,6 +19,7 @@ from durably import (
     effects,
 )
 from durably.lifecycle import AttemptOutcome
+from support.databases import ON_SQLITE
 from support.scripted import NOW, Script, call
 
 
@@ -46,6 +47,7 @@ async def one_attempt(app: Durably, error: Exception, **options: Any) -> Any:
     return await run.refresh()
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 async def test_a_permanent_error_discards_at_once_and_says_why(app: Durably, status: int) -> None:
     run = await one_attempt(app, ModelHTTPError(status, "model", {"error": "no"}), retry=NOW)
@@ -58,11 +60,13 @@ async def test_a_permanent_error_discards_at_once_and_says_why(app: Durably, sta
     assert "Traceback" in str(attempt.traceback)
 
 
+@ON_SQLITE
 async def test_a_users_mistake_is_permanent(app: Durably) -> None:
     run = await one_attempt(app, UserError("no such thing"), retry=NOW)
     assert run.state is RunState.DISCARDED
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
 async def test_a_transient_error_is_tried_again_after_backoff(app: Durably, status: int) -> None:
     policy = RetryPolicy(initial_seconds=100, jitter=0)
@@ -74,6 +78,7 @@ async def test_a_transient_error_is_tried_again_after_backoff(app: Durably, stat
     assert abs(wait - timedelta(seconds=100)) < timedelta(seconds=1)
 
 
+@ON_SQLITE
 async def test_retry_after_is_obeyed(app: Durably) -> None:
     error = ModelHTTPError(429, "model", None)
     error.__cause__ = ProviderError(429, Response("3600"))
@@ -271,6 +276,7 @@ async def test_waiting_on_a_closed_ledger_says_so(app: Durably) -> None:
         await waiting
 
 
+@ON_SQLITE
 async def test_a_tool_that_ignores_being_cancelled_does_not_hold_its_run(app: Durably) -> None:
     started, release = asyncio.Event(), asyncio.Event()
     agent = Agent(Script([call("stubborn")], "done").model, name="stubborn")

@@ -30,6 +30,7 @@ from pydantic_ai.toolsets import FunctionToolset
 
 from durably import Durably, RunInfo, RunState, TransitionRefused, effects
 from support import mcp_shop
+from support.databases import ON_SQLITE
 from support.scripted import NOW, Script, call, tool_texts
 
 
@@ -112,9 +113,9 @@ async def test_a_structured_output_comes_back_typed_in_another_process(
     run = await app.enqueue(agent, "hi", key="r")
     await app.drain()
     assert (await run.refresh()).output() == Refund(order=42, due=date(2026, 1, 2))
-    async with Durably(f"sqlite:///{tmp_path}/ledger.db", agents=[agent]) as other:
+    async with Durably(app.settings.url, agents=[agent]) as other:
         assert (await other.get("r")).output() == Refund(order=42, due=date(2026, 1, 2))
-    async with Durably(f"sqlite:///{tmp_path}/ledger.db") as stranger:
+    async with Durably(app.settings.url) as stranger:
         assert (await stranger.get("r")).output() == {"order": 42, "due": "2026-01-02"}
 
 
@@ -472,6 +473,7 @@ async def test_a_person_answers_in_place_of_a_tool_that_needs_approval(
     assert tool_texts(script.seen[-1]) == ["paid by hand"]
 
 
+@ON_SQLITE
 async def test_mcp_annotations_are_policies(app: Durably) -> None:
     transport = StdioTransport(sys.executable, [mcp_shop.__file__])
     batch = [call("look", "a"), call("put", "b"), call("pay", "c")]

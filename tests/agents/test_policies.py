@@ -1,7 +1,6 @@
 """Effect policies: what is run again, what is asked, what is told."""
 
 import errno
-import sqlite3
 from typing import Any
 
 import pytest
@@ -205,93 +204,6 @@ async def test_on_resume_the_model_sees_the_retry_that_it_saw(app: Durably, log:
         first, second = script.seen[1], script.seen[2]
         assert "take two" in str(first[-1].parts[-1].content)
         assert str(first[-1].parts[-1].content) == str(second[-1].parts[-1].content)
-
-
-class TestTransactional:
-    @pytest.fixture
-    def agent(self, log: list[str]) -> Agent[None, str]:
-        script = Script([call("book", n=1)], "done")
-        agent = Agent(script.model, name="books")
-        self.raises: list[Exception] = []
-
-        @agent.tool_plain(metadata=effects.TRANSACTIONAL)
-        def book(n: int) -> str:
-            with current_call().transaction() as connection:
-                connection.execute("CREATE TABLE IF NOT EXISTS books (n INTEGER)")
-                connection.execute("INSERT INTO books VALUES (?)", (n,))
-            log.append("booked")
-            if self.raises:
-                raise self.raises.pop(0)
-            return "booked"
-
-        return agent
-
-    def rows(self, app: Durably) -> list[int]:
-        path = app.ledger.url.removeprefix("sqlite:///")
-        connection = sqlite3.connect(path)
-        try:
-            return [n for (n,) in connection.execute("SELECT n FROM books")]
-        finally:
-            connection.close()
-
-    async def test_writes_commit_with_the_result(
-        self, app: Durably, agent: Agent[None, str]
-    ) -> None:
-        app.register(agent, retry=NOW)
-        run = await app.enqueue(agent, "hi")
-        await app.drain()
-        assert (await run.refresh()).output() == "done"
-        assert self.rows(app) == [1]
-        (effect,) = await run.effects()
-        assert effect.state is EffectState.DONE
-
-    async def test_raising_rolls_back_and_the_retry_books_once(
-        self, app: Durably, agent: Agent[None, str], log: list[str]
-    ) -> None:
-        self.raises = [RuntimeError("after the insert")]
-        app.register(agent, retry=NOW)
-        run = await app.enqueue(agent, "hi")
-        await app.drain()
-        assert (await run.refresh()).output() == "done"
-        assert log == ["booked", "booked"]
-        assert self.rows(app) == [1]
-
-    async def test_only_transactional_tools_get_a_transaction(
-        self, app: Durably, log: list[str]
-    ) -> None:
-        agent = Agent(Script([call("book")], "done").model, name="plain")
-
-        @agent.tool_plain(metadata=effects.READ)
-        def book() -> str:
-            with current_call().transaction():
-                return "never"
-
-        app.register(agent, max_attempts=1)
-        run = await app.enqueue(agent, "hi")
-        await app.drain()
-        await run.refresh()
-        assert run.state is RunState.DISCARDED
-        assert "effects.TRANSACTIONAL" in str(run.record.error)
-
-    async def test_the_tool_cannot_end_the_transaction(self, app: Durably, log: list[str]) -> None:
-        agent = Agent(Script([call("book")], "done").model, name="commits")
-
-        @agent.tool_plain(metadata=effects.TRANSACTIONAL)
-        async def book() -> str:
-            async with current_call().transaction() as connection:
-                connection.execute("CREATE TABLE books (n INTEGER)")
-                for end in ("COMMIT", "ROLLBACK"):
-                    with pytest.raises(sqlite3.DatabaseError):
-                        connection.execute(end)
-                with pytest.raises(Exception, match="commits together"):
-                    connection.commit()
-            return "ok"
-
-        app.register(agent)
-        run = await app.enqueue(agent, "hi")
-        await app.drain()
-        assert (await run.refresh()).output() == "done"
-        assert self.rows(app) == []
 
 
 async def test_a_result_that_is_not_json_names_the_tool_and_loses_nothing(

@@ -15,7 +15,7 @@ from pydantic_ai import ApprovalRequired, CallDeferred
 
 from durably.agents import recorded
 from durably.agents.guarded import Guarded
-from durably.errors import LeaseLost, LedgerUnavailable, NotDone, ResultNotSerializable
+from durably.errors import LeaseLost, LedgerError, NotDone, ResultNotSerializable
 from durably.execution.control import Ending
 from durably.ledger.steps import CallOutcome
 from durably.retry import nothing_was_sent
@@ -85,15 +85,15 @@ async def _say_how_it_ended(guarded: Guarded, task: asyncio.Task[Any]) -> None:
         await guarded.journal.finish(outcome)
     except LeaseLost:
         await report_late(guarded, outcome)
-    except LedgerUnavailable as unavailable:
-        log.warning("the result of %s was not kept: %s", call.tool_name, unavailable)
+    except LedgerError as error:
+        log.warning("the result of %s was not kept: %s", call.tool_name, error)
 
 
 async def report_late(guarded: Guarded, outcome: CallOutcome) -> None:
     """Tell a run that is not this attempt's any more how the call ended."""
     try:
         settled = await guarded.journal.settle_late(outcome)
-    except LedgerUnavailable as error:
+    except LedgerError as error:
         log.warning("late evidence of %s was not written: %s", outcome.call.tool_name, error)
         return
     how = "settled" if settled else "found already settled"
@@ -103,10 +103,14 @@ async def report_late(guarded: Guarded, outcome: CallOutcome) -> None:
 
 
 async def withdraw_quietly(guarded: Guarded, why: str) -> None:
-    """Forget the intent of a call that did not happen, if the run still is this attempt's."""
+    """Forget the intent of a call that did not happen, even if this is cancelled."""
+    await asyncio.shield(go_on(_withdraw(guarded, why)))
+
+
+async def _withdraw(guarded: Guarded, why: str) -> None:
     try:
-        await asyncio.shield(asyncio.ensure_future(guarded.journal.withdraw(guarded.call, why)))
-    except (LeaseLost, LedgerUnavailable) as error:
+        await guarded.journal.withdraw(guarded.call, why)
+    except (LeaseLost, LedgerError) as error:
         # It stays recorded as started: in doubt is the careful side to err on.
         log.warning("an intent of %s was not withdrawn: %s", guarded.call.tool_name, error)
 

@@ -47,7 +47,7 @@ async def once(guarded: Guarded) -> Any:
             await withdraw_quietly(guarded, NOT_STARTED)
         raise
     except (ApprovalRequired, CallDeferred):
-        await guarded.journal.withdraw(call, "deferred")
+        await withdraw_quietly(guarded, "deferred")
         raise
     except Exception as error:
         return await _once_raised(guarded, error)
@@ -80,7 +80,7 @@ async def _once_raised(guarded: Guarded, error: Exception) -> Any:
         await _record_once(guarded, guarded.failed(envelope), None)
         raise error
     if isinstance(error, NotDone) or nothing_was_sent(error):
-        await guarded.journal.withdraw(call, f"{type(error).__name__}: {error}")
+        await withdraw_quietly(guarded, f"{type(error).__name__}: {error}")
         raise error
     why = f"{type(error).__name__}: {error}"
     effect = await guarded.journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=why))

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from durably.agents import recorded
 from durably.agents.guarded import Guarded
 from durably.agents.late import go_on
 from durably.effects import EffectKind
-from durably.ledger.steps import record_outcome
 
 log = logging.getLogger(__name__)
 
@@ -36,36 +35,31 @@ async def repeatable(guarded: Guarded) -> Any:
 
 async def transactional(guarded: Guarded) -> Any:
     """Writes and result commit together; found without an outcome, nothing has happened."""
-    transaction = guarded.journal.ledger.transaction()
-    current = guarded.describe(transaction)
+    journal = guarded.journal
+    transaction = journal.ledger.transaction()
     try:
-        result = await _stoppable(guarded.run(current))
-        envelope = recorded.returned(guarded.call.tool_name, result)
-        outcome = guarded.done(envelope)
-        if not current.transaction_begun:
-            await guarded.journal.finish(outcome)
+        result = await _stoppable(guarded.run(guarded.describe(transaction)))
+        outcome = guarded.done(recorded.returned(guarded.call.tool_name, result))
+        if not transaction.begun:
+            await journal.finish(outcome)
             return result
-
-        def commit() -> None:
-            transaction.run(record_outcome(guarded.journal.claim, outcome))
-            transaction.commit()
-
-        guarded.journal.control.check_before_acting()
-        await _to_its_end(asyncio.to_thread(commit))
+        journal.control.check_before_acting()
+        await _to_its_end(journal.commit(transaction, outcome))
         return result
     except Exception as error:
         envelope = recorded.answer_envelope(error)
         if envelope is not None:
-            guarded.journal.keep(guarded.failed(envelope))
+            journal.keep(guarded.failed(envelope))
         raise
     finally:
-        transaction.close()
+        # Also if this is cancelled once more: a tool in a thread would go on writing.
+        await asyncio.shield(go_on(transaction.close()))
 
 
 async def _stoppable(work: Coroutine[Any, Any, Any]) -> Any:
     """Wait for a tool; when cancelled, no longer: a thread would go on, holding the write lock.
 
-    Its transaction is closed under it then, which ends what it writes and nothing else.
+    Its transaction is closed under it then, which ends what it writes there and nothing else.
     """
     task = asyncio.create_task(work)
     try:
@@ -82,13 +76,12 @@ async def _unwind(task: asyncio.Task[Any]) -> None:
         log.info("a stopped tool ended with %s: %s", type(error).__name__, error)
 
 
-async def _to_its_end(work: Awaitable[None]) -> None:
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     """Wait for what cannot be called back, such as a commit, also when cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
+        go_on(_unwind(task))
         await asyncio.wait({task})
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("stopped, and not committed: %s", error)
         raise

@@ -47,14 +47,14 @@ class Call:
         self.args = args
         self.idempotency_key = idempotency_key
         self._transaction = transaction
-        self.transaction_begun = False
 
     def transaction(self) -> TransactionScope:
         """A transaction on the ledger's own database, committed together with this tool's result.
 
         ``with call.transaction() as connection:`` in a sync tool, ``async with`` in an async one.
-        It opens here and commits after the tool has returned; raising rolls it back. SQLite has
-        one writer: keep the tool short once the transaction is open.
+        On PostgreSQL the connection is psycopg's ``Connection`` or ``AsyncConnection``, on SQLite
+        it is ``sqlite3``'s in both. It opens here and commits after the tool has returned; raising
+        rolls it back. SQLite has one writer: keep the tool short once the transaction is open.
 
         Raises:
             DurablyError: the tool is not declared ``metadata=effects.TRANSACTIONAL``.
@@ -64,23 +64,20 @@ class Call:
                 f"Tool {self.tool_name!r} asked for a transaction: declare it with "
                 "metadata=effects.TRANSACTIONAL."
             )
-        return TransactionScope(self, self._transaction)
+        return TransactionScope(self._transaction)
 
 
 class TransactionScope:
     """The block in which a tool writes; see `Call.transaction`."""
 
-    def __init__(self, call: Call, transaction: ToolTransaction) -> None:
-        self._call = call
+    def __init__(self, transaction: ToolTransaction) -> None:
         self._transaction = transaction
 
     def __enter__(self) -> Any:
         if _in_event_loop():
             # Waiting here for the write lock would stop the loop that whoever holds it may need.
             raise DurablyError("In an async tool, write `async with call.transaction()`.")
-        self._transaction.begin()
-        self._call.transaction_begun = True
-        return self._transaction.connection
+        return self._transaction.begin()
 
     def __exit__(
         self,
@@ -90,12 +87,9 @@ class TransactionScope:
     ) -> None:
         if kind is not None:
             self._transaction.rollback()
-            self._call.transaction_begun = False
 
     async def __aenter__(self) -> Any:
-        await asyncio.to_thread(self._transaction.begin)
-        self._call.transaction_begun = True
-        return self._transaction.connection
+        return await self._transaction.begin_async()
 
     async def __aexit__(
         self,

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from durably.errors import LeaseLost
+from durably.errors import LeaseLost, LedgerUnavailable
 from durably.execution.control import AttemptControl, Ending
 from durably.execution.journal import Journal
 from durably.execution.outcome import (
@@ -30,6 +30,7 @@ from durably.execution.outcome import (
 from durably.ledger import runs
 from durably.ledger.database import Database
 from durably.ledger.steps import Step
+from durably.lifecycle import AttemptOutcome
 from durably.records import RunRecord
 from durably.retry import RetryPolicy, classify
 
@@ -104,26 +105,42 @@ class Executor:
     async def _settle(
         self, journal: Journal, outcome: Outcome, options: AttemptOptions
     ) -> RunRecord | None:
-        claim, write = journal.claim, self._ledger.write
-        step = journal.remaining_step()
+        claim, write, settle = journal.claim, self._ledger.write, journal.settle
+        step, ending = journal.remaining_step(), AttemptOutcome
         match outcome:
             case Completed(output, usage, messages):
                 step = journal.remaining_step(messages, usage)
-                settled = journal.settle(lambda s: write(runs.complete, claim, output, s), step)
+                settled = settle(
+                    ending.COMPLETED, lambda s: write(runs.complete, claim, output, s), step
+                )
             case Failed(error):
                 return await self._fail(journal, error, options, step)
             case Discarded(reason):
-                settled = journal.settle(lambda s: write(runs.discard, claim, reason, "", s), step)
+                settled = settle(
+                    ending.DISCARDED, lambda s: write(runs.discard, claim, reason, "", s), step
+                )
             case Suspended(kind, on):
-                settled = journal.settle(lambda s: write(runs.suspend, claim, kind, on, s), step)
+                settled = settle(
+                    ending.SUSPENDED, lambda s: write(runs.suspend, claim, kind, on, s), step
+                )
             case HandedBack():
-                settled = journal.settle(lambda s: write(runs.hand_back, claim, s), step)
+                settled = settle(
+                    ending.HANDED_BACK, lambda s: write(runs.hand_back, claim, s), step
+                )
             case Cancelled():
-                settled = journal.settle(lambda s: write(runs.stop, claim, s), step)
+                settled = settle(ending.CANCELLED, lambda s: write(runs.stop, claim, s), step)
             case Lost():
-                # Nobody may have taken it yet; if somebody has, this is refused.
-                settled = self._ledger.write(runs.hand_back, claim, Step())
+                return await self._let_go(journal)
         return await settled
+
+    async def _let_go(self, journal: Journal) -> RunRecord | None:
+        """Hand a lost run back, in case that nobody has taken it yet; if one has, it is refused."""
+        try:
+            return await self._ledger.write(runs.hand_back, journal.claim, Step())
+        except LedgerUnavailable as error:
+            # Whoever looks after dead workers' runs finds it, or this worker does when it is back.
+            log.warning("run %r is left as it is: %s", journal.run.key, error)
+            return None
 
     async def _fail(
         self, journal: Journal, error: Exception, options: AttemptOptions, step: Step
@@ -135,13 +152,17 @@ class Executor:
         log.warning("attempt %d of run %r failed: %s", run.attempt, run.key, message)
         if verdict.kind == "permanent":
             return await journal.settle(
-                lambda s: write(runs.discard, claim, message, text, s), step
+                AttemptOutcome.DISCARDED,
+                lambda s: write(runs.discard, claim, message, text, s),
+                step,
             )
         delay = options.retry.delay(run.failures + 1, random.random)
         if verdict.retry_after_seconds is not None:
             delay = max(delay, verdict.retry_after_seconds)
         return await journal.settle(
-            lambda s: write(runs.fail, claim, message, text, delay, s), step
+            AttemptOutcome.FAILED,
+            lambda s: write(runs.fail, claim, message, text, delay, s),
+            step,
         )
 
 

@@ -1,7 +1,7 @@
 """What one attempt knows of its run, and how it makes each step durable.
 
-Owns positions, the buffer of results that need no write of their own, and trying a write again
-while the database is away. Knows no agent framework: messages and results are JSON here.
+Owns positions and the buffer of results that need no write of their own; trying a write again
+while the database is away is `writes`'. Knows no agent framework: messages and results are JSON.
 """
 
 from __future__ import annotations
@@ -13,19 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 from durably import boundaries
-from durably.errors import LeaseLost, LedgerUnavailable
-from durably.execution.control import AttemptControl, Ending
+from durably.errors import LeaseLost
+from durably.execution.control import AttemptControl
+from durably.execution.writes import Writes
 from durably.ledger import reads, steps
-from durably.ledger.database import Database
+from durably.ledger.database import Database, ToolTransaction
 from durably.ledger.operations import Operation
 from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
+from durably.lifecycle import AttemptOutcome
 from durably.records import CallPosition, Claim, Effect, RunInput, RunRecord, StoredMessage
-
-CALLED_OFF_SECONDS = 10.0
-"""How long a cancelled attempt waits for a write that is under way."""
-
-RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Pauses between tries of a write while the database is unavailable; the last one repeats."""
 
 
 class Journal:
@@ -54,6 +50,7 @@ class Journal:
         self.input = run_input
         self.history = list(history)
         self.last_fingerprint = last_fingerprint
+        self._writes = Writes(ledger, run, control)
         self._effects = {effect.position: effect for effect in effects}
         self._usage: str | None = None
         self._fingerprint: str | None = None
@@ -64,7 +61,11 @@ class Journal:
 
     @classmethod
     async def open(cls, ledger: Database, run: RunRecord, control: AttemptControl) -> Journal:
-        """Load what earlier attempts made durable."""
+        """Load what earlier attempts made durable.
+
+        Raises:
+            LeaseLost: the database was away for longer than the lease.
+        """
 
         def load() -> Operation[tuple[Any, ...]]:
             return (
@@ -74,7 +75,7 @@ class Journal:
                 (yield from reads.last_fingerprint(run.id, run.attempt)),
             )
 
-        return cls(ledger, run, control, *(await ledger.read(load)))
+        return cls(ledger, run, control, *(await Writes(ledger, run, control).read(load)))
 
     @property
     def claim(self) -> Claim:
@@ -112,7 +113,6 @@ class Journal:
         """
         appended = self.append(messages)
         self._usage = usage
-        self.note("step", messages=[message.seq for message in appended])
         boundaries.reached("checkpoint:before")
         await self._write_step(messages=appended)
         boundaries.reached("checkpoint:after")
@@ -137,9 +137,7 @@ class Journal:
             LeaseLost: another attempt owns the run; the call must not start.
         """
         boundaries.reached("intent:before")
-        effect = await self._persist(
-            lambda: self.ledger.write(steps.record_intent, self.claim, call)
-        )
+        effect = await self._writes.write(steps.record_intent, self.claim, call)
         boundaries.reached("intent:after")
         self._effects[call.position] = effect
         return effect
@@ -150,12 +148,19 @@ class Journal:
         That is somebody else's word where late evidence or a person came first.
         """
         boundaries.reached("outcome:before")
-        effect = await self._persist(
-            lambda: self.ledger.write(steps.record_outcome, self.claim, outcome)
-        )
+        effect = await self._writes.write(steps.record_outcome, self.claim, outcome)
         boundaries.reached("outcome:after")
         self._effects[outcome.call.position] = effect
         return effect
+
+    async def commit(self, transaction: ToolTransaction, outcome: CallOutcome) -> None:
+        """Make the outcome of a call durable together with what its tool wrote.
+
+        Raises:
+            LeaseLost: another attempt owns the run; neither was committed.
+            LedgerUnavailable: neither was committed.
+        """
+        self._effects[outcome.call.position] = await self._writes.commit(transaction, outcome)
 
     async def doubt(self, outcome: CallOutcome) -> Effect | None:
         """Make it durable that a call is asked about, or that the model was told of it.
@@ -165,9 +170,7 @@ class Journal:
             was withdrawn meanwhile, because it certainly did not happen.
         """
         boundaries.reached("outcome:before")
-        effect = await self._persist(
-            lambda: self.ledger.write(steps.record_doubt, self.claim, outcome)
-        )
+        effect = await self._writes.write(steps.record_doubt, self.claim, outcome)
         boundaries.reached("outcome:after")
         if effect is None:
             self._effects.pop(outcome.call.position, None)
@@ -187,17 +190,20 @@ class Journal:
 
     async def withdraw(self, call: ToolCall, reason: str) -> None:
         """Forget an intent: the call certainly did not happen."""
-        withdrawn = await self._persist(
-            lambda: self.ledger.write(steps.withdraw_intent, self.claim, call, reason)
-        )
+        withdrawn = False
+        with contextlib.suppress(LeaseLost):
+            withdrawn = await self._writes.write(steps.withdraw_intent, self.claim, call, reason)
         if not withdrawn:
             # The run is not this attempt's any more: nobody need be asked about the call.
-            await self.ledger.write(steps.withdraw_late, self.claim, call, reason)
+            await self._writes.write_late(steps.withdraw_late, self.claim, call, reason)
         self._effects.pop(call.position, None)
 
     async def settle_late(self, outcome: CallOutcome) -> Effect | None:
-        """Report how a call ended to a run that is not this attempt's any more."""
-        return await self.ledger.write(steps.settle_late, self.claim, outcome)
+        """Report how a call ended to a run that is not this attempt's any more.
+
+        However long the database is away: that may be why the run was lost.
+        """
+        return await self._writes.write_late(steps.settle_late, self.claim, outcome)
 
     def remaining_step(
         self, messages: tuple[NewMessage, ...] = (), usage: str | None = None
@@ -211,15 +217,17 @@ class Journal:
             events=tuple(self._events),
         )
 
-    async def settle[T](self, transition: Callable[[Step], Awaitable[T]], step: Step) -> T:
-        """Write the transition that ends the attempt, patiently."""
+    async def settle(
+        self, ending: AttemptOutcome, transition: Callable[[Step], Awaitable[RunRecord]], step: Step
+    ) -> RunRecord:
+        """Write the transition that ends the attempt (see `Writes.settle`)."""
         if self._flushing is not None:
             await self._finish_flush()
             step = replace(step, outcomes=tuple(self._kept.values()))
         boundaries.reached("settle:before")
-        result = await self._persist(lambda: transition(step))
+        run = await self._writes.settle(ending, lambda: transition(step))
         boundaries.reached("settle:after")
-        return result
+        return run
 
     async def write(self) -> None:
         """Make everything that waits durable now, if anything does."""
@@ -244,14 +252,18 @@ class Journal:
     ) -> None:
         if not flush:
             await self._finish_flush()
-        step = self.remaining_step(messages)
+        step = waiting = self.remaining_step(messages)
+        if messages:
+            # In this write or in none: it says that the messages are there.
+            event = ("step", {"messages": [message.seq for message in messages]})
+            step = replace(waiting, events=(*waiting.events, event))
 
         async def write() -> None:
             await self.ledger.write(steps.record_step, self.claim, step)
             # Here, so that it is also done if the attempt is cancelled while this is committed.
-            self._forget(step)
+            self._forget(waiting)
 
-        await self._persist(write)
+        await self._writes.persist(write)
 
     def _forget(self, step: Step) -> None:
         """Keep for the next write only what this one has not made durable."""
@@ -261,28 +273,3 @@ class Journal:
         del self._events[: len(step.events)]
         if step.fingerprint == self._fingerprint:
             self._fingerprint_is_news = False
-
-    async def _persist[T](self, write: Callable[[], Awaitable[T]]) -> T:
-        """Try a write until it is done: finished work is not thrown away by a lost connection.
-
-        A cancelled attempt still finds out whether its write was committed, since a write that is
-        under way cannot be called back.
-        """
-        tries = 0
-        while True:
-            pending = asyncio.ensure_future(write())
-            try:
-                return await asyncio.shield(pending)
-            except asyncio.CancelledError:
-                # Waited for, not cancelled, even if this is cancelled once more.
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({pending}, timeout=CALLED_OFF_SECONDS)
-                raise
-            except LeaseLost:
-                self.control.end(Ending.LOST)
-                raise
-            except LedgerUnavailable:
-                self.control.check_lease()
-                pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
-                tries += 1
-                await asyncio.sleep(pause)

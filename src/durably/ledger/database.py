@@ -22,27 +22,36 @@ class ToolTransaction(Protocol):
     """One open transaction in which a transactional tool and the ledger write together."""
 
     @property
-    def connection(self) -> Any:
-        """The driver's own connection, for the tool's statements."""
+    def begun(self) -> bool:
+        """True while it is open."""
         ...
 
-    def begin(self) -> None:
-        """Open it; blocks until the database lets this process write."""
+    def begin(self) -> Any:
+        """Open it for a tool in a thread; blocks until the database lets this process write.
+
+        Returns:
+            The driver's own connection, for the tool's statements; the same one if it is open.
+        """
         ...
 
-    def run[T](self, operation: Operation[T]) -> T:
-        """Run one of the ledger's operations inside it."""
+    async def begin_async(self) -> Any:
+        """`begin`, for a tool on the event loop."""
         ...
 
-    def commit(self) -> None:
-        """Make the tool's writes and the ledger's durable together."""
+    async def commit[T](self, operation: Operation[T]) -> T:
+        """Run one of the ledger's operations inside it, and make both durable together.
+
+        Raises:
+            LedgerUnavailable: it was not committed, or nobody knows whether it was.
+            Exception: it was not committed.
+        """
         ...
 
     def rollback(self) -> None:
-        """Undo both; does nothing if it never began. It may begin again."""
+        """Undo what was written; does nothing if it never began. It may begin again."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """`rollback`, for good: a tool whose attempt was stopped, in a thread, begins no other.
 
         Safe while that thread is using the connection; what it tries next is refused.

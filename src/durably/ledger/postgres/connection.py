@@ -6,7 +6,7 @@ Owns how statements are written for psycopg, and error translation.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, LiteralString, cast
 
@@ -85,22 +85,24 @@ def connect(url: PostgresUrl) -> psycopg.Connection[Any]:
         LedgerUnavailable: the server cannot be reached, or lets nobody in.
     """
     try:
-        connection = psycopg.connect(
-            url.conninfo,
-            autocommit=True,
-            prepare_threshold=5 if url.prepare else None,
-            connect_timeout=CONNECT_SECONDS,
-            application_name="durably",
-            # Of several hosts, the one that takes writes: after a failover that is another one.
-            **({} if "target_session_attrs" in url.conninfo else _READ_WRITE),
-        )
+        connection = psycopg.connect(url.conninfo, autocommit=True, **options(url))
     except psycopg.Error as error:
         raise _translated(error, url.shown) from error
     adapt(connection.adapters)
     return connection
 
 
-_READ_WRITE: Mapping[str, Any] = {"target_session_attrs": "read-write"}
+def options(url: PostgresUrl) -> dict[str, Any]:
+    """What psycopg is told for every connection, besides the URL."""
+    told: dict[str, Any] = {
+        "prepare_threshold": 5 if url.prepare else None,
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": "durably",
+    }
+    if "target_session_attrs" not in url.conninfo:
+        # Of several hosts, the one that takes writes: after a failover that is another one.
+        told["target_session_attrs"] = "read-write"
+    return told
 
 
 def adapt(adapters: AdaptersMap) -> None:

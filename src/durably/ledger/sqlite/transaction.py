@@ -5,6 +5,7 @@ Owns the connection lent to the tool; what is recorded with the tool's writes is
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
@@ -121,14 +122,38 @@ class SqliteTransaction:
         self._closed = False
 
     @property
-    def connection(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise LedgerError("This transaction is over, or was not begun.")
-        return self._connection
+    def begun(self) -> bool:
+        return self._connection is not None
 
-    def begin(self) -> None:
-        if self._connection is not None:
-            return
+    def begin(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._lend(self._opened())
+        return self._open()
+
+    async def begin_async(self) -> sqlite3.Connection:
+        return await asyncio.to_thread(self.begin)
+
+    async def commit[T](self, operation: Operation[T]) -> T:
+        return await asyncio.to_thread(self._commit, operation)
+
+    def rollback(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.end()
+
+    async def close(self) -> None:
+        with self._lock:
+            self._closed = True
+        self.rollback()
+
+    def _open(self) -> _ToolConnection:
+        connection = self._connection
+        if connection is None:
+            raise LedgerError("This transaction is over, or was not begun.")
+        return connection
+
+    def _opened(self) -> _ToolConnection:
         self._check()
         connection: _ToolConnection = connect(self._path, self._clock, _ToolConnection)
         try:
@@ -137,6 +162,9 @@ class SqliteTransaction:
             connection.close()
             raise translate(error, self._path) from error
         connection.set_authorizer(_deny_transaction_control)
+        return connection
+
+    def _lend(self, connection: _ToolConnection) -> None:
         with self._lock:
             if self._closed:
                 # The attempt was stopped while its tool waited here, in a thread, for the lock.
@@ -144,31 +172,18 @@ class SqliteTransaction:
                 raise LedgerError("The attempt is over; this transaction cannot begin any more.")
             self._connection = connection
 
-    def run[T](self, operation: Operation[T]) -> T:
+    def _commit[T](self, operation: Operation[T]) -> T:
+        connection = self._open()
         try:
-            return drive(self.connection, operation)
-        except sqlite3.Error as error:
-            raise translate(error, self._path) from error
-
-    def commit(self) -> None:
-        connection = self.connection
-        connection.set_authorizer(None)
-        boundaries.reached("transaction:before_commit")
-        try:
+            result = drive(connection, operation)
+            connection.set_authorizer(None)
+            boundaries.reached("transaction:before_commit")
             connection.execute("COMMIT")
+            boundaries.reached("transaction:after_commit")
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
-        boundaries.reached("transaction:after_commit")
-        self.rollback()
+        finally:
+            # Also before anybody looks what became of it: it holds the lock that they wait for.
+            self.rollback()
         self._committed()
-
-    def rollback(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.end()
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-        self.rollback()
+        return result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from functools import partial
 
@@ -22,7 +22,7 @@ from durably.ledger.postgres.schema import ledger_version, upgrade, verify
 from durably.ledger.postgres.session import Clock, Session
 from durably.ledger.postgres.transaction import PostgresTransaction
 from durably.ledger.postgres.url import PostgresUrl
-from durably.records import Finding
+from durably.records import Claim, Finding, NewRun
 
 READERS = 2
 """How many connections read at the same time."""
@@ -111,7 +111,8 @@ class PostgresDatabase:
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await asyncio.wrap_future(self._open_lane(self._writer).submit(job))
+        lane = self._open_lane(self._writer)
+        return await asyncio.wrap_future(lane.submit(job, subject_of(*args)))
 
     async def read[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
@@ -144,3 +145,16 @@ class PostgresDatabase:
         if lane is None:
             raise LedgerClosed(f"{self.url} is not open; call `await app.open()` first.")
         return lane
+
+
+def subject_of(*args: object) -> Hashable:
+    """What an operation with these arguments writes about: a run, by its id or key; or nothing."""
+    match args:
+        case (Claim() as claim, *_):
+            return claim.run_id
+        case (NewRun() as new, *_):
+            return new.key if new.unique_seconds is None else new.fingerprint
+        case (str() as name, *_):
+            return name
+        case _:
+            return None

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import errors
 
 from durably import boundaries
 from durably.ledger.lanes import Job
@@ -30,6 +31,9 @@ from durably.ledger.postgres.url import PostgresUrl
 log = logging.getLogger(__name__)
 
 type Clock = Callable[[], datetime]
+
+IMPATIENT: LiteralString = "; SET LOCAL lock_timeout = '200ms'"
+"""For transactions of several jobs: while one waits for a lock, the others' locks are held."""
 
 TRIES = 5
 """How often a transaction is tried that the server chose to undo, as it may any (PostgreSQL docs,
@@ -63,25 +67,39 @@ class Session:
         """Do every job in one transaction; if one raises, each in a transaction of its own."""
         jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
         if len(jobs) > 1:
-            try:
-                results = self._transact(jobs)
-            except Exception as error:
-                if self._connection is None:
-                    # Lost, perhaps while it committed: who waits may know how to find out.
-                    for job in jobs:
-                        job.future.set_exception(translate(error, self._where.shown))
-                    return
-                log.debug("a batch of %d is done one by one: %s", len(jobs), error)
-            else:
-                self._answer(jobs, results)
+            if self._write_together(jobs):
                 return
+            # Those that wait for somebody else's lock come last.
+            jobs = [job for job in jobs if not self._write_one(job, patient=False)]
         for job in jobs:
-            try:
-                results = self._transact([job])
-            except Exception as error:
+            self._write_one(job, patient=True)
+
+    def _write_together(self, jobs: list[Job]) -> bool:
+        """Do the jobs in one transaction; False if one of them did not let the others through."""
+        try:
+            results = self._transact(jobs, patient=False)
+        except Exception as error:
+            if self._connection is not None:
+                log.debug("a batch of %d is done one by one: %s", len(jobs), error)
+                return False
+            # Lost, perhaps while it committed: who waits may know how to find out.
+            for job in jobs:
                 job.future.set_exception(translate(error, self._where.shown))
-            else:
-                self._answer([job], results)
+        else:
+            self._answer(jobs, results)
+        return True
+
+    def _write_one(self, job: Job, *, patient: bool) -> bool:
+        """Do a job; False if it met somebody else's lock and was not to wait for it."""
+        try:
+            results = self._transact([job], patient=patient)
+        except Exception as error:
+            if not patient and isinstance(error, errors.LockNotAvailable):
+                return False
+            job.future.set_exception(translate(error, self._where.shown))
+        else:
+            self._answer([job], results)
+        return True
 
     def read(self, batch: list[Job]) -> None:
         """Do every job on a snapshot."""
@@ -100,9 +118,9 @@ class Session:
             job.future.set_result(result)
         self._committed()
 
-    def _transact(self, jobs: list[Job]) -> list[Any]:
+    def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
-            connection = self._begun(writing=True)
+            connection = self._begun("" if patient else IMPATIENT, writing=True)
             ending = False
             try:
                 results = [drive(connection, self._where.schema, j.operation()) for j in jobs]
@@ -113,8 +131,10 @@ class Session:
                 return results
             except BaseException as error:
                 self._undo(connection, error)
+                # Jobs that met in a deadlock would meet again.
+                met = isinstance(error, TRY_AGAIN) and len(jobs) > 1
                 # Once COMMIT is on its way, nobody knows whether it was done.
-                if not tries_left or not self._undone(error, known=not ending):
+                if not tries_left or met or not self._undone(error, known=not ending):
                     raise
         raise AssertionError("the last try returns or raises")
 
@@ -134,15 +154,16 @@ class Session:
     def _undone(self, error: BaseException, *, known: bool) -> bool:
         """True if the server undid the transaction, not the operation: it may be tried again."""
         lost = self._connection is None and isinstance(error, psycopg.Error)
+        known = known or isinstance(error, errors.IdleInTransactionSessionTimeout)
         return isinstance(error, TRY_AGAIN) or (lost and known)
 
-    def _begun(self, *, writing: bool) -> psycopg.Connection[Any]:
+    def _begun(self, how: LiteralString = "", *, writing: bool) -> psycopg.Connection[Any]:
         """A connection in a new transaction. One that was lost while it was idle is replaced."""
         for tries_left in reversed(range(TRIES)):
             fresh = self._connection is None
             try:
                 connection = self._connection or self._open()
-                connection.execute(self._begin_write if writing else BEGIN_READ)
+                connection.execute((self._begin_write if writing else BEGIN_READ) + how)
                 if (clock := self._clock) is not None:
                     now = clock().isoformat()
                     connection.execute("SELECT set_config('durably.now', %s, true)", (now,))

@@ -89,14 +89,16 @@ def test_jobs_about_one_subject_are_done_one_after_the_other(lane: Lane) -> None
 def test_subject_is_free_as_soon_as_its_own_job_is_done(lane: Lane) -> None:
     """Not when its whole batch is: that may wait for a lock."""
     gates = [hold(lane, None) for _ in range(3)]
-    log, last = Log(), Gate()
-    first = lane.submit(log.job("a0"), "a")
+    log, first, last = Log(), Gate(), Gate()
+    lane.submit(first, "a")
     held = lane.submit(last, "b")
     for gate in gates:
         gate.open.set()
-    wait(first)
-    assert last.entered.wait(PATIENCE_SECONDS)
-    wait(lane.submit(log.job("a1"), "a"))
+    assert first.entered.wait(PATIENCE_SECONDS)
+    waiting = lane.submit(log.job("a"), "a")
+    wait(*(lane.submit(log.job("other")) for _ in range(10)))
+    first.open.set()
+    wait(waiting)
     assert not held.done()
     last.open.set()
     wait(held)

@@ -92,7 +92,6 @@ class Lane:
                 if job.subject is not None:
                     self._busy[job.subject] += 1
                     job.future.add_done_callback(partial(self._release, job.subject))
-            self._let_go_if_closed()
             return batch
 
     def _choose(self) -> list[Job]:
@@ -114,8 +113,5 @@ class Lane:
                 if subject in self._passed_over:
                     self._passed_over.remove(subject)
                     self._changed.notify()
-            self._let_go_if_closed()
-
-    def _let_go_if_closed(self) -> None:
-        if not self._open:
-            self._changed.notify_all()  # Who waits for more may find that there is none.
+            if not self._open:
+                self._changed.notify_all()  # Who waits for it may find that nothing is left.

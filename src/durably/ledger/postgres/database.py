@@ -148,13 +148,11 @@ class PostgresDatabase:
 
 
 def subject_of(*args: object) -> Hashable:
-    """What an operation with these arguments writes about: a run, by its id or key; or nothing."""
+    """What an operation with these arguments writes about, where that is certain: one run."""
     match args:
         case (Claim() as claim, *_):
             return claim.run_id
         case (NewRun() as new, *_):
             return new.key if new.unique_seconds is None else new.fingerprint
-        case (str() as name, *_):
-            return name
         case _:
             return None

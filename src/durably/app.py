@@ -61,8 +61,8 @@ class Durably:
 
     Args:
         url: ``sqlite:///path/to/file.db`` (also a plain path), or ``postgresql://host/database``.
-            Default: ``DURABLY_URL``, else ``[tool.durably]`` in pyproject.toml or durably.toml, else
-            ``sqlite:///durably.db``.
+            Default: ``DURABLY_URL``, else ``[tool.durably]`` in pyproject.toml or durably.toml,
+            else ``sqlite:///durably.db``.
         agents: agents to register with default options; see `register` for others.
         default_effect: the policy of tools that declare none; ``effects.once()`` by default.
 
@@ -170,8 +170,8 @@ class Durably:
             unique_for: seconds in which the same agent, prompt and args return the run that is
                 there already; instead of ``key``.
             conn: the caller's own open transaction on the ledger's database (a connection of
-                sqlite3, psycopg or SQLAlchemy): the run exists once the caller commits, and does not
-                if they roll back. Open the app before that transaction begins.
+                sqlite3, psycopg or SQLAlchemy): the run exists once the caller commits, and does
+                not if they roll back. Open the app before that transaction begins.
 
         Raises:
             KeyConflict: the key belongs to a run of another agent, prompt or args.

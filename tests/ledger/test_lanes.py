@@ -8,6 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from durably.errors import LedgerClosed
 from durably.ledger.lanes import Job, Lane
 from durably.ledger.operations import Operation
 from support.ledgers import PATIENCE_SECONDS
@@ -57,9 +58,10 @@ def lane() -> Generator[Lane]:
     stop(lane)
 
 
-def stop(lane: Lane) -> None:
+def stop(lane: Lane, meanwhile: Callable[[], None] = lambda: None) -> None:
     stopping = threading.Thread(target=lane.stop, daemon=True)
     stopping.start()
+    meanwhile()
     stopping.join(PATIENCE_SECONDS)
     assert not stopping.is_alive(), "every thread ends"
 
@@ -121,6 +123,21 @@ def test_closing_does_what_was_submitted_and_ends_every_thread(subject: str | No
         stop(lane)
         assert len(log.done) == 20
         wait(*futures)
+
+
+def test_closing_waits_for_what_has_to_wait_itself() -> None:
+    lane, log = Lane("test", [work] * 4), Log()
+    gate = hold(lane, "a")
+    waiting = lane.submit(log.job("a"), "a")
+
+    def let_go() -> None:
+        with pytest.raises(LedgerClosed):
+            while True:
+                lane.submit(log.job("other")).result(PATIENCE_SECONDS)
+        gate.open.set()
+
+    stop(lane, let_go)
+    wait(waiting)
 
 
 def test_many_threads_work_while_there_is_work(lane: Lane) -> None:

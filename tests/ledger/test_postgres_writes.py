@@ -12,10 +12,11 @@ import psycopg
 import pytest
 
 from durably import boundaries
-from durably.errors import LedgerError, LedgerUnavailable
+from durably.errors import ConfigError, LedgerError, LedgerUnavailable
 from durably.ledger import reads, runs, steps
 from durably.ledger.operations import Operation, execute
 from durably.ledger.postgres import session
+from durably.ledger.postgres.connection import translate
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.steps import Step
 from durably.records import Claim, RunRecord
@@ -314,6 +315,18 @@ HOSTILE = 'a\x00b \ud83d c \\u0000 " \U0001f600'
 
 
 @pytest.mark.parametrize("end", [runs.fail, runs.discard])
+def test_pooler_that_mixes_sessions_is_named(database_url: str) -> None:
+    # As behind a pooler in transaction mode: this session knows nothing of what was prepared.
+    with psycopg.connect(database_url, prepare_threshold=0, autocommit=True) as connection:
+        connection.execute("SELECT 1")
+        connection.execute("DEALLOCATE ALL", prepare=False)
+        with pytest.raises(psycopg.Error) as raised:
+            connection.execute("SELECT 1")
+    error = translate(raised.value, "postgresql://pooler/shop")
+    assert isinstance(error, ConfigError)
+    assert "say ?prepare=off&notify=off in the URL" in str(error)
+
+
 async def test_text_that_no_database_can_hold_does_not_lose_the_write(
     ledger: Ledger, pg: PostgresBackend, end: Any
 ) -> None:

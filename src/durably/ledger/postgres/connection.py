@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
 from durably.errors import (
+    ConfigError,
     DurablyError,
     LedgerError,
     LedgerMoved,
@@ -67,6 +68,9 @@ migration may have changed what prepared statements return."""
 
 REFUSED = "DUR01"
 """What durably's own triggers answer, while another ledger is being moved here."""
+
+MIXED_SESSIONS = (errors.DuplicatePreparedStatement, errors.InvalidSqlStatementName)
+"""Somebody else's prepared statements are there, or one's own are not."""
 
 TRY_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure)
 
@@ -179,6 +183,11 @@ def _translated(error: psycopg.Error, shown: str) -> Exception:
     if isinstance(error, (*missing, errors.UndefinedColumn)):
         result = SchemaError(
             f"{shown} has no durably tables as they should be ({said}); run `durably migrate`."
+        )
+    elif isinstance(error, MIXED_SESSIONS):
+        result = ConfigError(
+            f"{shown} is behind a pooler that hands each transaction to another session ({said}); "
+            "say ?prepare=off&notify=off in the URL, or connect to the server itself."
         )
     elif error.sqlstate == REFUSED:
         result = LedgerMoved(error.diag.message_primary or said)

@@ -17,6 +17,7 @@ from durably.ledger import reads, runs, steps
 from durably.ledger.operations import Operation, execute
 from durably.ledger.postgres import session
 from durably.ledger.postgres.connection import translate
+from durably.ledger.postgres.connection import LOCK_SECONDS, translate
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.steps import Step
 from durably.records import Claim, RunRecord
@@ -154,17 +155,11 @@ async def test_run_that_somebody_else_has_locked_holds_up_no_other(
                 asyncio.create_task(ledger.write(runs.insert, new_run(f"n{n}"))) for n in range(50)
             ]
             await asyncio.sleep(0)
-        await asyncio.wait_for(asyncio.gather(*others), session_lock_seconds() / 2)
+        await asyncio.wait_for(asyncio.gather(*others), LOCK_SECONDS / 2)
         assert not blocked.done()
         connection.rollback()
     await blocked
     assert len(await ledger.read(reads.list_messages, run.id)) == 1
-
-
-def session_lock_seconds() -> float:
-    from durably.ledger.postgres.connection import LOCK_SECONDS
-
-    return LOCK_SECONDS
 
 
 async def test_batches_that_hold_many_runs_never_want_each_others(
@@ -315,18 +310,6 @@ HOSTILE = 'a\x00b \ud83d c \\u0000 " \U0001f600'
 
 
 @pytest.mark.parametrize("end", [runs.fail, runs.discard])
-def test_pooler_that_mixes_sessions_is_named(database_url: str) -> None:
-    # As behind a pooler in transaction mode: this session knows nothing of what was prepared.
-    with psycopg.connect(database_url, prepare_threshold=0, autocommit=True) as connection:
-        connection.execute("SELECT 1")
-        connection.execute("DEALLOCATE ALL", prepare=False)
-        with pytest.raises(psycopg.Error) as raised:
-            connection.execute("SELECT 1")
-    error = translate(raised.value, "postgresql://pooler/shop")
-    assert isinstance(error, ConfigError)
-    assert "say ?prepare=off&notify=off in the URL" in str(error)
-
-
 async def test_text_that_no_database_can_hold_does_not_lose_the_write(
     ledger: Ledger, pg: PostgresBackend, end: Any
 ) -> None:
@@ -356,3 +339,18 @@ async def test_json_of_models_is_kept_to_the_letter(ledger: Ledger, pg: Postgres
     given = await ledger.read(reads.get_input, run.id)
     assert (given.prompt, given.args) == (bodies[0], {"x": "\x00"})
     assert (await ledger.write(runs.complete, run.claim, bodies[0], Step())).output == bodies[0]
+
+
+# --- poolers
+
+
+def test_pooler_that_mixes_sessions_is_named(database_url: str) -> None:
+    # As behind a pooler in transaction mode: this session knows nothing of what was prepared.
+    with psycopg.connect(database_url, prepare_threshold=0, autocommit=True) as connection:
+        connection.execute("SELECT 1")
+        connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$", prepare=False)
+        with pytest.raises(psycopg.Error) as raised:
+            connection.execute("SELECT 1")
+    error = translate(raised.value, "postgresql://pooler/shop")
+    assert isinstance(error, ConfigError)
+    assert "say ?prepare=off&notify=off in the URL" in str(error)

@@ -16,7 +16,6 @@ from durably.errors import ConfigError, LedgerError, LedgerUnavailable
 from durably.ledger import reads, runs, steps
 from durably.ledger.operations import Operation, execute
 from durably.ledger.postgres import session
-from durably.ledger.postgres.connection import translate
 from durably.ledger.postgres.connection import LOCK_SECONDS, translate
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.steps import Step

@@ -26,8 +26,9 @@ UrlOption = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="The ledger, without an application: sqlite:///agents.db. Default: the "
-        "application's, else DURABLY_URL, durably.toml, [tool.durably] in pyproject.toml.",
+        help="The ledger, without an application: sqlite:///agents.db, postgresql://host/database. "
+        "Default: the application's, else DURABLY_URL, durably.toml, [tool.durably] in "
+        "pyproject.toml.",
         show_default=False,
     ),
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -88,7 +88,7 @@ class Run[OutputT]:
             with self._notices() as changed:
                 while True:
                     changed.clear()
-                    await self._refresh_patiently()
+                    await self._patiently(self.refresh)
                     if self.state is RunState.SUSPENDED and not wait_suspended:
                         raise RunSuspended(self.key, self.describe_waiting())
                     if self.state.final:
@@ -128,11 +128,9 @@ class Run[OutputT]:
         with self._notices() as changed:
             while True:
                 changed.clear()
-                await self._refresh_patiently()
+                await self._patiently(self.refresh)
                 final = self.state.final
-                while events := await self._ledger.read(
-                    reads.list_events, self.record.id, after, EVENT_PAGE
-                ):
+                while events := await self._patiently(self._events_after, after):
                     for event in events:
                         after = event.id
                         yield event
@@ -143,7 +141,7 @@ class Run[OutputT]:
     async def events(self, after: int = 0) -> list[Event]:
         """The run's events so far."""
         found: list[Event] = []
-        while page := await self._ledger.read(reads.list_events, self.record.id, after, EVENT_PAGE):
+        while page := await self._events_after(after):
             found += page
             after = page[-1].id
         return found
@@ -260,11 +258,16 @@ class Run[OutputT]:
         with self._ledger.subscribe(wake):
             yield changed
 
-    async def _refresh_patiently(self) -> None:
+    async def _events_after(self, after: int) -> list[Event]:
+        return await self._ledger.read(reads.list_events, self.record.id, after, EVENT_PAGE)
+
+    async def _patiently[**P, T](
+        self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Whoever waits for a run waits for the database as well."""
         while True:
             try:
-                await self.refresh()
-                return
+                return await ask(*args, **kwargs)
             except LedgerUnavailable:
                 await asyncio.sleep(WAIT_SECONDS)
 

@@ -60,7 +60,7 @@ async def test_worker_whose_heartbeat_is_late_knows(ledger: StallingLedger) -> N
     """It judges no other worker then: the ledger was busy for all of them."""
     lease = lease_on(ledger)
     await lease.start()
-    eventually("late", lambda: lease.beat_is_late)
+    eventually("late", lambda: not lease.steady)
     ledger.flowing.set()
-    eventually("in time again", lambda: not lease.beat_is_late)
+    eventually("in time again, for a while", lambda: lease.steady)
     await lease.stop()

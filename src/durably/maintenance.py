@@ -30,17 +30,18 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
     """Keep the house until cancelled.
 
     Any worker rescues any other's runs, under whatever name it runs. One whose own heartbeat
-    could not be written in time looks on: the database was busy, and the others may be as alive
-    as itself.
+    could not be written in time looks on, and for a while after it could be again: the database
+    was away, and the others may be as alive as itself.
     """
     forgotten_at = mended_at = 0.0
     loop = asyncio.get_running_loop()
     while True:
         try:
-            if not lease.beat_is_late and await ledger.read(runs.count_orphans):
+            steady = lease.steady
+            if steady and await ledger.read(runs.count_orphans):
                 for run in await ledger.write(runs.rescue):
                     log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
-            if loop.time() - mended_at > LOST_SECONDS:
+            if steady and loop.time() - mended_at > LOST_SECONDS:
                 await _mend_wakeups(ledger)
                 mended_at = loop.time()
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
@@ -52,12 +53,15 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
 
 
 async def _mend_wakeups(ledger: Database) -> None:
-    """Cancel runs whose job was cancelled, and wake those whose job is gone."""
-    lost, cancelled = await ledger.read(jobs.list_lost)
-    for key in cancelled:
+    """Cancel runs whose job was cancelled; wake those whose job is gone, or is a dead worker's."""
+    lost = await ledger.read(jobs.list_lost)
+    for key in lost.cancelled:
         with contextlib.suppress(TransitionRefused, RunNotFound):  # It ended meanwhile.
             await ledger.write(runs.cancel, key, jobs.BY_OBAN)
             log.info("run %r is cancelled: its job was", key)
-    if lost:
-        for run in await ledger.write(jobs.redispatch, lost):
+    for worker_id, job_ids in lost.jobs.items():
+        freed = await ledger.write(jobs.free, worker_id, job_ids)
+        log.warning("%d jobs of the dead worker %s can be fetched again", freed, worker_id)
+    if lost.unwoken:
+        for run in await ledger.write(jobs.redispatch, lost.unwoken):
             log.warning("run %r was given another job: nothing would have woken it", run.key)

@@ -44,6 +44,10 @@ paused?"""
 NET_SECONDS = 0.5
 """How often it asks although nothing was committed; a net under the notices."""
 
+STRAY_SECONDS = 5.0
+"""How long a run may be held here without an attempt before it is handed back: it was claimed, and
+nobody heard that it was, or its attempt could not be settled."""
+
 IDLE_NET_SECONDS = 1.0
 """The same while no attempt is under way here; a queue may be paused, resumed or scaled."""
 
@@ -196,7 +200,8 @@ class Worker:
         before = self._attempts.snapshot()
         held, settings = await self._ledger.read(_news, self.id)
         self.queues.apply(settings)
-        for claim in self._attempts.compare(before, held, self.options.lease_seconds):
+        stray_seconds = min(self.options.lease_seconds, STRAY_SECONDS)
+        for claim in self._attempts.compare(before, held, stray_seconds):
             try:
                 await self._ledger.write(runs.hand_back, claim, steps.Step())
             except LeaseLost:

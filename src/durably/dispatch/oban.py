@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+import psycopg
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from durably import boundaries
@@ -45,12 +49,25 @@ POOL_SECONDS = 10.0
 """How long Oban waits for a connection, and how long its pool tries to make one before it waits
 to be asked again: the default backs off for minutes after a server's restart."""
 
+AGAIN_SECONDS = 1.0
+"""How long until what the database was away for is tried again."""
+
+FROZEN_SECONDS = 5
+"""How long a transaction of Oban's may stand still before the server ends it: while its process is
+frozen, nobody else gets at the jobs that it was fetching."""
+
+FORGOTTEN_SECONDS = 2.5
+"""How often to look for jobs that were fetched here and nobody knows of."""
+
 LOOK_SECONDS = 0.25
 """How often to look whether somebody cancelled a job that is executing here."""
 
 HELD_SECONDS = 5
 MAX_HELD_SECONDS = 60
 """How long a job whose run is held snoozes: longer each time, since the run has its own job."""
+
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
+"""What Oban raises while the database is away; also a timeout, of its pool's or of asyncio's."""
 
 _serving: ContextVar[ObanDispatcher | None] = ContextVar("durably_oban", default=None)
 
@@ -110,6 +127,9 @@ class ObanDispatcher:
         self._oban: Oban | None = None
         self._start: Start | None = None
         self._executing: dict[int, tuple[Job, str]] = {}
+        self._in_hand: Counter[int] = Counter()
+        self._ended: set[int] = set()
+        self._unknown: set[int] = set()
         self._leaving = False
 
     def slot_freed(self) -> None:
@@ -124,12 +144,16 @@ class ObanDispatcher:
             changed.add(queue)
             news.set()
 
+        looked_at = 0.0
         with self._queues.subscribe(note):
             try:
                 while True:
                     news.clear()
                     await self._apply(changed)
                     await self._pass_on_cancels()
+                    if time.monotonic() - looked_at > FORGOTTEN_SECONDS:
+                        looked_at = time.monotonic()
+                        await self._free_forgotten()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(news.wait(), timeout=LOOK_SECONDS)
             finally:
@@ -140,6 +164,8 @@ class ObanDispatcher:
         oban, pool = self._oban, self._pool
         self._oban = self._pool = None
         if oban is not None:
+            # Oban stops nothing unless all of it was started; what was must not go on fetching.
+            oban._signal_token = oban._signal_token or "none"  # pyright: ignore
             try:
                 await oban.stop()
             except Exception as error:
@@ -152,6 +178,18 @@ class ObanDispatcher:
 
     async def process(self, job: Job) -> object:
         """Execute the attempt that a job wakes; the value tells Oban how the job ends."""
+        assert job.id is not None, "it was fetched"
+        self._in_hand[job.id] += 1
+        try:
+            return await self._process(job)
+        except LedgerUnavailable as error:
+            log.warning("job %d comes again: %s", job.id, error)
+            return Snooze(int(AGAIN_SECONDS))
+        finally:
+            self._in_hand[job.id] -= 1
+            self._ended.add(job.id)
+
+    async def _process(self, job: Job) -> object:
         assert self._start is not None and job.id is not None, "called by Oban, which was started"
         boundaries.reached("job:before")
         if self._leaving:
@@ -212,8 +250,27 @@ class ObanDispatcher:
     # --- Oban itself
 
     async def _begin(self) -> None:
+        """Start Oban, as soon as the database lets it."""
+        while True:
+            self._pool = self._new_pool()
+            await self._pool.open()
+            self._oban = self._new_oban(self._pool)
+            # Oban finds a job's worker by its name alone; the tasks that it starts from here on
+            # find this dispatcher by their context.
+            token = _serving.set(self)
+            try:
+                await self._oban.start()
+                return
+            except AWAY as error:
+                log.warning("Oban cannot be started yet: %s", error)
+            finally:
+                _serving.reset(token)
+            await asyncio.sleep(AGAIN_SECONDS)
+            await self.close()
+
+    def _new_pool(self) -> AsyncConnectionPool[Any]:
         where = self._ledger.where
-        self._pool = AsyncConnectionPool(
+        return AsyncConnectionPool(
             # Oban's notifier takes its connection from this as well.
             where.conninfo_as("durably-oban"),
             min_size=1,
@@ -222,14 +279,17 @@ class ObanDispatcher:
             timeout=POOL_SECONDS,
             reconnect_timeout=POOL_SECONDS,
             check=AsyncConnectionPool.check_connection,
+            # Behind a pooler that mixes sessions, it would be set for others as well.
+            configure=_end_when_frozen if where.prepare else None,
             name="durably-oban",
             kwargs={"prepare_threshold": 5 if where.prepare else None},
         )
-        await self._pool.open()
-        self._oban = Oban(
-            pool=self._pool,
+
+    def _new_oban(self, pool: AsyncConnectionPool[Any]) -> Oban:
+        return Oban(
+            pool=pool,
             node=self._worker_id,
-            prefix=where.schema,
+            prefix=self._ledger.where.schema,
             queues={
                 name: {"limit": self._queues.limit(name), "paused": self._queues.paused(name)}
                 for name in self._queues.names
@@ -237,13 +297,6 @@ class ObanDispatcher:
             shutdown_grace_period=None,
             **self._options,
         )
-        # Oban finds a job's worker by its name alone; the tasks that it starts from here on find
-        # this dispatcher by their context.
-        token = _serving.set(self)
-        try:
-            await self._oban.start()
-        finally:
-            _serving.reset(token)
 
     async def _apply(self, changed: set[str]) -> None:
         """Have Oban's producers on this node do as the queues are set."""
@@ -279,6 +332,33 @@ class ObanDispatcher:
                 continue  # It has just ended.
             except LedgerUnavailable as error:
                 log.warning("run %r is not cancelled yet: %s", key, error)
+
+    async def _free_forgotten(self) -> None:
+        """Let jobs be fetched again that are this node's and that it does not know of.
+
+        Its connection was lost while it fetched them: they were, and nobody heard of it. Oban would
+        take them for healthy for minutes.
+        """
+        try:
+            fetched = set(await self._ledger.read(jobs.list_fetched, self._worker_id))
+            self._in_hand += Counter()  # Forgets those that are at zero.
+            self._ended &= fetched  # Of these Oban knows, and has still to say how they ended.
+            unknown = fetched - self._ended - set(self._in_hand)
+            # Twice: one may have been fetched a moment ago.
+            forgotten, self._unknown = unknown & self._unknown, unknown
+            if forgotten:
+                freed = await self._ledger.write(jobs.free, self._worker_id, sorted(forgotten))
+                log.warning("%d jobs were fetched and forgotten; they come again", freed)
+        except LedgerUnavailable as error:
+            log.warning("cannot look after jobs now: %s", error)
+
+
+async def _end_when_frozen(connection: AsyncConnection[Any]) -> None:
+    await connection.set_autocommit(True)
+    await connection.execute(
+        f"SET idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'".encode()
+    )
+    await connection.set_autocommit(False)
 
 
 def _wakeup(job: Job, key: str, *, asks: bool) -> Wakeup:

@@ -108,6 +108,8 @@ class Attempts:
             if key not in known:
                 if not control.settling:
                     control.end(Ending.LOST)
+            elif control.lost:
+                control.end(Ending.LOST)  # It lapsed meanwhile, and holds again, for others.
             elif known[key].cancel_requested:
                 control.end(Ending.CANCELLED)
         strays = set(known) - before - set(self._underway)

@@ -6,11 +6,12 @@ Owns the heartbeat thread and what it knows of time; ending attempts is the list
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 
-from durably.errors import DurablyError, LedgerMoved
+from durably.errors import DurablyError, LedgerMoved, LedgerUnavailable
 from durably.ledger import workers
 from durably.ledger.database import Database
 
@@ -18,6 +19,12 @@ log = logging.getLogger(__name__)
 
 BEATS_PER_LEASE = 3
 """A lease survives two missed heartbeats."""
+
+AGAIN_SECONDS = 1.0
+"""At most how long until a heartbeat that could not be written is tried again."""
+
+STEADY_SECONDS = 5.0
+"""How long heartbeats have to get through again before others that don't count as dead."""
 
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -57,6 +64,7 @@ class WorkerLease:
         self.moved: LedgerMoved | None = None
         self._valid_until = 0.0
         self._lapses = 0
+        self._steady_since = -math.inf
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="durably-heartbeat", daemon=True)
 
@@ -78,8 +86,14 @@ class WorkerLease:
         return lambda: self.valid() and self._lapses == lapses
 
     @property
-    def beat_is_late(self) -> bool:
-        """True if even this worker's own heartbeat could not be written for a while."""
+    def steady(self) -> bool:
+        """False if even this worker's own heartbeat could not be written for a while, or lately.
+
+        Others that seem dead then may only have had no time yet to say that they are not.
+        """
+        return not self._is_late() and _now() - self._steady_since > STEADY_SECONDS
+
+    def _is_late(self) -> bool:
         since = self._lease_seconds - (self._valid_until - _now())
         return since > 2 * self._lease_seconds / BEATS_PER_LEASE
 
@@ -94,20 +108,32 @@ class WorkerLease:
         """Stop beating and forget the worker; its runs must be settled before."""
         self._stop.set()
         self._thread.join(timeout=self._lease_seconds)
-        await self._ledger.write(workers.remove, self._row[0])
+        try:
+            await self._ledger.write(workers.remove, self._row[0])
+        except LedgerUnavailable as error:
+            # It holds nothing any more: it is merely listed for as long as its lease lasts.
+            log.warning("worker %s is not taken off the list: %s", self._row[0], error)
 
     def _loop(self) -> None:
-        while not self._stop.wait(self._lease_seconds / BEATS_PER_LEASE):
-            sent = _now()
+        usual = seconds = self._lease_seconds / BEATS_PER_LEASE
+        while not self._stop.wait(seconds):
+            sent, seconds = _now(), usual
             try:
                 self._ledger.write_blocking(workers.register, *self._row)
             except LedgerMoved as error:
                 self.moved = error
             except DurablyError as error:
-                # The next beat tries again; `valid` ends the attempts if none gets through.
+                # `valid` ends the attempts if none gets through in time.
                 log.warning("heartbeat not written: %s", error)
+                seconds = min(usual, AGAIN_SECONDS)
+                self._steady_since = math.inf
             else:
-                if not self.valid():
-                    self._lapses += 1  # Before it is valid again: no attempt may see it between.
-                self._valid_until = sent + self._lease_seconds
+                self._written(sent)
             self._on_beat()
+
+    def _written(self, sent: float) -> None:
+        if self._is_late() or self._steady_since == math.inf:
+            self._steady_since = _now()
+        if not self.valid():
+            self._lapses += 1  # Before it is valid again: no attempt may see it between.
+        self._valid_until = sent + self._lease_seconds

@@ -48,6 +48,21 @@ class Wakeup:
     asks: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Runs and jobs that no job, and no worker, will see to.
+
+    Attributes:
+        unwoken: due runs that nothing will wake, by id.
+        cancelled: runs whose job was cancelled, by key.
+        jobs: fetched by workers that died before there was a run for them, by worker.
+    """
+
+    unwoken: list[int]
+    cancelled: list[str]
+    jobs: dict[str, list[int]]
+
+
 class Refusal(Enum):
     """Why a job is not to execute its run."""
 
@@ -110,11 +125,30 @@ def insert(new: NewRun, job_id: int | None) -> Operation[tuple[RunRecord, RunInp
     return run, None if created else (yield from reads.get_input(run.id))
 
 
-def list_lost() -> Operation[tuple[list[int], list[str]]]:
-    """Runs that nothing will wake, by id; and keys of runs whose job was cancelled; a read."""
-    lost = yield from fetch("list_lost_wakeups", limit=BATCH)
+def list_lost() -> Operation[Lost]:
+    """What nobody will see to by itself; a read."""
+    unwoken = yield from fetch("list_lost_wakeups", limit=BATCH)
     cancelled = yield from fetch("list_cancelled_jobs", seconds=86_400.0, limit=BATCH)
-    return [row["id"] for row in lost], [row["key"] for row in cancelled]
+    orphaned = yield from fetch("list_orphaned_jobs", limit=BATCH)
+    jobs: dict[str, list[int]] = {}
+    for row in orphaned:
+        jobs.setdefault(row["worker_id"], []).append(row["id"])
+    return Lost([row["id"] for row in unwoken], [row["key"] for row in cancelled], jobs)
+
+
+def list_fetched(worker_id: str) -> Operation[list[int]]:
+    """The jobs that Oban's table says this worker has; a read."""
+    rows = yield from fetch("list_fetched_jobs", worker_id=worker_id)
+    return [row["id"] for row in rows]
+
+
+def free(worker_id: str, job_ids: list[int]) -> Operation[int]:
+    """Let jobs be fetched again that a worker fetched in vain; returns how many.
+
+    It died before it did anything for them; or it never heard that it had them, because its
+    connection was lost while that was committed.
+    """
+    return (yield from execute("free_jobs", worker_id=worker_id, job_ids=job_ids))
 
 
 def redispatch(run_ids: list[int]) -> Operation[list[RunRecord]]:
@@ -125,6 +159,7 @@ def redispatch(run_ids: list[int]) -> Operation[list[RunRecord]]:
         if row is None:
             continue
         run = run_from(row)
+        yield from execute("abandon_job", run_id=run.id, error="Its worker died.")
         yield from record_event(run.claim, "redispatched", reason="its job was lost")
         yield from dispatch(run)
         dispatched.append(run)

@@ -67,6 +67,30 @@ WHERE (r.state = 'available'
                            WHERE w.id = j.attempted_by[1] AND w.expires_at > durably_now())))
 ORDER BY r.id LIMIT :limit;
 
+-- name: list_fetched_jobs (postgres)
+-- What Oban's table says that a node has in hand.
+SELECT id FROM oban_jobs
+WHERE state = 'executing' AND worker = 'durably.RunAgent' AND attempted_by[1] = :worker_id;
+
+-- name: free_jobs (postgres)
+-- As if they had not been fetched.
+UPDATE oban_jobs SET state = 'available', attempt = GREATEST(attempt - 1, 0)
+WHERE id = ANY(:job_ids) AND state = 'executing' AND attempted_by[1] = :worker_id
+RETURNING id;
+
+-- name: list_orphaned_jobs (sqlite)
+SELECT 1 WHERE FALSE;
+
+-- name: list_orphaned_jobs (postgres)
+-- Fetched by a node that died before there was a run for it, as a job of another language may be;
+-- where there is one, the run is what is woken.
+SELECT j.id, j.attempted_by[1] AS worker_id FROM oban_jobs j
+WHERE j.state = 'executing' AND j.worker = 'durably.RunAgent'
+  AND NOT EXISTS (SELECT 1 FROM durably_workers w
+                  WHERE w.id = j.attempted_by[1] AND w.expires_at > durably_now())
+  AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.job_id = j.id)
+LIMIT :limit;
+
 -- name: lock_lost_wakeup (postgres)
 -- Looked at once more, now that nobody else can write about the run.
 SELECT r.* FROM durably_runs r

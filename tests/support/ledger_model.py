@@ -49,6 +49,8 @@ class ModelRun:
     effects: dict[Position, ModelEffect] = field(default_factory=dict)
     ends: list[str | None] = field(default_factory=list)
     """How each attempt ended; None for the one under way."""
+    evidence: dict[tuple[int, Position], bool] = field(default_factory=dict)
+    """What became of an attempt's evidence when it was first told."""
 
     @property
     def asked(self) -> bool:
@@ -106,7 +108,13 @@ class Model:
             run.effects[position] = ModelEffect("started", attempt)
 
     def outcome(
-        self, run: ModelRun, attempt: int, position: Position, state: str, result: str, asked: bool
+        self,
+        run: ModelRun,
+        attempt: int,
+        position: Position,
+        state: str,
+        result: str | None,
+        asked: bool,
     ) -> None:
         self.fence(run, attempt)
         known = run.effects.get(position)
@@ -151,7 +159,12 @@ class Model:
     def late(self, run: ModelRun, attempt: int, position: Position, result: str) -> None:
         effect = run.effects.get(position)
         open_states = ("started", "in_doubt")
-        if effect is None or effect.attempt != attempt or effect.state not in open_states:
+        news = effect is not None and effect.attempt == attempt and effect.state in open_states
+        # Told twice: nobody heard whether the first was committed. It is answered as then.
+        known = run.evidence.setdefault((attempt, position), news)
+        if not news and known:
+            return
+        if effect is None or not news:
             raise Refused
         effect.state, effect.asked, effect.result = "done", False, result
         effect.by = "late evidence"

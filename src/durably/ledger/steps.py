@@ -181,19 +181,7 @@ def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]
 
 def withdraw_intent(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
     """Forget an intent whose call certainly did not happen; False if it was not this attempt's."""
-    yield from fetch_one("lock_run", run_id=claim.run_id)
-    row = yield from fetch_one(
-        "withdraw_intent",
-        run_id=claim.run_id,
-        attempt=claim.attempt,
-        response=call.position.response,
-        call=call.position.call,
-    )
-    if row is None:
-        return False
-    data: dict[str, object] = {"tool": call.tool_name, "reason": reason}
-    yield from record_event(claim, "effect_withdrawn", **{"call_id": call.position.call_id, **data})
-    return True
+    return (yield from _withdraw("withdraw_intent", claim, call, reason=reason))
 
 
 def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
@@ -244,20 +232,26 @@ def withdraw_late(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
     Returns:
         False if somebody settled or repeated the call meanwhile, or the model was told of it.
     """
+    withdrawn = yield from _withdraw("withdraw_late", claim, call, reason=reason, late=True)
+    if withdrawn:
+        yield from wake_if_settled(claim.run_id, by="late evidence")
+    return withdrawn
+
+
+def _withdraw(statement: str, claim: Claim, call: ToolCall, **why: object) -> Operation[bool]:
+    position = call.position
     yield from fetch_one("lock_run", run_id=claim.run_id)
     row = yield from fetch_one(
-        "withdraw_late",
+        statement,
         run_id=claim.run_id,
         attempt=claim.attempt,
-        response=call.position.response,
-        call=call.position.call,
+        response=position.response,
+        call=position.call,
     )
-    if row is None:
-        return False
-    data: dict[str, object] = {"tool": call.tool_name, "reason": reason, "late": True}
-    yield from record_event(claim, "effect_withdrawn", **{"call_id": call.position.call_id, **data})
-    yield from wake_if_settled(claim.run_id, by="late evidence")
-    return True
+    if row is not None:
+        data = {"call_id": position.call_id, "tool": call.tool_name, **why}
+        yield from record_event(claim, "effect_withdrawn", **data)
+    return row is not None
 
 
 def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -516,33 +517,61 @@ async def test_process_frozen_before_its_commit_loses_the_transaction(app: Durab
     run = await app.enqueue(agent, "hi")
     boundaries.observe(freeze)
     try:
-        assert await app.drain() == 2
+        assert await app.drain() == 1
     finally:
         boundaries.observe(None)
     assert struck == [True]
     assert (await run.refresh()).output() == "done"
     assert rows(app) == [1]
-    assert run.record.failures == 1
 
 
 @ON_POSTGRES
-async def test_transaction_whose_connection_is_lost_fails_the_attempt(app: Durably) -> None:
+@pytest.mark.parametrize("says", ["nothing", "that it failed", "that it should be asked again"])
+async def test_tool_whose_connection_is_lost_runs_again_at_once(app: Durably, says: str) -> None:
+    """It is the database's fault, whatever the tool makes of it; the attempt goes on."""
     lost: list[bool] = []
 
     def lose_it(call: Any) -> str:
+        with contextlib.suppress(psycopg.Error), call.transaction() as connection:
+            connection.execute(ONE)
+            if lost:
+                return "booked"
+            lost.append(True)
+            end(app, connection)
+            connection.execute(ONE)
+        if says == "that it failed":
+            raise RuntimeError("it does not work")
+        if says == "that it should be asked again":
+            raise ModelRetry("Once more, please.")
+        return "not booked"
+
+    script = Script([call("book")], "done")
+    app.register(agent := clerk(lose_it, script), retry=NOW)
+    run = await app.enqueue(agent, "hi")
+    assert await app.drain() == 1
+    assert (await run.refresh()).output() == "done"
+    assert tool_texts(script.seen[-1]) == ["booked"]
+    assert rows(app) == [1]
+
+
+@ON_POSTGRES
+async def test_tool_that_always_loses_its_connection_fails_the_attempt(app: Durably) -> None:
+    def lose_it(call: Any) -> str:
         with call.transaction() as connection:
             connection.execute(ONE)
-            if not lost:
-                lost.append(True)
-                sql(app.settings.url, f"SELECT pg_terminate_backend({connection.info.backend_pid})")
+            end(app, connection)
         return "booked"
 
-    app.register(agent := clerk(lose_it), retry=NOW)
+    app.register(agent := clerk(lose_it), retry=NOW, max_attempts=2)
     run = await app.enqueue(agent, "hi")
     assert await app.drain() == 2
-    assert (await run.refresh()).output() == "done"
-    assert rows(app) == [1]
-    assert run.record.failures == 1
+    assert (await run.refresh()).state is RunState.DISCARDED
+    assert rows(app) == []
+
+
+def end(app: Durably, connection: Any) -> None:
+    """Have the server end a session, as it does when it restarts."""
+    sql(app.settings.url, f"SELECT pg_terminate_backend({connection.info.backend_pid}, 60000)")
 
 
 @ON_POSTGRES

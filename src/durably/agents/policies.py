@@ -14,8 +14,16 @@ from durably.agents import recorded
 from durably.agents.guarded import Guarded
 from durably.agents.late import go_on
 from durably.effects import EffectKind
+from durably.errors import LedgerUnavailable
+from durably.ledger.database import ToolTransaction
 
 log = logging.getLogger(__name__)
+
+TRIES = 5
+"""How often a tool runs whose transaction is lost: it may be the tool that cannot keep one."""
+
+AGAIN_SECONDS = 0.2
+"""How long until it runs again."""
 
 
 async def repeatable(guarded: Guarded) -> Any:
@@ -34,19 +42,51 @@ async def repeatable(guarded: Guarded) -> Any:
 
 
 async def transactional(guarded: Guarded) -> Any:
-    """Writes and result commit together; found without an outcome, nothing has happened."""
+    """Writes and result commit together; found without an outcome, nothing has happened.
+
+    Nor has it if the database took the transaction away: the tool runs again, in another one.
+    """
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return await _in_transaction(guarded, guarded.journal.ledger.transaction())
+        except _TransactionLost as lost:
+            guarded.journal.control.check_lease()
+            if not tries_left:
+                raise lost.error from None
+            log.warning("%s runs again: %s", guarded.call.tool_name, lost)
+            await asyncio.sleep(AGAIN_SECONDS)
+    raise AssertionError("the last try returns or raises")
+
+
+class _TransactionLost(Exception):
+    """The database took the transaction away, as when it restarts."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"its transaction was lost: {error}")
+        self.error = error
+
+
+async def _in_transaction(guarded: Guarded, transaction: ToolTransaction) -> Any:
     journal = guarded.journal
-    transaction = journal.ledger.transaction()
     try:
         result = await _stoppable(guarded.run(guarded.describe(transaction)))
+        if transaction.lost:
+            raise _TransactionLost(LedgerUnavailable("The tool's connection was lost."))
         outcome = guarded.done(recorded.returned(guarded.call.tool_name, result))
         if not transaction.begun:
             await journal.finish(outcome)
             return result
         journal.control.check_before_acting()
-        await _to_its_end(journal.commit(transaction, outcome))
+        try:
+            await _to_its_end(journal.commit(transaction, outcome))
+        except LedgerUnavailable as error:
+            raise _TransactionLost(error) from error
         return result
+    except _TransactionLost:
+        raise
     except Exception as error:
+        if transaction.lost:
+            raise _TransactionLost(error) from error
         envelope = recorded.answer_envelope(error)
         if envelope is not None:
             journal.keep(guarded.failed(envelope))

@@ -26,6 +26,11 @@ class ToolTransaction(Protocol):
         """True while it is open."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """True if the database took it away, or did not give it: nothing happened in it."""
+        ...
+
     def begin(self) -> Any:
         """Open it for a tool in a thread; blocks until the database lets this process write.
 

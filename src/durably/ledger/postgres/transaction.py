@@ -82,12 +82,18 @@ class PostgresTransaction:
         self._committed = committed
         self._connection: Lent | None = None
         self._began = 0
+        self._lost = False
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
     @property
     def begun(self) -> bool:
         return self._connection is not None
+
+    @property
+    def lost(self) -> bool:
+        connection = self._connection
+        return self._lost or (connection is not None and connection.broken)
 
     def begin(self) -> LentConnection:
         give_up_at = time.monotonic() + BEGIN_SECONDS
@@ -148,6 +154,7 @@ class PostgresTransaction:
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
+            self._lost = self._lost or connection.broken
             connection.end()
 
     async def close(self) -> None:
@@ -178,7 +185,9 @@ class PostgresTransaction:
         """Raise the error unless it is worth trying once more."""
         self._check_open()
         meaning = translate(error, self._where.shown)
-        if not isinstance(meaning, LedgerUnavailable) or time.monotonic() > give_up_at:
+        away = isinstance(meaning, LedgerUnavailable)
+        if not away or time.monotonic() > give_up_at:
+            self._lost = away
             raise meaning from error
 
     def _closing[T](self, operation: Operation[T]) -> Steps[T]:

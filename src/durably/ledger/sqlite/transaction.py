@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from durably import boundaries
-from durably.errors import LedgerError
+from durably.errors import LedgerError, LedgerUnavailable
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite.connection import Clock, begin_immediate, connect, drive, translate
 
@@ -118,12 +118,17 @@ class SqliteTransaction:
         self._check = check
         self._committed = committed
         self._connection: _ToolConnection | None = None
+        self._lost = False
         self._lock = threading.Lock()
         self._closed = False
 
     @property
     def begun(self) -> bool:
         return self._connection is not None
+
+    @property
+    def lost(self) -> bool:
+        return self._lost
 
     def begin(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -160,7 +165,9 @@ class SqliteTransaction:
             begin_immediate(connection)
         except sqlite3.Error as error:
             connection.close()
-            raise translate(error, self._path) from error
+            meaning = translate(error, self._path)
+            self._lost = isinstance(meaning, LedgerUnavailable)
+            raise meaning from error
         connection.set_authorizer(_deny_transaction_control)
         return connection
 

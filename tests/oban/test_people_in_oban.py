@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from oban import Oban
 from psycopg_pool import AsyncConnectionPool
 
 from durably import Durably, RunState
-from oban import Oban
 from support.clerk import Clerk, Jobs, until
 
 

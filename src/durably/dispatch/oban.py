@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import psycopg
+from oban import Cancel, Job, Oban, Snooze
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
@@ -35,7 +36,6 @@ from durably.ledger.jobs import Refusal, Wakeup
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.lifecycle import RunState
 from durably.records import RunRecord
-from oban import Cancel, Job, Oban, Snooze
 
 log = logging.getLogger(__name__)
 

@@ -52,7 +52,15 @@ def new_run(
     Raises:
         ConfigError: an option cannot work; the message says which and why.
     """
+    tags = list(tags)
     _check(key, priority, max_attempts, scheduled_at, unique_for)
+    for what, text in (
+        ("agent", agent),
+        ("key", key),
+        ("queue", queue),
+        *(("tag", t) for t in tags),
+    ):
+        _check_text(what, text)
     _check_seconds("delay", delay)
     _check_seconds("unique_for", unique_for)
     prompt_json, args_json = agents.codec.encode_prompt(prompt), _json_object("args", args)
@@ -66,7 +74,7 @@ def new_run(
         max_attempts=max_attempts
         or (registration.max_attempts if registration else DEFAULT_MAX_ATTEMPTS),
         args=args_json,
-        tags=json.dumps(list(tags)),
+        tags=json.dumps(tags),
         meta=_json_object("meta", meta),
         delay_seconds=delay,
         scheduled_at=None if scheduled_at is None else timestamp(scheduled_at),
@@ -146,8 +154,6 @@ def _check(
         raise ConfigError("Give key= or unique_for=, not both: a key is unique for ever.")
     if key is not None and not key.strip():
         raise ConfigError("The key is empty.")
-    if key is not None and _unwritable(key):
-        raise ConfigError(f"key={key!r} holds half a character (a surrogate): no text has that.")
     if not 0 <= priority <= 9:
         raise ConfigError(f"priority={priority}: 0 (first) to 9.")
     if max_attempts is not None and max_attempts < 1:
@@ -156,12 +162,10 @@ def _check(
         raise ConfigError("scheduled_at has no time zone: write datetime.now(UTC) + …")
 
 
-def _unwritable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+def _check_text(what: str, text: str | None) -> None:
+    """Refuse what one database would store and another would not: NUL, half a character."""
+    if text is not None and ("\0" in text or text != text.encode("utf-8", "replace").decode()):
+        raise ConfigError(f"{what}={text!r} holds what no database can store as text.")
 
 
 def _check_seconds(name: str, seconds: float | None) -> None:

@@ -102,6 +102,7 @@ def options(url: PostgresUrl) -> dict[str, Any]:
         "prepare_threshold": 5 if url.prepare else None,
         "connect_timeout": CONNECT_SECONDS,
         "application_name": "durably",
+        "client_encoding": "UTF8",
     }
     if "target_session_attrs" not in url.conninfo:
         # Of several hosts, the one that takes writes: after a failover that is another one.

@@ -55,6 +55,10 @@ class PostgresUrl:
         query = {"application_name": application, "target_session_attrs": "read-write"} | said
         return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
 
+    def qualified(self, table: str) -> str:
+        """A table's name, as it is written with its schema."""
+        return f'"{self.schema}".{table}'
+
     @classmethod
     def parse(cls, url: str) -> PostgresUrl:
         """Understand a URL.

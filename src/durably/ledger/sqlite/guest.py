@@ -65,18 +65,28 @@ def sqlite_connection_of(connection: object) -> sqlite3.Connection:
     Raises:
         TypeError: it is none of these.
     """
-    candidate: Any = connection
-    if hasattr(candidate, "connection") and callable(candidate.connection):
-        candidate = candidate.connection()  # Session -> Connection
+    outer: Any = connection
+    if callable(getattr(type(connection), "connection", None)) and not _is_async(connection):
+        outer = outer.connection()  # Session -> Connection
+    inner = outer
     for attribute in ("connection", "driver_connection"):
-        if not isinstance(candidate, sqlite3.Connection):
-            candidate = getattr(candidate, attribute, candidate)
-    if not isinstance(candidate, sqlite3.Connection):
+        if not isinstance(inner, sqlite3.Connection) and not _is_async(inner):
+            inner = getattr(inner, attribute, inner)
+    if not isinstance(inner, sqlite3.Connection):
         raise TypeError(
             f"conn is a {type(connection).__name__}; pass an open sqlite3 connection, or a "
             "SQLAlchemy Connection or Session on the ledger's SQLite file."
         )
-    return candidate
+    begun = getattr(outer, "in_transaction", None)
+    if callable(begun) and not begun():
+        # As its own first statement would: else its commit would not commit what is not its own.
+        outer.begin()
+    return inner
+
+
+def _is_async(connection: object) -> bool:
+    """True for SQLAlchemy's, whose sqlite3 connection belongs to another thread."""
+    return type(connection).__name__.startswith("Async")
 
 
 def _check_file(own: sqlite3.Connection, path: Path) -> None:

@@ -448,7 +448,7 @@ async def test_error_that_the_tool_swallowed_is_explained(app: Durably) -> None:
 
 NOTE = """
     CREATE TABLE seen (name text, value text);
-    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         INSERT INTO seen SELECT name, setting FROM pg_settings WHERE name IN (
             'synchronous_commit', 'lock_timeout', 'idle_in_transaction_session_timeout');
@@ -486,7 +486,10 @@ async def test_tool_may_take_its_time_and_the_ledger_may_not(app: Durably, in_th
 
     app.register(agent := clerk(sync if in_thread else not_sync))
     run = await app.enqueue(agent, "hi")
-    await app.drain()
+    try:
+        await app.drain()
+    finally:
+        sql(app.settings.url, f"ALTER DATABASE {database} RESET ALL")
     assert (await run.refresh()).output() == "done"
     assert shown == {
         "synchronous_commit": "off",

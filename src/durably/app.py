@@ -420,6 +420,17 @@ class Durably:
         await self.ledger.migrate()
         return self.ledger.versions
 
+    async def migration_sql(self, found: int | None = None) -> str:
+        """What `migrate` would do on PostgreSQL, as a script for somebody who may; changes nothing.
+
+        Args:
+            found: the schema version that is there (0: none); by default it is looked up.
+
+        Raises:
+            ConfigError: a ledger on SQLite needs no script; or there is no such version.
+        """
+        return await self.ledger.migration_sql(found)
+
     async def examine(self) -> list[Finding]:
         """What is right and wrong with the ledger, the workers, the queues and the agents."""
         return await examine(self.ledger, self.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from durably.cli.exits import FAILED, Refused
 from durably.cli.options import AppOption, DebugOption, JsonOption, UrlOption
 from durably.cli.output import console, print_json, say
-from durably.cli.target import Target, shown_url, work_on
+from durably.cli.target import Target, work_on
 from durably.cli.values import duration
 
 if TYPE_CHECKING:
@@ -57,31 +58,68 @@ def prune(
 
 
 def migrate(
+    sql: Annotated[
+        bool,
+        typer.Option("--sql", help="Only print what is needed, as a script for psql (PostgreSQL)."),
+    ] = False,
+    since: Annotated[
+        int | None,
+        typer.Option(
+            "--from",
+            metavar="VERSION",
+            help="With --sql: the schema that is there, 0 for none; asks no server.",
+        ),
+    ] = None,
     app: AppOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Create or upgrade the ledger's tables."""
+    """Create or upgrade the ledger's tables.
+
+    On PostgreSQL Oban's as well. Nothing else makes tables there.
+    """
     import asyncio
 
     durably = Target(app, url).find()
-    found, now = asyncio.run(_migrate(durably))
-    where = shown_url(durably.ledger.url)
+    if sql:
+        if as_json:
+            raise Refused("Give --sql or --json, not both.")
+        print(asyncio.run(_closed(durably, durably.migration_sql(since))), end="")
+        return
+    if since is not None:
+        raise Refused("--from is for --sql: without it, the schema that is there is looked up.")
+    found, now = asyncio.run(_closed(durably, durably.migrate()))
+    where, oban = durably.ledger.url, durably.ledger.oban_tables
     if as_json:
-        print_json({"url": where, "found": found, "version": now})
-    elif found == now:
-        say(f"{where}: schema {now}, nothing to do.")
-    elif found == 0:
-        say(f"{where}: created, schema {now}.")
+        print_json({"url": where, "found": found, "version": now, "oban": oban})
     else:
-        say(f"{where}: upgraded from schema {found} to {now}.")
+        _tell(where, found, now, oban)
 
 
-async def _migrate(durably: Durably) -> tuple[int, int]:
-    # Not by `work_on`: on PostgreSQL there is nothing that could be opened before.
+def _tell(where: str, found: int, now: int, oban: str | None) -> None:
+    if found == now and oban in (None, "unchanged"):
+        say(f"{where}: schema {now}, nothing to do.")
+        return
+    if found == now:
+        what = f"schema {now}"
+    else:
+        what = f"upgraded from schema {found} to {now}" if found else f"created, schema {now}"
+    say(f"{where}: {what}{OBAN_TABLES[oban]}.")
+
+
+OBAN_TABLES = {
+    None: "",
+    "created": "; Oban's tables created",
+    "completed": "; Oban's tables were there and have been completed",
+    "unchanged": "; Oban's tables are as they were",
+}
+
+
+async def _closed[T](durably: Durably, work: Awaitable[T]) -> T:
+    """Do work that opens what it needs itself: there may be nothing that could be opened yet."""
     try:
-        return await durably.migrate()
+        return await work
     finally:
         await durably.close()
 

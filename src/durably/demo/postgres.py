@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import psycopg
 from psycopg import sql
@@ -137,8 +137,7 @@ def _ask(connection: psycopg.Connection[Any], expression: str, value: str) -> An
 
 
 def _with_schema(url: str) -> str:
-    parts = urlsplit(url)
-    if "schema" in dict(parse_qsl(parts.query, keep_blank_values=True)):
+    query = url.partition("?")[2]
+    if "schema" in dict(parse_qsl(query, keep_blank_values=True)):
         return url
-    query = "&".join(filter(None, (parts.query, urlencode({"schema": SCHEMA}))))
-    return parts._replace(query=query).geturl()
+    return f"{url}{'&' if query else '?'}{urlencode({'schema': SCHEMA})}"

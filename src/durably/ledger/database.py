@@ -71,11 +71,14 @@ class Database(Protocol):
         url: where it is, as it may be shown: without a password.
         versions: of the schema: as `migrate`, or on SQLite `open`, found it (0: there was none),
             and as it is now.
+        oban_tables: what `migrate` did about Oban's tables, on Postgres: ``created``,
+            ``completed`` or ``unchanged``; None where there are none.
     """
 
     dialect: str
     url: str
     versions: tuple[int, int]
+    oban_tables: str | None
 
     async def open(self) -> None:
         """Connect; doing it twice is harmless. SQLite also brings the schema up to date.
@@ -98,6 +101,17 @@ class Database(Protocol):
 
     async def migrate(self) -> None:
         """Make the tables, or bring them up to date, then `open`."""
+        ...
+
+    async def migration_sql(self, found: int | None) -> str:
+        """The statements that `migrate` would run, as a script; changes nothing.
+
+        Args:
+            found: the version of the tables as they are (0: none); None to look.
+
+        Raises:
+            ConfigError: a ledger of this kind needs no script; or there is no such version.
+        """
         ...
 
     async def exists(self) -> bool:

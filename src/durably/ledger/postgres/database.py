@@ -18,7 +18,7 @@ from durably.ledger.operations import Operation
 from durably.ledger.postgres.guest import run_as_guest
 from durably.ledger.postgres.health import examine_server
 from durably.ledger.postgres.notices import Notices
-from durably.ledger.postgres.schema import ledger_version, upgrade, verify
+from durably.ledger.postgres.schema import ledger_version, needed_script, upgrade, verify
 from durably.ledger.postgres.session import Clock, Session
 from durably.ledger.postgres.transaction import PostgresTransaction
 from durably.ledger.postgres.url import PostgresUrl
@@ -45,6 +45,7 @@ class PostgresDatabase:
         self.where = PostgresUrl.parse(url)
         self.url = self.where.shown
         self.versions = (0, 0)
+        self.oban_tables: str | None = None
         self._clock = clock
         self._lock = threading.Lock()
         self._ledger_id = ""
@@ -64,7 +65,8 @@ class PostgresDatabase:
         await self.open()
 
     async def migrate(self) -> None:
-        self.versions = await asyncio.to_thread(upgrade, self.where)
+        upgraded = await asyncio.to_thread(upgrade, self.where)
+        self.versions, self.oban_tables = (upgraded.found, upgraded.now), upgraded.oban
         await self.open()
 
     def _open(self) -> None:
@@ -83,6 +85,9 @@ class PostgresDatabase:
         sessions = [Session(self.where, self._clock, self._notices.changed) for _ in range(count)]
         self._sessions += sessions
         return Lane(name, [partial(work, session) for session in sessions])
+
+    async def migration_sql(self, found: int | None) -> str:
+        return await asyncio.to_thread(needed_script, self.where, found)
 
     async def exists(self) -> bool:
         return await asyncio.to_thread(ledger_version, self.where) > 0

@@ -1,79 +1,120 @@
-"""The ledger's tables and Oban's in PostgreSQL: install, upgrade, verify, print.
+"""The ledger's tables and Oban's in PostgreSQL: install, upgrade, verify.
 
-Owns when a migration runs; the numbered files are `durably.ledger.schema`'s, Oban's are Oban's.
+Owns when a migration runs; what it consists of is `durably.ledger.postgres.scripts`'s.
 """
 
 from __future__ import annotations
 
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, NamedTuple, cast
 
 import psycopg
-from oban.schema import install_sql
 from psycopg import sql
 
-from durably.errors import SchemaError
+from durably.errors import ConfigError, SchemaError
 from durably.ledger import schema
 from durably.ledger.postgres.connection import connect, translate
 from durably.ledger.postgres.incoming import refuse_incomplete
-from durably.ledger.postgres.url import DEFAULT_SCHEMA, PostgresUrl
+from durably.ledger.postgres.oban_tables import missing_parts, refuse_too_old
+from durably.ledger.postgres.scripts import lock_name, migration_script, migration_statements
+from durably.ledger.postgres.url import PostgresUrl
 
-_VERSION_TABLE = """
-CREATE TABLE IF NOT EXISTS durably_schema (
-    version    integer PRIMARY KEY,
-    ledger_id  uuid NOT NULL,
-    applied_at timestamptz NOT NULL
-);
-"""
+OLDEST_SERVER = 140000
+"""PostgreSQL 14: the first with SQL functions whose body is parsed when they are made."""
 
 
-def migration_sql(where: PostgresUrl, found: int) -> str:
-    """The statements that bring tables of version ``found`` (0: none) up to date, as one script.
+class Upgraded(NamedTuple):
+    """What an upgrade did.
 
-    It is one transaction, needs nothing of psql, and names its schema itself.
+    Attributes:
+        found: the version of the ledger's tables as they were; 0: there were none.
+        now: their version now.
+        oban: what became of Oban's tables: ``created``, ``completed`` or ``unchanged``.
     """
-    newest = schema.newest_version("postgres")
-    script = ["BEGIN;"]
-    if where.schema != DEFAULT_SCHEMA:
-        script.append(f'CREATE SCHEMA IF NOT EXISTS "{where.schema}";')
-    script.append(f'SET LOCAL search_path = "{where.schema}";')
-    script.append(f"-- Oban's own tables.\n{install_sql(where.schema).strip()}")
-    if found < newest:
-        script.append(_VERSION_TABLE.strip())
-        if found == 0:
-            script.append(schema.current_schema("postgres").strip())
-        else:
-            script += [s.strip() for v, s in schema.migrations("postgres") if v > found]
-        script.append(
-            "INSERT INTO durably_schema (version, ledger_id, applied_at)\n"
-            f"SELECT {newest}, COALESCE((SELECT ledger_id FROM durably_schema LIMIT 1), "
-            "gen_random_uuid()), now();"
-        )
-    script.append("COMMIT;")
-    return "\n\n".join(script) + "\n"
+
+    found: int
+    now: int
+    oban: str
 
 
-def upgrade(where: PostgresUrl) -> tuple[int, int]:
+def upgrade(where: PostgresUrl) -> Upgraded:
     """Bring the tables up to date, in one transaction; several processes may try at once.
 
-    Returns:
-        The version found (0: none) and the version now.
-
     Raises:
-        SchemaError: a newer version of durably wrote the tables.
+        SchemaError: a newer version of durably wrote the tables, or the server will not do.
         LedgerError: the server cannot be reached, or the user may not create tables.
     """
-    newest = schema.newest_version("postgres")
     with connect(where) as connection:
         try:
-            # For the session, not the transaction: the script has a transaction of its own.
-            connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (_lock(where),))
-            found = _version(connection, where)
-            if found > newest:
-                raise _newer(where, found, newest)
-            connection.execute(cast(LiteralString, migration_sql(where, found)))
+            with connection.transaction():
+                lock = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+                connection.execute(lock, (lock_name(where),))
+                return _upgrade(connection, where)
         except psycopg.Error as error:
             raise translate(error, where.shown) from error
-    return found, newest
+
+
+def _upgrade(connection: psycopg.Connection[Any], where: PostgresUrl) -> Upgraded:
+    newest = schema.newest_version("postgres")
+    found, missing = _needed(connection, where)
+    if found < newest or missing:
+        text = migration_statements(where, found, oban=bool(missing))
+        connection.execute(cast(LiteralString, text))
+    return Upgraded(found, newest, _what_became_of(missing))
+
+
+def _what_became_of(missing: list[str]) -> str:
+    if not missing:
+        return "unchanged"
+    return "created" if "oban_jobs" in missing else "completed"
+
+
+def needed_script(where: PostgresUrl, found: int | None = None) -> str:
+    """What `upgrade` would do, as a script for somebody who may, or wants to read it first.
+
+    Args:
+        found: the version of the tables as they are; 0: there are none. None to look.
+
+    Raises:
+        ConfigError: there is no such version.
+        SchemaError, LedgerError: as `upgrade`.
+    """
+    newest = schema.newest_version("postgres")
+    if found is not None:
+        if not 0 <= found <= newest:
+            raise ConfigError(f"There is no schema {found}: from 0 (no tables yet) to {newest}.")
+        missing = found < newest
+    else:
+        with connect(where) as connection:
+            try:
+                found, parts = _needed(connection, where)
+            except psycopg.Error as error:
+                raise translate(error, where.shown) from error
+        missing = bool(parts)
+    if found == newest and not missing:
+        return f"-- {where.shown}: schema {newest}, nothing to do.\n"
+    return migration_script(where, found, oban=missing)
+
+
+def _needed(connection: psycopg.Connection[Any], where: PostgresUrl) -> tuple[int, list[str]]:
+    """The version that is there, and what is missing of Oban's tables."""
+    _check_server(connection, where)
+    newest = schema.newest_version("postgres")
+    found = _version(connection, where)
+    if found > newest:
+        raise _newer(where, found, newest)
+    refuse_too_old(connection, where)
+    return found, missing_parts(connection, where)
+
+
+def _check_server(connection: psycopg.Connection[Any], where: PostgresUrl) -> None:
+    if connection.info.server_version < OLDEST_SERVER:
+        name = connection.info.parameter_status("server_version")
+        raise SchemaError(f"{where.shown} is PostgreSQL {name}: durably needs 14 or newer.")
+    if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+        raise SchemaError(
+            f"{where.shown} is encoded as {encoding}, which cannot hold what prompts may: make a "
+            "database with ENCODING 'UTF8'."
+        )
 
 
 def verify(where: PostgresUrl) -> tuple[int, str]:
@@ -125,7 +166,7 @@ def ledger_version(where: PostgresUrl) -> int:
 
 def _version(connection: psycopg.Connection[Any], where: PostgresUrl) -> int:
     row = connection.execute(
-        "SELECT to_regclass(%s) IS NOT NULL", (f'"{where.schema}".durably_schema',)
+        "SELECT to_regclass(%s) IS NOT NULL", (where.qualified("durably_schema"),)
     ).fetchone()
     if row is None or not row[0]:
         return 0
@@ -137,10 +178,6 @@ def _version(connection: psycopg.Connection[Any], where: PostgresUrl) -> int:
 
 def _table(where: PostgresUrl) -> sql.Identifier:
     return sql.Identifier(where.schema, "durably_schema")
-
-
-def _lock(where: PostgresUrl) -> str:
-    return f"durably migrate {where.schema}"
 
 
 def _newer(where: PostgresUrl, found: int, newest: int) -> SchemaError:

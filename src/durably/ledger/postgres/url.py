@@ -6,9 +6,12 @@ Owns durably's own parameters in the URL's query; the rest is libpq's.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 from durably.errors import ConfigError
 
@@ -17,7 +20,23 @@ DEFAULT_SCHEMA = "public"
 DEFAULT_LANES = 4
 MAX_LANES = 64
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+OWN = ("schema", "pool_size", "notify", "prepare")
+"""Parameters that libpq never sees."""
+
+_IDENTIFIER = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,47}")
+
+# Words of SQL: Oban writes the schema's name without quotes.
+_WORDS_OF_SQL = """
+    all analyse analyze and any array as asc asymmetric authorization binary both case cast check
+    collate collation column concurrently constraint create cross current_catalog current_date
+    current_role current_schema current_time current_timestamp current_user default deferrable desc
+    distinct do else end except false fetch for foreign freeze from full grant group having ilike in
+    initially inner intersect into is isnull join lateral leading left like limit localtime
+    localtimestamp natural not notnull null offset on only or order outer overlaps placing primary
+    references returning right select session_user similar some symmetric system_user table
+    tablesample then to trailing true union unique user using variadic verbose when where window
+    with information_schema
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +52,7 @@ class PostgresUrl:
         prepare: whether statements are prepared; ``?prepare=off`` for poolers that mix sessions.
     """
 
-    conninfo: str
+    conninfo: str = field(repr=False)
     shown: str
     schema: str = DEFAULT_SCHEMA
     lanes: int = DEFAULT_LANES
@@ -50,10 +69,9 @@ class PostgresUrl:
 
         With a name for ``pg_stat_activity``; of several hosts, the one that takes writes is meant.
         """
-        parts = urlsplit(self.conninfo)
-        said = dict(parse_qsl(parts.query, keep_blank_values=True))
-        query = {"application_name": application, "target_session_attrs": "read-write"} | said
-        return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+        place, said = _split(self.conninfo)
+        told = {"application_name": application, "target_session_attrs": "read-write"}
+        return _joined(place, list((told | dict(said)).items()))
 
     def qualified(self, table: str) -> str:
         """A table's name, as it is written with its schema."""
@@ -64,21 +82,18 @@ class PostgresUrl:
         """Understand a URL.
 
         Raises:
-            ConfigError: one of durably's own parameters cannot be.
+            ConfigError: it is none, or one of durably's own parameters cannot be.
         """
-        parts = urlsplit(url)
-        own: dict[str, str] = {}
-        others: list[tuple[str, str]] = []
-        for name, value in parse_qsl(parts.query, keep_blank_values=True):
-            if name in ("schema", "pool_size", "notify", "prepare"):
-                own[name] = value
-            else:
-                others.append((name, value))
-        query = urlencode(others, quote_via=quote)
-        conninfo = urlunsplit(("postgresql", parts.netloc, parts.path, query, ""))
+        place, query = _split(url)
+        own = {name: value for name, value in query if name in OWN}
+        others = [(name, value) for name, value in query if name not in OWN]
+        _check_login(place)
+        shown = _without_password(place, others, own.get("schema"))
+        conninfo = _joined(place, others)
+        _check_conninfo(conninfo, shown)
         return cls(
             conninfo=conninfo,
-            shown=_without_password(conninfo, own.get("schema")),
+            shown=shown,
             schema=_schema(own.get("schema", DEFAULT_SCHEMA)),
             lanes=_lanes(own.get("pool_size", str(DEFAULT_LANES))),
             notify=_switch(own, "notify"),
@@ -86,21 +101,62 @@ class PostgresUrl:
         )
 
 
-def _without_password(conninfo: str, schema: str | None) -> str:
-    parts = urlsplit(conninfo)
-    login, at, host = parts.netloc.rpartition("@")
-    shown = [(n, v) for n, v in parse_qsl(parts.query) if n not in ("password", "sslpassword")]
+def _split(url: str) -> tuple[str, list[tuple[str, str]]]:
+    """Where the server is (``user@host/database``), and the parameters.
+
+    Not by urlsplit: it knows fragments, which libpq does not, and loses an empty host.
+    """
+    place, _, query = url.partition("://")[2].partition("?")
+    return place, parse_qsl(query, keep_blank_values=True)
+
+
+def _joined(place: str, query: Sequence[tuple[str, str]]) -> str:
+    mark = "?" if query else ""
+    return f"postgresql://{place}{mark}{urlencode(query, quote_via=quote)}"
+
+
+def _check_login(place: str) -> None:
+    netloc, _, rest = place.partition("/")
+    if "@" in rest and "@" not in netloc:
+        raise ConfigError(
+            "The URL's password holds a character that means something in URLs: write / as %2F, "
+            "? as %3F, @ as %40 and % as %25."
+        )
+
+
+def _check_conninfo(conninfo: str, shown: str) -> None:
+    try:
+        conninfo_to_dict(conninfo)
+    except ProgrammingError as error:
+        # What libpq says quotes what it does not understand, which may be the password.
+        said = " ".join(str(error).split()) if _password_of(conninfo) is None else "not understood"
+        raise ConfigError(f"{shown} is no URL of a PostgreSQL database: {said}.") from None
+
+
+def _password_of(conninfo: str) -> str | None:
+    place, query = _split(conninfo)
+    login = place.rpartition("@")[0]
+    return login.partition(":")[2] or dict(query).get("password") or None
+
+
+def _without_password(place: str, query: Sequence[tuple[str, str]], schema: str | None) -> str:
+    login, at, host = place.rpartition("@")
+    shown = [(n, v) for n, v in query if n not in ("password", "sslpassword")]
     if schema is not None:
         shown.append(("schema", schema))
-    netloc = login.partition(":")[0] + at + host
-    return unquote(urlunsplit((parts.scheme, netloc, parts.path, urlencode(shown), "")))
+    quoted = _joined(login.partition(":")[0] + at + host, shown)
+    text = unquote(quoted)
+    return text if text.isprintable() else quoted
 
 
 def _schema(name: str) -> str:
     if not _IDENTIFIER.fullmatch(name):
         raise ConfigError(
-            f"schema={name!r}: letters, digits and underscores, 48 at most, no digit first."
+            f"schema={name!r}: small letters, digits and underscores, 48 at most, no digit first "
+            "and no pg_."
         )
+    if name in _WORDS_OF_SQL.split():
+        raise ConfigError(f"schema={name!r} is a word of SQL's own: choose another one.")
     return name
 
 

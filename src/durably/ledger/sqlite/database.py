@@ -62,6 +62,7 @@ class SqliteDatabase:
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
         self.versions = (0, 0)
+        self.oban_tables: str | None = None
         self._clock = clock
         self._writer: Lane | None = None
         self._reader: Lane | None = None
@@ -103,6 +104,11 @@ class SqliteDatabase:
 
     async def migrate(self) -> None:
         await self.open()
+
+    async def migration_sql(self, found: int | None) -> str:
+        raise ConfigError(
+            f"{self.url} needs no script: whoever opens a ledger on SQLite brings it up to date."
+        )
 
     async def exists(self) -> bool:
         return await asyncio.to_thread(ledger_version, self.path) > 0

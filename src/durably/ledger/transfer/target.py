@@ -102,7 +102,7 @@ class Target:
 
     def migrate(self) -> None:
         """Make its tables."""
-        _, self.version = upgrade(self.where)
+        self.version = upgrade(self.where).now
         self.made_tables = True
 
     def identity(self) -> str:

@@ -5,19 +5,23 @@ Owns signals, logs and the end of the process; how a worker leaves is the librar
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import signal
 import sys
+import time
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from durably.cli.exits import FAILED, Refused, report
+from durably.cli.exits import FAILED, Refused, debugging, report
 from durably.cli.options import AppOption, DebugOption
 from durably.cli.target import Target, shown_url
 from durably.cli.text import clean
 from durably.cli.values import duration, queue_limits
+from durably.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,6 +33,9 @@ log = logging.getLogger("durably.cli")
 
 LEVELS = ("debug", "info", "warning", "error")
 
+AGAIN_SECONDS = 0.5
+"""How long until it is tried again to start."""
+
 
 class Options(NamedTuple):
     """How the worker works; None is the library's or the settings' default."""
@@ -38,6 +45,7 @@ class Options(NamedTuple):
     grace: float | None
     name: str | None
     metrics: bool = False
+    patience: float = 60.0
 
 
 def worker(
@@ -64,6 +72,13 @@ def worker(
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Tell Oban Web how the queues do; on PostgreSQL.")
     ] = False,
+    patience: Annotated[
+        str,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long to wait for a PostgreSQL server that is away when the worker starts.",
+        ),
+    ] = "60",
     level: Annotated[str, typer.Option("--log-level", help=" | ".join(LEVELS))] = "info",
     app: AppOption = None,
     debug: DebugOption = False,
@@ -84,6 +99,7 @@ def worker(
         grace=None if grace is None else duration("--grace", grace),
         name=name,
         metrics=metrics,
+        patience=duration("--patience", patience),
     )
     _log_to_stderr(level)
     durably = Target(app).find_app()
@@ -105,19 +121,50 @@ async def _serve(durably: Durably, options: Options) -> int:
 
     stop = asyncio.Event()
     _stop_on_signals(stop, asyncio.get_running_loop())
-    async with durably.worker(
-        options.queues,
-        lease=options.lease,
-        grace=options.grace,
-        name=options.name,
-        oban={"metrics": True} if options.metrics else None,
-    ) as running:
+    async with AsyncExitStack() as stack:
+        running = await _started(durably, options, stop, stack)
+        if running is None:
+            return 0
         _announce(durably, running)
         await _first(stop, running.stopped)
         told = stop.is_set()
     await durably.close()
     log.info("worker %s has left", running.id)
     return 0 if told else FAILED
+
+
+async def _started(
+    durably: Durably, options: Options, stop: asyncio.Event, stack: AsyncExitStack
+) -> Worker | None:
+    """Start the worker, as soon as the database lets it; None if it was told to stop before.
+
+    Raises:
+        LedgerUnavailable: it has not been there for so long.
+    """
+    import asyncio
+
+    patience = options.patience if durably.ledger.dialect == "postgres" else 0.0
+    give_up_at = time.monotonic() + patience
+    said = ""
+    while not stop.is_set():
+        worker = durably.worker(
+            options.queues,
+            lease=options.lease,
+            grace=options.grace,
+            name=options.name,
+            oban={"metrics": True} if options.metrics else None,
+        )
+        try:
+            return await stack.enter_async_context(worker)
+        except LedgerUnavailable as error:
+            if time.monotonic() > give_up_at:
+                raise
+            if str(error) != said:
+                said = str(error)
+                log.warning("waiting up to %g s to start: %s", patience, error)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), timeout=AGAIN_SECONDS)
+    return None
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -173,7 +220,17 @@ class _CleanFormatter(logging.Formatter):
     """Log lines quote errors, and errors quote models and tools."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return clean(super().format(record))
+        return clean(super().format(_in_one_line(record)))
+
+
+def _in_one_line(record: logging.LogRecord) -> logging.LogRecord:
+    """Oban tells of each query that fails while the database is away, with a traceback each."""
+    if record.exc_info is None or not record.name.startswith("oban.") or debugging():
+        return record
+    short = copy.copy(record)
+    short.msg, short.args = f"{record.getMessage()}: {record.exc_info[1]}", ()
+    short.exc_info = short.exc_text = None
+    return short
 
 
 def _log_to_stderr(level: str) -> None:

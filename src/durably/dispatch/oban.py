@@ -56,6 +56,9 @@ FROZEN_SECONDS = 5
 """How long a transaction of Oban's may stand still before the server ends it: while its process is
 frozen, nobody else gets at the jobs that it was fetching."""
 
+STOP_SECONDS = 5.0
+"""How long Oban may take to say good-bye to a database that may be away."""
+
 FORGOTTEN_SECONDS = 2.5
 """How often to look for jobs that were fetched here and nobody knows of."""
 
@@ -167,10 +170,11 @@ class ObanDispatcher:
             # Oban stops nothing unless all of it was started; what was must not go on fetching.
             oban._signal_token = oban._signal_token or "none"  # pyright: ignore
             try:
-                await oban.stop()
+                async with asyncio.timeout(STOP_SECONDS):
+                    await oban.stop()
             except Exception as error:
                 # Its jobs stay `executing`; their runs are settled, so that rescuing them is idle.
-                log.warning("Oban could not be stopped in order: %s", error)
+                log.warning("Oban could not be stopped in order: %s", str(error) or repr(error))
         if pool is not None:
             await pool.close(timeout=POOL_SECONDS)
 

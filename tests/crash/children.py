@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic_ai import Agent
 
@@ -42,7 +43,7 @@ class Strike:
 
 def prepare(folder: Path) -> None:
     """An empty ledger in a file, with the table of the transactional tools."""
-    _begin(folder, "prepare")
+    begin(folder, "prepare")
     world = World(folder)
 
     async def create() -> None:
@@ -55,7 +56,7 @@ def prepare(folder: Path) -> None:
 
 def recorded(folder: Path, scenario: str) -> None:
     """A whole run that nothing happens to; leaves the boundaries that it reached."""
-    _begin(folder, "recorded")
+    begin(folder, "recorded")
     trace = Trace()
     boundaries.observe(trace)
     asyncio.run(_work(folder, scenario))
@@ -64,14 +65,14 @@ def recorded(folder: Path, scenario: str) -> None:
 
 def killed(folder: Path, scenario: str, strike: Strike) -> None:
     """Work until the process kills itself at the strike; ends well if that is never reached."""
-    _begin(folder, "killed")
+    begin(folder, "killed")
     die_at(folder, strike)
     asyncio.run(_work(folder, scenario))
 
 
 def successor(folder: Path, scenario: str, strike: Strike | None = None) -> None:
     """Take over from a worker that is dead, its lease over, and finish; or be killed as well."""
-    _begin(folder, "successor")
+    begin(folder, "successor")
     if strike is not None:
         die_at(folder, strike)
     asyncio.run(_work(folder, scenario, leases_end=True))
@@ -79,14 +80,14 @@ def successor(folder: Path, scenario: str, strike: Strike | None = None) -> None
 
 def frozen(folder: Path, scenario: str, strike: Strike, lease_seconds: float) -> None:
     """Work until the process stops itself at the strike; whoever continues it finds it too late."""
-    _begin(folder, "frozen")
+    begin(folder, "frozen")
     boundaries.observe(_at(strike, freeze))
     asyncio.run(_until_final(folder, scenario, lease_seconds))
 
 
 def rival(folder: Path, scenario: str) -> None:
     """Take over in time, while the other worker is stopped; nobody decides anything."""
-    _begin(folder, "rival")
+    begin(folder, "rival")
     asyncio.run(_until_final(folder, scenario))
 
 
@@ -99,17 +100,19 @@ def worker(
     strike: Strike | None = None,
 ) -> None:
     """A worker as it is deployed: until SIGTERM; at a strike it waits for the gate, and dies."""
-    _begin(folder, "worker")
+    begin(folder, "worker")
     if strike is not None:
         boundaries.observe(_at(strike, lambda: _die_at_the_gate(folder, strike)))
-    asyncio.run(_serve(World(folder), job, lease_seconds, grace_seconds))
-
-
-async def _serve(world: World, job: str, lease_seconds: float, grace_seconds: float) -> None:
+    world = World(folder)
     app, _ = JOBS[job](world)
+    asyncio.run(serve(world, app, lease=lease_seconds, grace=grace_seconds))
+
+
+async def serve(world: World, app: Durably, **options: Any) -> None:
+    """Work until SIGTERM."""
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
-    async with app, app.worker(lease=lease_seconds, grace=grace_seconds):
+    async with app, app.worker(**options):
         world.record("ready", pid=os.getpid())
         await told.wait()
     # A thread that a tool blocks must not keep a process that has left; `durably worker` does so.
@@ -209,7 +212,8 @@ def _at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
     return observer
 
 
-def _begin(folder: Path, role: str) -> None:
+def begin(folder: Path, role: str) -> None:
+    """The first thing in each process: what it says goes into a file, and it does not live on."""
     log = os.open(folder / f"{role}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -54,6 +54,7 @@ OTHER_PAGES = [ROOT / "CHANGELOG.md"]
 
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+ROLE = re.compile(r"\bTO (\w+);")
 DATABASE = re.compile(r"postgresql(\+psycopg)?://localhost/(\w+)")
 SECONDS = 60
 
@@ -109,6 +110,7 @@ class Reader:
     new_database: Callable[[], str]
     databases: dict[str, str] = field(default_factory=dict)
     database: str | None = None
+    roles: set[str] = field(default_factory=set)
     jobs: list[subprocess.Popen[bytes]] = field(default_factory=list)
     status: int = 0
 
@@ -260,6 +262,9 @@ class Reader:
 
     def _postgres_sql(self, block: Block, url: str) -> None:
         with psycopg.connect(url, autocommit=True) as connection:
+            for role in set(ROLE.findall(block.text)) - self.roles:
+                connection.execute(f"CREATE ROLE {role}".encode())
+                self.roles.add(role)
             cursor = connection.execute(block.text.encode())
             more: bool | None = True
             while more:
@@ -314,11 +319,20 @@ def reader(
 
         def new_database() -> str:
             postgres: Postgres = request.getfixturevalue("postgres")
+            if not reader.databases:
+                databases.callback(drop, postgres.url, reader.roles)  # after the databases
             return databases.enter_context(postgres.database())
 
         reader = Reader(tmp_path, env, shell, module, asyncio.Runner(), new_database)
         yield reader
         reader.close()
+
+
+def drop(url: str, roles: set[str]) -> None:
+    """Drop the roles that a page's blocks were told of."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for role in roles:
+            connection.execute(f"DROP ROLE {role}".encode())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -93,6 +93,7 @@ VALUES: dict[str, Any] = {
     "response": 0,
     "call": 0,
     "job_id": 7,
+    "job_ids": [7, 8],
     "schema": "public",
     "runs_at_once": 3,
     "data": "{}",

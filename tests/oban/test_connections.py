@@ -28,7 +28,8 @@ async def test_worker_takes_no_more_connections_than_the_docs_say(
             most |= sessions(jobs)
             await asyncio.sleep(0.02)
         await waiting
-    assert set(most) == {"durably", "durably-oban"}
+    # One that is being made has no name yet.
+    assert set(most) - {""} == {"durably", "durably-oban"}
     # 4 writers, 2 readers, the heartbeat, one that listens, one that tells; Oban's 4 and 1.
     assert most["durably"] <= 9
     assert most["durably-oban"] <= 5

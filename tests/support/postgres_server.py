@@ -119,6 +119,8 @@ class PostgresServer:
         Raises:
             RuntimeError: it does not start; the message holds the end of its log.
         """
+        if self._process is not None:
+            self._process.poll()  # Until it is reaped, PostgreSQL takes the last one for running.
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         first_start = not (self.data / "postmaster.opts").exists()
         while not self._started(give_up_at):
@@ -164,7 +166,8 @@ class PostgresServer:
                 start_new_session=True,  # Ctrl-C in the terminal is not for it
                 **_surroundings(self.folder),
             )
-        while _status(self.data) != (self._process.pid, "ready"):
+        pid = self._process.pid
+        while _status(self.data) not in ((pid, "ready"), (pid, "standby")):
             if self._process.poll() is not None:
                 return False
             if time.monotonic() > give_up_at:

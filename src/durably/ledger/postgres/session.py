@@ -114,9 +114,10 @@ class Session:
                 job.future.set_result(result)
 
     def _answer(self, jobs: list[Job], results: list[Any]) -> None:
+        # First, so that whoever waits for the commit finds it told already.
+        self._committed()
         for job, result in zip(jobs, results, strict=True):
             job.future.set_result(result)
-        self._committed()
 
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):

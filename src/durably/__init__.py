@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durably import effects, errors
-    from durably.agents import history
+    from durably.agents import history, human
     from durably.agents.registry import RunInfo
     from durably.app import Durably
     from durably.dispatch.oban import RunAgent
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from durably.execution.call import Call, current_call
     from durably.lifecycle import EffectState, RunState
-    from durably.records import Attempt, Effect, Event, InboxItem, RunRecord, WorkerRecord
+    from durably.records import Attempt, Decision, Effect, Event, InboxItem, RunRecord, WorkerRecord
     from durably.retry import RetryPolicy
     from durably.run import Run
 
@@ -58,6 +58,7 @@ _HOMES = {
     "RunState": "durably.lifecycle",
     "EffectState": "durably.lifecycle",
     "Attempt": "durably.records",
+    "Decision": "durably.records",
     "Effect": "durably.records",
     "Event": "durably.records",
     "InboxItem": "durably.records",
@@ -69,12 +70,14 @@ _MODULES = {
     "effects": "durably.effects",
     "errors": "durably.errors",
     "history": "durably.agents.history",
+    "human": "durably.agents.human",
 }
 
 __all__ = [
     "Attempt",
     "Call",
     "ConfigError",
+    "Decision",
     "Durably",
     "DurablyError",
     "Effect",
@@ -112,6 +115,7 @@ __all__ = [
     "effects",
     "errors",
     "history",
+    "human",
 ]
 
 

@@ -28,6 +28,7 @@ from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
 from durably.lifecycle import FINAL, RunState
 from durably.records import (
+    INBOX_KINDS,
     Finding,
     InboxItem,
     NewRun,
@@ -236,10 +237,26 @@ class Durably:
         found = await self.ledger.read(reads.list_runs, state, agent, queue, tag, before, limit)
         return [self._handle(record) for record in found]
 
-    async def inbox(self) -> list[InboxItem]:
-        """Everything that waits for a person, oldest first."""
+    async def inbox(
+        self,
+        *,
+        agent: str | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        kind: str | None = None,
+    ) -> list[InboxItem]:
+        """Everything that waits for a person, oldest first.
+
+        Args:
+            kind: ``"approval"``, ``"answer"``, ``"question"`` or ``"doubt"``.
+
+        Raises:
+            ConfigError: ``kind`` is none of these.
+        """
+        if kind is not None and kind not in INBOX_KINDS:
+            raise ConfigError(f"{kind!r} waits for nobody; use one of: {', '.join(INBOX_KINDS)}.")
         await self.open()
-        return await self.ledger.read(reads.list_inbox)
+        return await self.ledger.read(reads.list_inbox, agent, queue, tag, kind)
 
     async def workers(self) -> list[WorkerRecord]:
         """The workers, alive or lately dead."""

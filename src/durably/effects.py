@@ -6,7 +6,8 @@ Pure: reads pydantic-ai's tool ``metadata`` (a plain dict); the journal enforces
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Literal, cast, get_args
 
@@ -15,7 +16,28 @@ from durably.errors import ConfigError
 METADATA_KEY = "durably"
 """The key under which a policy sits in a tool's ``metadata``."""
 
+MAX_SECONDS = 100 * 365 * 86_400.0
+
 OnDoubt = Literal["ask", "tell", "retry"]
+
+OnExpiry = Literal["deny", "escalate", "wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Which calls of a tool wait for a person before they run.
+
+    Attributes:
+        when: True: every call; or a function of the arguments, sync or async, called as
+            ``when(args)`` with the validated arguments as a dict.
+        within_seconds: how long somebody may take; None: for ever.
+        on_expiry: what happens then: ``"deny"`` the call, ``"escalate"`` (tag the run, tell the
+            hooks again, and go on waiting), or ``"wait"``.
+    """
+
+    when: bool | Callable[[dict[str, Any]], Any] = True
+    within_seconds: float | None = None
+    on_expiry: OnExpiry = "deny"
 
 
 class EffectKind(StrEnum):
@@ -50,12 +72,15 @@ class EffectPolicy:
             ``effects.Done(result)`` if the call happened, raises or returns ``NotDone`` if it did
             not, and returns None if it cannot tell (then ``on_doubt`` decides).
         declared: False for the default that an undeclared tool gets.
+        approval: which of its calls wait for a person first; None: those that pydantic-ai itself
+            defers (``requires_approval``), for as long as it takes.
     """
 
     kind: EffectKind
     on_doubt: OnDoubt = "ask"
     reconcile: Callable[..., Any] | None = None
     declared: bool = True
+    approval: Approval | None = None
 
     @property
     def records_intent(self) -> bool:
@@ -84,23 +109,65 @@ TRANSACTIONAL: dict[str, Any] = _metadata(EffectPolicy(EffectKind.TRANSACTIONAL)
 
 
 def once(
-    *, on_doubt: OnDoubt = "ask", reconcile: Callable[..., Any] | None = None
+    *,
+    on_doubt: OnDoubt = "ask",
+    reconcile: Callable[..., Any] | None = None,
+    approve: bool | Callable[[dict[str, Any]], Any] = False,
+    approve_within: float | timedelta | None = None,
+    on_expiry: OnExpiry = "deny",
 ) -> dict[str, Any]:
     """At most once: intent is committed before the tool runs, the outcome after it.
 
     Args:
         on_doubt: what to do when the outcome is unknown: ``"ask"``, ``"tell"`` or ``"retry"``.
         reconcile: see `EffectPolicy.reconcile`.
+        approve, approve_within, on_expiry: see `approved`.
 
     Returns:
         Metadata for ``@agent.tool(metadata=...)``.
 
     Raises:
-        ConfigError: ``on_doubt`` is none of the three.
+        ConfigError: an option cannot work.
     """
     if on_doubt not in get_args(OnDoubt):
         raise ConfigError(f"on_doubt={on_doubt!r}: use 'ask', 'tell' or 'retry'.")
-    return _metadata(EffectPolicy(EffectKind.ONCE, on_doubt, reconcile))
+    declared = _metadata(EffectPolicy(EffectKind.ONCE, on_doubt, reconcile))
+    if approve is False and approve_within is None:
+        return declared
+    return approved(declared, when=approve or True, within=approve_within, on_expiry=on_expiry)
+
+
+def approved(
+    effect: Mapping[str, Any],
+    *,
+    when: bool | Callable[[dict[str, Any]], Any] = True,
+    within: float | timedelta | None = None,
+    on_expiry: OnExpiry = "deny",
+) -> dict[str, Any]:
+    """An effect whose calls wait for a person's approval before they run.
+
+    ``metadata=effects.approved(effects.IDEMPOTENT, when=lambda args: args["amount"] > 100)``
+
+    Args:
+        when: True: every call; or a function of the validated arguments that says which.
+        within: how long somebody may take, in seconds or as a timedelta; default: for ever.
+        on_expiry: what happens then: ``"deny"``, ``"escalate"`` or ``"wait"``; see `Approval`.
+
+    Raises:
+        ConfigError: an option cannot work.
+    """
+    policy = effect.get(METADATA_KEY)
+    if not isinstance(policy, EffectPolicy):
+        raise ConfigError("approved() takes effects.READ, IDEMPOTENT, TRANSACTIONAL or once(...).")
+    if on_expiry not in get_args(OnExpiry):
+        raise ConfigError(f"on_expiry={on_expiry!r}: use 'deny', 'escalate' or 'wait'.")
+    if when is False:
+        raise ConfigError("when=False approves nothing: leave approved() out.")
+    seconds = within.total_seconds() if isinstance(within, timedelta) else within
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:  # also refuses NaN
+        raise ConfigError(f"within={seconds}: more than 0 seconds, 100 years at most.")
+    approval = Approval(when, None if seconds is None else float(seconds), on_expiry)
+    return _metadata(replace(policy, approval=approval))
 
 
 DEFAULT = EffectPolicy(EffectKind.ONCE, declared=False)
@@ -133,7 +200,7 @@ def as_policy(effect: Mapping[str, Any] | EffectPolicy) -> EffectPolicy:
         ConfigError: it is neither.
     """
     if isinstance(effect, EffectPolicy):
-        return EffectPolicy(effect.kind, effect.on_doubt, effect.reconcile, declared=False)
+        return replace(effect, declared=False)
     declared = effect.get(METADATA_KEY)
     if not isinstance(declared, EffectPolicy):
         raise ConfigError(

@@ -1,4 +1,5 @@
-"""Background duties of every worker: rescue runs of dead workers, mend lost wake-ups, forget.
+"""Background duties of every worker: rescue runs of dead workers, mend lost wake-ups, let
+approvals expire, forget.
 
 Owns when; what rescuing means is one transition of the ledger.
 """
@@ -9,9 +10,9 @@ import asyncio
 import contextlib
 import logging
 
-from durably.errors import LedgerUnavailable, RunNotFound, TransitionRefused
+from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, TransitionRefused
 from durably.execution.lease import WorkerLease
-from durably.ledger import jobs, runs, workers
+from durably.ledger import decisions, jobs, runs, workers
 from durably.ledger.database import Database
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
             if steady and loop.time() - mended_at > LOST_SECONDS:
                 await _mend_wakeups(ledger)
                 mended_at = loop.time()
+            await _expire(ledger)
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
                 await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)
                 forgotten_at = loop.time()
@@ -65,3 +67,12 @@ async def _mend_wakeups(ledger: Database) -> None:
     if lost.unwoken:
         for run in await ledger.write(jobs.redispatch, lost.unwoken):
             log.warning("run %r was given another job: nothing would have woken it", run.key)
+
+
+async def _expire(ledger: Database) -> None:
+    """Do what was declared for calls that nobody has decided about in time."""
+    for key, call_id in await ledger.read(decisions.list_expired):
+        with contextlib.suppress(TransitionRefused, RunNotFound, EffectNotFound):
+            # Somebody decides at this moment, or has.
+            if (effect := await ledger.write(decisions.expire, key, call_id)) is not None:
+                log.info("call %s of run %r: its time is over (%s)", call_id, key, effect.on_expiry)

@@ -136,6 +136,10 @@ class Effect:
         asked: True while a person is asked to settle it.
         result: the recorded result as JSON (see ``agents.codec``); None until there is one.
         idempotency_key: stable across attempts; hand it to the service that the tool calls.
+        ask: what a person is, or was, asked: ``approval``, ``answer``, ``question`` or ``doubt``.
+        request: what they are shown: the tool's schema, the question, its choices.
+        approved: True once somebody let it run.
+        expires_at: when nobody need decide any more; ``on_expiry`` says what happens then.
     """
 
     run_id: int
@@ -154,6 +158,12 @@ class Effect:
     resolved_by: str | None
     started_at: datetime
     finished_at: datetime | None
+    ask: str | None
+    request: dict[str, Any]
+    approved: bool
+    asked_at: datetime | None
+    expires_at: datetime | None
+    on_expiry: str | None
 
     @property
     def call_id(self) -> str:
@@ -161,12 +171,52 @@ class Effect:
         return self.position.call_id
 
 
+INBOX_KINDS = ("approval", "answer", "question", "doubt")
+"""What a person may be asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class InboxItem:
-    """An effect that waits for a person, and whose run waits with it."""
+    """An effect that waits for a person, and whose run waits with it.
+
+    Attributes:
+        kind: what they are asked: ``approval``, ``answer``, ``question`` or ``doubt``.
+    """
 
     run_key: str
+    agent: str
+    queue: str
+    tags: list[str]
     effect: Effect
+
+    @property
+    def kind(self) -> str:
+        return self.effect.ask or "doubt"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who decided what about a call, when, and why; appended, never changed.
+
+    Attributes:
+        decision: ``approved``, ``denied``, ``answered``, ``resolved``, ``expired``, ``escalated``.
+        args_before: the call's arguments as the model gave them, as JSON.
+        args_after: as they were approved; None where nothing was.
+    """
+
+    run_id: int
+    position: CallPosition
+    decision: str
+    by: str
+    note: str
+    args_before: str | None
+    args_after: str | None
+    at: datetime
+
+    @property
+    def call_id(self) -> str:
+        """The call that it is about, such as ``3.0``."""
+        return self.position.call_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from durably import agents
+from durably import agents, replies
 from durably.agents.registry import Registry
 from durably.errors import (
     ConfigError,
@@ -24,7 +24,16 @@ from durably.errors import (
 from durably.ledger import decisions, reads, runs
 from durably.ledger.database import Database
 from durably.lifecycle import EffectState, RunState
-from durably.records import Attempt, Cost, Effect, Event, RunInput, RunRecord, StoredMessage
+from durably.records import (
+    Attempt,
+    Cost,
+    Decision,
+    Effect,
+    Event,
+    RunInput,
+    RunRecord,
+    StoredMessage,
+)
 
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
@@ -233,6 +242,92 @@ class Run[OutputT]:
         )
         return self
 
+    async def approve(
+        self,
+        call_id: str,
+        *,
+        args: Mapping[str, Any] | None = None,
+        expected: Mapping[str, Any] | None = None,
+        by: str = OPERATOR,
+        note: str = "",
+    ) -> Run[OutputT]:
+        """Let a call run that waits for approval.
+
+        Args:
+            args: run it with these arguments instead of those that the model gave.
+            expected: the arguments that the decision is about: refused if they are others by now.
+            note: why; kept with the decision.
+
+        Raises:
+            ConfigError: the tool does not take the arguments.
+            EffectNotFound: the run has no such call.
+            TransitionRefused: the call waits for no approval, somebody was faster, or the run is
+                final; the message says which.
+        """
+        effect = await self._asked(call_id)
+        edited = None if args is None else replies.edited_args(effect, args)
+        seen = None
+        if expected is not None:
+            same = json.loads(effect.args or "{}") == dict(expected)
+            seen = effect.args if same else json.dumps(dict(expected))
+        self.record = await self._ledger.write(
+            decisions.approve, self.key, effect.call_id, edited, seen, by, note
+        )
+        return self
+
+    async def deny(
+        self, call_id: str, *, reason: str = "It was denied.", by: str = OPERATOR
+    ) -> Run[OutputT]:
+        """Keep a call from running that waits for a person; the model reads the reason.
+
+        Raises:
+            EffectNotFound, TransitionRefused: as for `approve`.
+        """
+        self.record = await self._ledger.write(
+            decisions.decide,
+            self.key,
+            call_id,
+            "denied",
+            EffectState.DENIED,
+            decisions.denial(reason),
+            None,
+            by,
+            reason,
+        )
+        return self
+
+    async def answer(
+        self, call_id: str, value: Any, *, by: str = OPERATOR, note: str = ""
+    ) -> Run[OutputT]:
+        """Answer a question, or in the place of a call that nobody here can make.
+
+        Raises:
+            ConfigError: it is none of the choices, or not what the form asks for.
+            EffectNotFound, TransitionRefused: as for `approve`.
+        """
+        effect = await self._asked(call_id)
+        checked = replies.checked_answer(effect, value)
+        result = agents.recorded.returned(effect.tool_name, checked)
+        self.record = await self._ledger.write(
+            decisions.decide,
+            self.key,
+            effect.call_id,
+            "answered",
+            EffectState.DONE,
+            result,
+            None,
+            by,
+            note,
+        )
+        return self
+
+    async def decisions(self) -> list[Decision]:
+        """Who decided what about its calls, when and why."""
+        return await self._ledger.read(reads.list_decisions, self.record.id)
+
+    async def _asked(self, call_id: str) -> Effect:
+        return await self._ledger.read(decisions.find, self.key, call_id)
+
     def describe_waiting(self) -> str:
         """What a suspended run waits for, and how to let it go on; one sentence."""
         waiting = self.record.waiting_on or {}
@@ -243,8 +338,8 @@ class Run[OutputT]:
             )
         calls = ", ".join(waiting.get("effects", [])) or "a decision"
         return (
-            f"Run {self.key!r} waits for a decision on {calls}: see `durably show {self.key}`, "
-            f"then `durably resolve {self.key} CALL_ID`."
+            f"Run {self.key!r} waits for a decision on {calls}: see `durably inbox`, then "
+            f"`durably approve`, `deny`, `answer` or `resolve` {self.key} CALL_ID."
         )
 
     @contextmanager

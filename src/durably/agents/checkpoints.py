@@ -15,7 +15,7 @@ from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import ModelRequestContext
-from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDefinition
 from pydantic_ai.usage import RunUsage
 
 from durably import boundaries
@@ -38,6 +38,7 @@ class AttemptState:
         saved_requests: how many requests after the last of these are there too.
         stand_ins: names of tools that exist only so that their recorded calls find an answer.
         asked: tool call ids that people are asked about, by call id of the ledger.
+        tools: what the model is offered, by name.
     """
 
     journal: Journal
@@ -48,6 +49,7 @@ class AttemptState:
     saved_requests: int = 0
     stand_ins: set[str] = field(default_factory=set[str])
     asked: dict[str, str] = field(default_factory=dict[str, str])
+    tools: dict[str, ToolDefinition] = field(default_factory=dict[str, ToolDefinition])
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Checkpoints(AbstractCapability[Any]):
     ) -> ModelResponse:
         state = self._attempt
         state.journal.control.check_before_step()
+        offered = request_context.model_request_parameters.function_tools
+        state.tools = {tool.name: tool for tool in offered}
         await self._check_change(request_context)
         if state.replay is not None:
             # The response was paid for by an earlier attempt: the model is not asked again.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pydantic import ValidationError
-from pydantic_ai import CallDeferred, ModelRetry, RunContext
+from pydantic_ai import ApprovalRequired, CallDeferred, ModelRetry, RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.capabilities.abstract import WrapToolExecuteHandler, WrapToolValidateHandler
 from pydantic_ai.messages import ToolCallPart
@@ -19,8 +19,8 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDef
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_core import to_json
 
+from durably.agents.approvals import answer_deferred, needs_approval
 from durably.agents.checkpoints import AttemptState
-from durably.agents.deferred import answer_deferred
 from durably.agents.gone import WithStandIns
 from durably.agents.guarded import Guarded, replay
 from durably.agents.once import once, settle_doubt
@@ -89,10 +89,9 @@ class EffectGuard(AbstractCapability[Any]):
             return replay(ctx, found)
         self._journal.control.check_before_acting()
         guarded = self._guarded(ctx, position, call, tool_def, args, handler)
-        if found is not None and found.state is EffectState.AWAITING:
-            raise CallDeferred
-        if found is not None:
+        if found is not None and found.state is not EffectState.AWAITING:
             return await settle_doubt(guarded, found)
+        await _wait_for_people(ctx, guarded, found)
         match guarded.policy.kind:
             case EffectKind.READ | EffectKind.IDEMPOTENT:
                 return await repeatable(guarded)
@@ -106,13 +105,19 @@ class EffectGuard(AbstractCapability[Any]):
     ) -> DeferredToolResults | None:
         """Calls that nobody in this process can settle wait in the ledger for a person."""
 
-        def positioned(call: ToolCallPart) -> tuple[ToolCall, Effect | None]:
+        def positioned(call: ToolCallPart) -> tuple[ToolCall, Effect | None, EffectPolicy]:
             position = self._position(ctx, call)
             assert position is not None, "only the model's own calls are deferred"
+            tool = self._attempt.tools.get(call.tool_name)
+            policy = policy_of(tool.metadata if tool else None, self.default_effect)
             found = self._journal.effect(position)
-            return self._tool_call(position, call, None, DEFAULT), found
+            return self._tool_call(position, call, None, policy), found, policy
 
-        return answer_deferred(self._journal, requests, positioned)
+        def schema(tool_name: str) -> dict[str, Any] | None:
+            tool = self._attempt.tools.get(tool_name)
+            return tool.parameters_json_schema if tool else None
+
+        return answer_deferred(self._journal, requests, positioned, schema)
 
     @property
     def _attempt(self) -> AttemptState:
@@ -162,6 +167,20 @@ class EffectGuard(AbstractCapability[Any]):
             on_doubt=policy.on_doubt if policy.kind is EffectKind.ONCE else None,
             idempotency_key=self._journal.idempotency_key(position),
         )
+
+
+async def _wait_for_people(ctx: RunContext[Any], guarded: Guarded, found: Effect | None) -> None:
+    """Defer a call that somebody has to approve or answer first, and has not.
+
+    Raises:
+        ApprovalRequired, CallDeferred: so that the other calls of the response run meanwhile.
+    """
+    if found is not None and found.ask != "approval":
+        raise CallDeferred
+    if ctx.tool_call_approved and (found is None or found.approved):
+        return
+    if found is not None or await needs_approval(guarded.policy, guarded.args):
+        raise ApprovalRequired
 
 
 def _as_object(args: str | dict[str, Any]) -> dict[str, Any]:

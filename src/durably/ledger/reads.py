@@ -10,9 +10,11 @@ from durably.ledger.operations import Operation, fetch, fetch_one
 from durably.ledger.queues import get_setting, list_settings
 from durably.ledger.rows import (
     attempt_from,
+    decision_from,
     decoded,
     effect_from,
     event_from,
+    inbox_item_from,
     message_from,
     moment,
     moment_or_none,
@@ -22,6 +24,7 @@ from durably.ledger.rows import (
 from durably.records import (
     Attempt,
     Claim,
+    Decision,
     DueRecord,
     Effect,
     Event,
@@ -106,10 +109,22 @@ def list_events(run_id: int, after: int, limit: int) -> Operation[list[Event]]:
     return [event_from(row) for row in rows]
 
 
-def list_inbox() -> Operation[list[InboxItem]]:
+def list_inbox(
+    agent: str | None = None,
+    queue: str | None = None,
+    tag: str | None = None,
+    kind: str | None = None,
+) -> Operation[list[InboxItem]]:
     """Every effect that a suspended run asks a person about, oldest first."""
-    rows = yield from fetch("list_inbox")
-    return [InboxItem(run_key=row["run_key"], effect=effect_from(row)) for row in rows]
+    rows = yield from fetch("list_inbox", agent=agent, queue=queue, kind=kind)
+    items = [inbox_item_from(row) for row in rows]
+    return [item for item in items if tag is None or tag in item.tags]
+
+
+def list_decisions(run_id: int) -> Operation[list[Decision]]:
+    """What was decided about a run's calls, first to last."""
+    rows = yield from fetch("list_decisions", run_id=run_id)
+    return [decision_from(row) for row in rows]
 
 
 def list_workers() -> Operation[list[WorkerRecord]]:

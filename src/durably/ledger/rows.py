@@ -11,9 +11,11 @@ from durably.lifecycle import AttemptOutcome, EffectState, RunState
 from durably.records import (
     Attempt,
     CallPosition,
+    Decision,
     Effect,
     Event,
     HeldRun,
+    InboxItem,
     QueueSetting,
     RunRecord,
     StoredMessage,
@@ -105,6 +107,37 @@ def effect_from(row: Row) -> Effect:
         resolved_by=row["resolved_by"],
         started_at=moment(row["started_at"]),
         finished_at=moment_or_none(row["finished_at"]),
+        ask=row["ask"],
+        request=decoded(row["request"]) or {},
+        approved=bool(row["approved"]),
+        asked_at=moment_or_none(row["asked_at"]),
+        expires_at=moment_or_none(row["expires_at"]),
+        on_expiry=row["on_expiry"],
+    )
+
+
+def inbox_item_from(row: Row) -> InboxItem:
+    """A row of durably_effects joined with its run."""
+    return InboxItem(
+        run_key=row["run_key"],
+        agent=row["agent"],
+        queue=row["queue"],
+        tags=decoded(row["tags"]),
+        effect=effect_from(row),
+    )
+
+
+def decision_from(row: Row) -> Decision:
+    """A row of durably_decisions."""
+    return Decision(
+        run_id=row["run_id"],
+        position=CallPosition(row["response"], row["call"]),
+        decision=row["decision"],
+        by=row["by"],
+        note=row["note"],
+        args_before=row["args_before"],
+        args_after=row["args_after"],
+        at=moment(row["at"]),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from durably.errors import LedgerError
 from durably.ledger.fence import hold, lease_lost, record_event
-from durably.ledger.operations import Operation, execute, fetch, fetch_one
+from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.rows import decoded, effect_from
 from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState
@@ -32,11 +32,29 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """What a person is asked about a call that waits for them.
+
+    Attributes:
+        kind: ``approval`` to run it, an ``answer`` in its place, or the answer to a ``question``.
+        request: what they are shown, as JSON: the tool's schema, the question, its choices.
+        within_seconds: how long they have; None: for ever.
+        on_expiry: what happens then: ``deny``, ``escalate`` or ``wait``.
+    """
+
+    kind: str
+    request: str = "{}"
+    within_seconds: float | None = None
+    on_expiry: str = "wait"
+
+
+@dataclass(frozen=True, slots=True)
 class CallOutcome:
     """What became of a tool call.
 
     Attributes:
         asked: True if a person is asked to settle it.
+        ask: what they are asked, for a call that waits for them.
         result: the recorded result as JSON, for a settled call.
     """
 
@@ -45,6 +63,7 @@ class CallOutcome:
     result: str | None = None
     error: str | None = None
     asked: bool = False
+    ask: Ask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,21 +267,46 @@ def _withdraw(statement: str, claim: Claim, call: ToolCall, **why: object) -> Op
         response=position.response,
         call=position.call,
     )
+    if row is None:
+        row = yield from _return_approved(claim, call)
     if row is not None:
         data = {"call_id": position.call_id, "tool": call.tool_name, **why}
         yield from record_event(claim, "effect_withdrawn", **data)
     return row is not None
 
 
-def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
-    row = yield from fetch_one(
-        "record_outcome",
-        **_call_params(claim, outcome.call),
-        state=outcome.state,
-        asked=outcome.asked,
-        result=outcome.result,
-        error=outcome.error,
+def _return_approved(claim: Claim, call: ToolCall) -> Operation[Row | None]:
+    """What `withdraw_intent` is for a call that was approved: the approval stays."""
+    return (
+        yield from fetch_one(
+            "return_approved",
+            run_id=claim.run_id,
+            attempt=claim.attempt,
+            response=call.position.response,
+            call=call.position.call,
+        )
     )
+
+
+def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
+    if outcome.ask is not None:
+        row = yield from fetch_one(
+            "ask_person",
+            **_call_params(claim, outcome.call),
+            ask=outcome.ask.kind,
+            request=outcome.ask.request,
+            within_seconds=outcome.ask.within_seconds,
+            on_expiry=outcome.ask.on_expiry,
+        )
+    else:
+        row = yield from fetch_one(
+            "record_outcome",
+            **_call_params(claim, outcome.call),
+            state=outcome.state,
+            asked=outcome.asked,
+            result=outcome.result,
+            error=outcome.error,
+        )
     if row is None:
         # Settled meanwhile, by late evidence or a person: what is recorded first stays. Or it is
         # there already, word for word.

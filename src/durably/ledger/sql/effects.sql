@@ -1,7 +1,7 @@
 -- Effects: one tool call each. Fenced writes select from the run's row: no run, no write.
 
 -- name: insert_intent
--- A call that is in doubt and may run again becomes this attempt's call.
+-- A call that is in doubt and may run again, or was approved, becomes this attempt's call.
 INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy,
                              on_doubt, state, attempt, idempotency_key, started_at)
 SELECT r.id, :response, :call, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'started',
@@ -12,6 +12,7 @@ ON CONFLICT (run_id, response, call) DO UPDATE
 SET state = 'started', attempt = excluded.attempt, started_at = excluded.started_at,
     asked = FALSE, result = NULL, error = NULL, finished_at = NULL
 WHERE durably_effects.state = 'in_doubt'
+   OR (durably_effects.state = 'awaiting' AND durably_effects.approved)
 RETURNING *;
 
 -- name: record_outcome
@@ -37,7 +38,9 @@ RETURNING *;
 -- Never inserts: a call whose record is gone was withdrawn, and is in no doubt. What is recorded
 -- already is not recorded again.
 UPDATE durably_effects
-SET state = 'in_doubt', asked = :asked, result = :result, error = COALESCE(:error, error)
+SET state = 'in_doubt', asked = :asked, result = :result, error = COALESCE(:error, error),
+    ask = CASE WHEN :asked THEN 'doubt' ELSE ask END,
+    asked_at = CASE WHEN :asked THEN COALESCE(asked_at, durably_now()) ELSE asked_at END
 WHERE run_id = :run_id AND response = :response AND call = :call
   AND (state = 'started'
        OR (state = 'in_doubt' AND (asked <> :asked OR (result IS NOT NULL) <> :told)))
@@ -49,7 +52,7 @@ RETURNING *;
 -- Nothing happened: the call is as if it had never been tried.
 DELETE FROM durably_effects
 WHERE run_id = :run_id AND response = :response AND call = :call AND attempt = :attempt
-  AND state = 'started'
+  AND state = 'started' AND NOT approved
   AND EXISTS (SELECT 1 FROM durably_runs r
               WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing')
 RETURNING run_id;
@@ -73,8 +76,59 @@ RETURNING *;
 -- Evidence that nothing happened; of a call that the model was told about, the record stays.
 DELETE FROM durably_effects
 WHERE run_id = :run_id AND response = :response AND call = :call AND attempt = :attempt
-  AND state IN ('started', 'in_doubt') AND result IS NULL
+  AND state IN ('started', 'in_doubt') AND result IS NULL AND NOT approved
 RETURNING run_id;
+
+-- name: return_approved
+-- The same for a call that somebody approved: nobody need be asked again.
+UPDATE durably_effects SET state = 'awaiting', asked = FALSE, error = NULL
+WHERE run_id = :run_id AND response = :response AND call = :call
+  AND state IN ('started', 'in_doubt') AND result IS NULL AND approved
+  AND (attempt = :attempt OR CAST(:attempt AS INTEGER) IS NULL)
+RETURNING run_id;
+
+-- name: ask_person
+-- A call waits for a person; also one that this attempt has not recorded before.
+INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy,
+                             on_doubt, state, asked, attempt, idempotency_key, started_at, ask,
+                             request, asked_at, expires_at, on_expiry)
+SELECT r.id, :response, :call, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'awaiting',
+       TRUE, r.attempt, :idempotency_key, durably_now(), :ask, :request, durably_now(),
+       CASE WHEN CAST(:within_seconds AS DOUBLE PRECISION) IS NOT NULL
+            THEN durably_after(CAST(:within_seconds AS DOUBLE PRECISION)) END,
+       :on_expiry
+FROM durably_runs r
+WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
+ON CONFLICT (run_id, response, call) DO NOTHING
+RETURNING *;
+
+-- name: approve_effect
+UPDATE durably_effects
+SET approved = TRUE, asked = FALSE, args = :args, resolved_by = :resolved_by, expires_at = NULL
+WHERE run_id = :run_id AND response = :response AND call = :call
+  AND state = 'awaiting' AND asked AND ask = 'approval'
+RETURNING *;
+
+-- name: decide_effect
+-- A denial, an answer, an expiry: settled by whoever says so first.
+UPDATE durably_effects
+SET state = :state, result = :result, error = :error, asked = FALSE, resolved_by = :resolved_by,
+    finished_at = durably_now(), expires_at = NULL
+WHERE run_id = :run_id AND response = :response AND call = :call
+  AND state = 'awaiting' AND asked
+RETURNING *;
+
+-- name: stop_expiry
+UPDATE durably_effects SET expires_at = NULL
+WHERE run_id = :run_id AND response = :response AND call = :call AND expires_at IS NOT NULL
+RETURNING *;
+
+-- name: list_expired
+SELECT r.key AS run_key, e.response, e.call FROM durably_effects e
+JOIN durably_runs r ON r.id = e.run_id
+WHERE e.expires_at IS NOT NULL AND e.asked AND e.expires_at <= durably_now()
+  AND r.state = 'suspended'
+ORDER BY e.expires_at LIMIT :limit;
 
 -- name: resolve_effect
 UPDATE durably_effects
@@ -87,8 +141,8 @@ RETURNING *;
 -- name: forget_effect
 DELETE FROM durably_effects
 WHERE run_id = :run_id AND response = :response AND call = :call
-  AND state = 'in_doubt'
-RETURNING *;
+  AND state = 'in_doubt' AND NOT approved
+RETURNING run_id;
 
 -- name: get_effect
 SELECT * FROM durably_effects
@@ -98,7 +152,10 @@ WHERE run_id = :run_id AND response = :response AND call = :call;
 SELECT * FROM durably_effects WHERE run_id = :run_id ORDER BY response, call;
 
 -- name: list_inbox
-SELECT r.key AS run_key, e.* FROM durably_runs r
+SELECT r.key AS run_key, r.agent, r.queue, r.tags, e.* FROM durably_runs r
 JOIN durably_effects e ON e.run_id = r.id
 WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
-ORDER BY e.started_at;
+  AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
+  AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)
+  AND (CAST(:kind AS TEXT) IS NULL OR COALESCE(e.ask, 'doubt') = :kind)
+ORDER BY COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call;

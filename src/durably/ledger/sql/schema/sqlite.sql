@@ -81,6 +81,12 @@ CREATE TABLE durably_effects (
     resolved_by     TEXT,
     started_at      TEXT NOT NULL,
     finished_at     TEXT,
+    ask             TEXT CHECK (ask IN ('approval', 'answer', 'question', 'doubt')),
+    request         TEXT,
+    approved        INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
+    asked_at        TEXT,
+    expires_at      TEXT,
+    on_expiry       TEXT CHECK (on_expiry IN ('deny', 'escalate', 'wait')),
     PRIMARY KEY (run_id, response, call)
 ) STRICT;
 
@@ -140,3 +146,23 @@ CREATE TABLE durably_moved (
     stage       TEXT NOT NULL CHECK (stage IN ('copying', 'opening', 'moved')),
     moved_at    TEXT NOT NULL
 ) STRICT;
+
+CREATE INDEX durably_effects_expiring ON durably_effects (expires_at)
+    WHERE expires_at IS NOT NULL AND asked;
+
+-- Appended, never changed: who decided what about which call, when, and why.
+CREATE TABLE durably_decisions (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id      INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
+    response    INTEGER NOT NULL,
+    call        INTEGER NOT NULL,
+    decision    TEXT NOT NULL CHECK (decision IN ('approved', 'denied', 'answered', 'resolved',
+                    'expired', 'escalated')),
+    by          TEXT NOT NULL,
+    note        TEXT NOT NULL DEFAULT '',
+    args_before TEXT,
+    args_after  TEXT,
+    at          TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX durably_decisions_run ON durably_decisions (run_id, id);

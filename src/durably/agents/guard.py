@@ -175,7 +175,7 @@ async def _wait_for_people(ctx: RunContext[Any], guarded: Guarded, found: Effect
     Raises:
         ApprovalRequired, CallDeferred: so that the other calls of the response run meanwhile.
     """
-    if found is not None and found.ask != "approval":
+    if found is not None and found.ask != "approval" and not found.approved:
         raise CallDeferred
     if ctx.tool_call_approved and (found is None or found.approved):
         return

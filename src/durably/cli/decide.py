@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
 OPERATOR = "operator"
 
+CallArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CALL_ID", help="The call, such as 1.0: see `durably inbox`.", show_default=False
+    ),
+]
+
 
 def resolve(
     key: KeyArgument,
-    call_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="CALL_ID", help="The call, such as 1.0: see `durably show`.", show_default=False
-        ),
-    ],
+    call_id: CallArgument,
     done: Annotated[
         str | None, typer.Option(metavar="JSON", help="It happened; this is its result.")
     ] = None,
@@ -66,8 +68,8 @@ def resolve(
     async def settle(run: Run[Any]) -> None:
         await run.resolve(call_id, by=by, note=note, **decision)
 
-    record = _on_run(Target(app, url), key, settle)
-    _tell(record, f"Call {call_id} of run {key!r} is settled", as_json)
+    record = on_run(Target(app, url), key, settle)
+    tell(record, f"Call {call_id} of run {key!r} is settled", as_json)
 
 
 def cancel(
@@ -86,8 +88,8 @@ def cancel(
     async def cancelled(run: Run[Any]) -> None:
         await run.cancel(by=by)
 
-    record = _on_run(Target(app, url), key, cancelled)
-    _tell(record, f"Run {key!r} is asked to stop", as_json)
+    record = on_run(Target(app, url), key, cancelled)
+    tell(record, f"Run {key!r} is asked to stop", as_json)
 
 
 def retry(
@@ -106,11 +108,13 @@ def retry(
     async def retried(run: Run[Any]) -> None:
         await run.retry(by=by)
 
-    record = _on_run(Target(app, url), key, retried)
-    _tell(record, f"Run {key!r} goes on", as_json)
+    record = on_run(Target(app, url), key, retried)
+    tell(record, f"Run {key!r} goes on", as_json)
 
 
-def _on_run(target: Target, key: str, act: Callable[[Run[Any]], Awaitable[None]]) -> RunRecord:
+def on_run(target: Target, key: str, act: Callable[[Run[Any]], Awaitable[None]]) -> RunRecord:
+    """The run as it is once something was done to it."""
+
     async def acted(durably: Durably) -> RunRecord:
         run = await durably.get(key)
         await act(run)
@@ -119,7 +123,8 @@ def _on_run(target: Target, key: str, act: Callable[[Run[Any]], Awaitable[None]]
     return work_on(target.find(), acted)
 
 
-def _tell(record: RunRecord, what: str, as_json: bool) -> None:
+def tell(record: RunRecord, what: str, as_json: bool) -> None:
+    """Say what was done, and how the run is now."""
     if as_json:
         print_json(run_json(record))
     else:

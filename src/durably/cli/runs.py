@@ -56,6 +56,12 @@ def runs(
 
 
 def inbox(
+    agent: Annotated[str | None, typer.Option(help="Only of this agent.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only in this queue.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only of runs with this tag.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only an approval, answer, question or doubt.")
+    ] = None,
     app: AppOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -67,17 +73,32 @@ def inbox(
     """
 
     async def listed(durably: Durably) -> list[InboxItem]:
-        return await durably.inbox()
+        return await durably.inbox(agent=agent, queue=queue, tag=tag, kind=kind)
 
     items = work_on(Target(app, url).find(), listed)
     if as_json:
-        print_json([{"run_key": i.run_key} | effect_json(i.effect) for i in items])
+        print_json([_inbox_json(item) for item in items])
         return
     if not items:
         say("Nothing waits for a decision.")
         return
-    print_table(("RUN", "CALL", "TOOL", "STATE", "SINCE", "ARGUMENTS"), map(_inbox_row, items))
-    say("\nDecide with: durably resolve RUN CALL (--done JSON | --failed TEXT | --again)")
+    print_table(("RUN", "CALL", "KIND", "TOOL", "SINCE", "ASKED"), map(_inbox_row, items))
+    say("")
+    for waiting in dict.fromkeys(item.kind for item in items):
+        say(_HOW[waiting])
+
+
+_HOW = {
+    "approval": "Let it run, or not:  durably approve RUN CALL, durably deny RUN CALL --reason …",
+    "question": "Answer a question:   durably answer RUN CALL TEXT (or --value JSON)",
+    "answer": "Answer in its place: durably answer RUN CALL --value JSON",
+    "doubt": "Settle a doubt:      durably resolve RUN CALL (--done JSON, --failed TEXT or --again)",
+}
+
+
+def _inbox_json(item: InboxItem) -> dict[str, object]:
+    run: dict[str, object] = {"run_key": item.run_key, "agent": item.agent, "queue": item.queue}
+    return run | {"tags": item.tags, "kind": item.kind} | effect_json(item.effect)
 
 
 def _run_row(run: RunRecord) -> tuple[object, ...]:
@@ -99,8 +120,8 @@ def _inbox_row(item: InboxItem) -> tuple[object, ...]:
     return (
         item.run_key,
         effect.call_id,
+        item.kind,
         effect.tool_name,
-        effect.state,
-        moment_text(effect.started_at),
-        one_line(effect.args, ARGS_CHARS),
+        moment_text(effect.asked_at or effect.started_at),
+        one_line(str(effect.request.get("question") or effect.args), ARGS_CHARS),
     )

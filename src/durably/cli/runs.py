@@ -92,7 +92,7 @@ _HOW = {
     "approval": "Let it run, or not:  durably approve RUN CALL, durably deny RUN CALL --reason …",
     "question": "Answer a question:   durably answer RUN CALL TEXT (or --value JSON)",
     "answer": "Answer in its place: durably answer RUN CALL --value JSON",
-    "doubt": "Settle a doubt:      durably resolve RUN CALL (--done JSON, --failed TEXT or --again)",
+    "doubt": "Settle a doubt:      durably resolve RUN CALL (--done JSON, --failed TEXT, --again)",
 }
 
 

@@ -74,6 +74,13 @@ def die_after() -> str:
     return "never"
 
 
+@clerk.tool_plain(metadata=effects.once(approve=True))
+def act_if_allowed() -> str:
+    """Act, if somebody says so."""
+    _act()
+    return "acted"
+
+
 @clerk.tool_plain(metadata=effects.READ)
 def wait() -> str:
     """Wait until there is a file named go."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from durably.ledger import queues, reads, runs, steps, workers
+from durably.ledger import decisions, queues, reads, runs, steps, workers
 from durably.ledger.connect import database_for
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
-from durably.ledger.steps import CallOutcome, Step
+from durably.ledger.steps import Ask, CallOutcome, Step
 from durably.lifecycle import EffectState, RunState
 from durably.records import RunRecord
 from support.ledgers import Clock, Ledger, SqliteBackend, done, message, tool_call
@@ -75,17 +75,30 @@ class Lived(Ledger):
             case RunState.RETRYABLE:
                 return await self.write(runs.fail, run.claim, PLAIN, PLAIN, 3600.0, settled[1])
             case RunState.SUSPENDED:
-                asked = CallOutcome(tool_call(9), EffectState.IN_DOUBT, error=PLAIN, asked=True)
-                step = Step(outcomes=(asked,))
-                return await self.write(
-                    runs.suspend, run.claim, "effects", {"effects": ["9.0"], "odd": ODD}, step
-                )
+                return await self.ask(run)
             case RunState.COMPLETED:
                 return await self.write(runs.complete, run.claim, json.dumps(ODD), settled[1])
             case RunState.DISCARDED:
                 return await self.write(runs.discard, run.claim, PLAIN, PLAIN, settled[1])
             case RunState.CANCELLED:
                 return await self.write(runs.stop, *settled)
+
+    async def ask(self, run: RunRecord) -> RunRecord:
+        """The run, waiting for people: about one of its calls they have decided."""
+        shown = json.dumps({"question": ODD, "schema": {"type": "object"}}, indent=1)
+        for_a_week = Ask("approval", shown, 7 * 86_400.0, "escalate")
+        outcomes = (
+            CallOutcome(tool_call(9), EffectState.IN_DOUBT, error=PLAIN, asked=True),
+            CallOutcome(tool_call(9, 1), EffectState.AWAITING, asked=True, ask=for_a_week),
+            CallOutcome(tool_call(9, 2), EffectState.AWAITING, asked=True, ask=Ask("approval")),
+            CallOutcome(tool_call(9, 3), EffectState.AWAITING, asked=True, ask=Ask("question")),
+        )
+        waiting = {"effects": ["9.0", "9.1", "9.2", "9.3"], "odd": ODD}
+        await self.write(runs.suspend, run.claim, "effects", waiting, Step(outcomes=outcomes))
+        edited = json.dumps({"amount": ODD})
+        await self.write(decisions.approve, run.key, "9.2", edited, None, "ana", PLAIN)
+        answer = ("answered", EffectState.DONE, json.dumps(ODD), None, "ben", "")
+        return await self.write(decisions.decide, run.key, "9.3", *answer)
 
     async def work(self, run: RunRecord, text: str) -> RunRecord:
         """The run in its second attempt, executing, with a history and effects."""
@@ -146,6 +159,7 @@ async def _details(database: Database, run: RunRecord) -> tuple[Any, ...]:
             (yield from reads.get_input(run.id)),
             (yield from reads.list_messages(run.id)),
             (yield from reads.list_effects(run.id)),
+            (yield from reads.list_decisions(run.id)),
             (yield from reads.list_attempts(run.id)),
             (yield from reads.list_events(run.id, 0, 10_000)),
         )

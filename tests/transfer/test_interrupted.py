@@ -103,7 +103,8 @@ async def test_killed_at_any_boundary_it_can_be_taken_back_unless_it_is_finished
     assert await contents_of(f"sqlite:///{agents}") == before
     assert name == "transfer:marked" or (await contents_of(database_url)).runs == []
     with psycopg.connect(database_url) as connection:
-        for table in ("durably_events", "durably_queues", "durably_transfer", "oban_jobs"):
+        tables = ("durably_events", "durably_decisions", "durably_queues", "durably_transfer")
+        for table in (*tables, "oban_jobs"):
             count = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
             assert count == (0,), table
 

@@ -67,22 +67,29 @@ def test_runs_of_every_kind_go_on_under_workers_of_the_new_ledger(
     enqueue(office, "completed act act")
     enqueue(office, "doubtful act break_after act")
     enqueue(office, "retryable act")
+    enqueue(office, "asking act act_if_allowed")
+    enqueue(office, "allowed act act_if_allowed")
     enqueue(office, "later act", "--delay", "7d")
     first = worker(office, "first")
     wait_until(lambda: states(office).get("completed") == "completed")
     wait_until(lambda: states(office)["doubtful"] == "suspended")
     wait_until(lambda: states(office)["retryable"] == "retryable")
+    for key in ("asking", "allowed"):
+        wait_until(lambda key=key: states(office)[key] == "suspended")
     enqueue(office, "long act wait act")
     wait_until(lambda: "waiting" in office.notes())
     enqueue(office, "dying act die_after act")
     assert first.wait() == -signal.SIGKILL
     enqueue(office, "fresh act")
+    assert office.run("approve", "allowed", "3.0", "--by", "ann").code == 0
     lived_states = states(office)
     # It waits for its next try, unless the worker died in the middle of one.
     assert lived_states.pop("retryable") in ("retryable", "executing")
     assert lived_states == {
         "completed": "completed",
         "doubtful": "suspended",
+        "asking": "suspended",
+        "allowed": "available",
         "later": "scheduled",
         "long": "executing",
         "dying": "executing",
@@ -105,17 +112,19 @@ def test_runs_of_every_kind_go_on_under_workers_of_the_new_ledger(
     (office.folder / "calm").touch()
     (office.folder / "go").touch()
     second = worker(office, "second")
-    for key in ("fresh", "long", "retryable"):
+    for key in ("fresh", "long", "retryable", "allowed"):
         wait_until(lambda key=key: states(office)[key] == "completed")
     wait_until(lambda: states(office)["dying"] == "suspended")
     inbox = json.loads(office.run("inbox", "--json").out)
     assert {(item["run_key"], item["tool_name"]) for item in inbox} == {
         ("doubtful", "break_after"),
         ("dying", "die_after"),
+        ("asking", "act_if_allowed"),
     }
+    assert office.run("approve", "asking", "3.0", "--by", "ben").code == 0
     assert office.run("resolve", "doubtful", "3.0", "--failed", "The bank said no.").code == 0
     assert office.run("resolve", "dying", "3.0", "--done", '"it went through"').code == 0
-    for key in ("doubtful", "dying"):
+    for key in ("doubtful", "dying", "asking"):
         wait_until(lambda key=key: states(office)[key] == "completed")
     second.signal(signal.SIGTERM)
     assert second.wait() == 0
@@ -134,6 +143,10 @@ def test_runs_of_every_kind_go_on_under_workers_of_the_new_ledger(
         *("doubtful:1.0: act", "doubtful:3.0: break_after", "doubtful:5.0: act"),
         *(f"retryable: request {n}" for n in range(2)),
         "retryable:1.0: act",
+        *(f"asking: request {n}" for n in range(3)),
+        *("asking:1.0: act", "asking:3.0: act_if_allowed"),
+        *(f"allowed: request {n}" for n in range(3)),
+        *("allowed:1.0: act", "allowed:3.0: act_if_allowed"),
         *(f"long: request {n}" for n in range(4)),
         *("long:1.0: act", "long:5.0: act"),
         *(f"dying: request {n}" for n in range(4)),
@@ -206,7 +219,7 @@ def test_command_says_what_it_does_and_what_came_of_it(office: Desk, database_ur
     assert (looked.code, looked.err) == (0, "")
     assert looked.out.splitlines() == [
         f"{office.url} holds 1 run: 1 available.",
-        "1 inputs, 0 messages, 0 effects, 0 attempts, 1 events",
+        "1 inputs, 0 messages, 0 effects, 0 decisions, 0 attempts, 1 events",
         f"{database_url} has no tables yet; they would be made.",
         "Nothing is in the way.",
     ]
@@ -221,7 +234,8 @@ def test_command_says_what_it_does_and_what_came_of_it(office: Desk, database_ur
     header = "TABLE ROWS HERE ROWS THERE SHA-256 HERE SHA-256 THERE"
     assert " ".join(table[0].split()) == header
     assert [line.split()[0] for line in table[1:-1]] == [
-        *("runs", "inputs", "messages", "effects", "attempts", "events", "queues", "jobs")
+        *("runs", "inputs", "messages", "effects", "decisions", "attempts", "events"),
+        *("queues", "jobs"),
     ]
     assert all(line.endswith("same") for line in table[1:-1])
     assert "Start workers and applications with the URL" in table[-1]

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from durably.errors import LedgerError
-from durably.ledger import reads, runs, steps
+from durably.ledger import decisions, reads, runs, steps
 from durably.ledger.connect import database_for
 from durably.ledger.queries import load_queries
 from durably.ledger.sqlite.moved import GUARDED
@@ -87,7 +87,7 @@ async def test_runs_that_wait_have_a_job_each_due_when_they_are(
     assert select(database_url, "SELECT count(*) FROM oban_jobs") == [(len(waiting),)]
 
 
-async def test_new_runs_and_events_come_after_all_that_there_ever_were(
+async def test_what_is_new_comes_after_all_that_there_ever_were(
     agents: Path, before: Contents, database_url: str
 ) -> None:
     with closing(sqlite3.connect(agents)) as connection:
@@ -98,9 +98,13 @@ async def test_new_runs_and_events_come_after_all_that_there_ever_were(
     await database.open()
     run, _ = await database.write(runs.insert, new_run("new"))
     (event,) = await database.read(reads.list_events, run.id, 0, 10)
+    waiting = await database.write(decisions.approve, "first suspended", "9.1", None, None, "a", "")
+    decision = (await database.read(reads.list_decisions, waiting.id))[-1]
+    newest = select(database_url, "SELECT max(id) FROM durably_decisions")
     await database.close()
     assert run.id == ever["durably_runs"] + 1
     assert event.id == ever["durably_events"] + 1
+    assert (decision.decision, newest) == ("approved", [(ever["durably_decisions"] + 1,)])
 
 
 async def test_text_that_postgres_cannot_hold_is_moved_as_it_would_have_been_written_there(
@@ -188,6 +192,19 @@ TAMPERING = {
     "a yes for a no": (
         "UPDATE durably_effects SET asked = NOT asked WHERE run_id = 3 AND response = 1",
         "effects differ at run_id 3, response 1, call 0 (",
+    ),
+    "who decided": (
+        "UPDATE durably_decisions SET by = 'eve' WHERE id = 1",
+        "decisions differ at run_id ",
+    ),
+    "an approval": (
+        "UPDATE durably_effects SET approved = FALSE WHERE approved AND ask = 'approval'",
+        "effects differ at run_id ",
+    ),
+    "a space in what is asked": (
+        "UPDATE durably_effects SET request = CAST(CAST(request AS TEXT) || ' ' AS JSON)"
+        " WHERE request IS NOT NULL",
+        "effects differ at run_id ",
     ),
     "a queue": ("DELETE FROM durably_queues WHERE queue = 'night'", "queues differ at queue night"),
     "a job": ("DELETE FROM oban_jobs WHERE args ->> 'key' = 'not begun'", "jobs differ at run_id "),

@@ -30,13 +30,23 @@ COPY durably_messages (run_id, seq, kind, attempt, body, inserted_at) FROM STDIN
 
 -- name: read_effects
 SELECT run_id, response, call, tool_name, tool_call_id, args, policy, on_doubt, state, asked,
-       attempt, idempotency_key, result, error, resolved_by, started_at, finished_at
+       attempt, idempotency_key, result, error, resolved_by, started_at, finished_at, ask, request,
+       approved, asked_at, expires_at, on_expiry
 FROM durably_effects WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, response, call;
 
 -- name: write_effects (postgres)
 COPY durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy, on_doubt,
                       state, asked, attempt, idempotency_key, result, error, resolved_by,
-                      started_at, finished_at)
+                      started_at, finished_at, ask, request, approved, asked_at, expires_at,
+                      on_expiry)
+FROM STDIN;
+
+-- name: read_decisions
+SELECT run_id, id, response, call, decision, by, note, args_before, args_after, at
+FROM durably_decisions WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, id;
+
+-- name: write_decisions (postgres)
+COPY durably_decisions (run_id, id, response, call, decision, by, note, args_before, args_after, at)
 FROM STDIN;
 
 -- name: read_attempts
@@ -88,6 +98,7 @@ SELECT (SELECT count(*) FROM durably_runs) AS runs,
        (SELECT count(*) FROM durably_inputs) AS inputs,
        (SELECT count(*) FROM durably_messages) AS messages,
        (SELECT count(*) FROM durably_effects) AS effects,
+       (SELECT count(*) FROM durably_decisions) AS decisions,
        (SELECT count(*) FROM durably_attempts) AS attempts,
        (SELECT count(*) FROM durably_events) AS events;
 
@@ -101,7 +112,8 @@ FROM (SELECT id FROM durably_runs WHERE id > :after ORDER BY id LIMIT :limit);
 -- name: highest_ids (sqlite)
 -- Also of rows that were deleted: a watcher's cursor may be one of them.
 SELECT COALESCE(max(CASE name WHEN 'durably_runs' THEN seq END), 0) AS runs,
-       COALESCE(max(CASE name WHEN 'durably_events' THEN seq END), 0) AS events
+       COALESCE(max(CASE name WHEN 'durably_events' THEN seq END), 0) AS events,
+       COALESCE(max(CASE name WHEN 'durably_decisions' THEN seq END), 0) AS decisions
 FROM sqlite_sequence;
 
 -- name: list_unmovable (sqlite)
@@ -115,7 +127,7 @@ ORDER BY id LIMIT 3;
 -- name: lock_tables (postgres)
 -- Whoever writes there is waited for, and waits.
 LOCK TABLE durably_transfer, durably_runs, durably_inputs, durably_messages, durably_effects,
-           durably_attempts, durably_events, durably_queues, durably_workers
+           durably_decisions, durably_attempts, durably_events, durably_queues, durably_workers
 IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: look_around (postgres)
@@ -141,24 +153,28 @@ UPDATE durably_transfer SET copied_to = :upto WHERE id = :transfer_id;
 UPDATE durably_transfer SET finished_at = now() WHERE id = :transfer_id;
 
 -- name: raise_ids (postgres)
--- New runs and events come after every one that there ever was.
+-- What is new comes after all that there ever was.
 SELECT setval(s.runs, GREATEST(CAST(:runs AS BIGINT), pg_sequence_last_value(s.runs), 1)),
-       setval(s.events, GREATEST(CAST(:events AS BIGINT), pg_sequence_last_value(s.events), 1))
+       setval(s.events, GREATEST(CAST(:events AS BIGINT), pg_sequence_last_value(s.events), 1)),
+       setval(s.decisions,
+              GREATEST(CAST(:decisions AS BIGINT), pg_sequence_last_value(s.decisions), 1))
 FROM (SELECT CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_runs', 'id')
                   AS regclass) AS runs,
              CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_events', 'id')
-                  AS regclass) AS events) s;
+                  AS regclass) AS events,
+             CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_decisions', 'id')
+                  AS regclass) AS decisions) s;
 
 -- name: analyze_moved (postgres)
-ANALYZE durably_runs, durably_inputs, durably_messages, durably_effects, durably_attempts,
-        durably_events;
+ANALYZE durably_runs, durably_inputs, durably_messages, durably_effects, durably_decisions,
+        durably_attempts, durably_events;
 
 -- name: delete_moved_jobs (postgres)
 DELETE FROM oban_jobs WHERE id IN (SELECT job_id FROM durably_runs WHERE job_id IS NOT NULL);
 
 -- name: empty_tables (postgres)
-TRUNCATE durably_runs, durably_inputs, durably_messages, durably_effects, durably_attempts,
-         durably_events, durably_queues;
+TRUNCATE durably_runs, durably_inputs, durably_messages, durably_effects, durably_decisions,
+         durably_attempts, durably_events, durably_queues;
 
 -- name: forget_transfer (postgres)
 DELETE FROM durably_transfer WHERE id = :transfer_id;

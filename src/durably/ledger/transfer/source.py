@@ -30,10 +30,11 @@ EVERYTHING = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Highest:
-    """The highest ids that runs and events ever had."""
+    """The highest ids that there ever were."""
 
     runs: int
     events: int
+    decisions: int
 
 
 class Source:

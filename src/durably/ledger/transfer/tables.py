@@ -42,6 +42,7 @@ PER_RUN = (
     Table("inputs", key=("run_id",)),
     Table("messages", key=("run_id", "seq")),
     Table("effects", key=("run_id", "response", "call")),
+    Table("decisions", key=("run_id", "id")),
     Table("attempts", key=("run_id", "attempt")),
     Table("events", key=("run_id", "id")),
 )

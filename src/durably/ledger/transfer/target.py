@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, LiteralString
 
 import psycopg
@@ -213,7 +213,7 @@ class Target:
             if found is None:
                 raise LedgerError(TAKEN_BACK)
             if not found.finished:
-                self._rows(cursor, "raise_ids", runs=highest.runs, events=highest.events)
+                self._rows(cursor, "raise_ids", **asdict(highest))
                 incoming.unguard(cursor, self.where)
                 self._rows(cursor, "finish_transfer", transfer_id=transfer_id)
 

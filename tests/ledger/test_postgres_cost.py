@@ -47,6 +47,11 @@ SELECT id, 0, 0, 't', 'c', '{{}}', 'once', 'ask',
        CASE state WHEN 'suspended' THEN 'in_doubt' ELSE 'done' END, state = 'suspended',
        1, 'k', NULL, NULL, NULL, now(), now()
 FROM durably_runs;
+UPDATE durably_effects SET state = 'awaiting', ask = 'approval', asked_at = now(),
+                           expires_at = now() + make_interval(secs => run_id), on_expiry = 'wait'
+WHERE asked;
+INSERT INTO durably_decisions (run_id, response, call, decision, by, at)
+SELECT id, 0, n, 'resolved', 'ann', now() FROM durably_runs, generate_series(0, 1) n;
 INSERT INTO durably_attempts SELECT id, 1, 'w1', now(), now() FROM durably_runs;
 INSERT INTO durably_events (run_id, kind, attempt, at)
 SELECT id, 'e', 1, now() FROM durably_runs, generate_series(0, 3);
@@ -108,6 +113,11 @@ VALUES: dict[str, Any] = {
     "waiting_on": "{}",
     "kind": "request",
     "policy": "once",
+    "ask": "approval",
+    "request": "{}",
+    "within_seconds": 60.0,
+    "on_expiry": "deny",
+    "decision": "approved",
     "on_doubt": "ask",
     "asked": True,
     "told": True,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from durably.ledger import runs, workers
+from durably.ledger.operations import execute
 from durably.ledger.steps import Step
 from durably.lifecycle import RunState
+from durably.records import RunRecord
 from support.ledgers import TABLES, Ledger, done, message
 
 OF_A_RUN = [table for table in TABLES if table not in ("runs", "workers", "queues")]
@@ -24,12 +26,13 @@ async def orphans(ledger: Ledger, table: str) -> list[tuple[object, ...]]:
 
 
 async def one_in_each_state(ledger: Ledger) -> None:
-    """Each final one with an input, a message, an effect, attempts and events."""
+    """Each with a decision; final ones with an input, a message, an effect, attempts and events."""
     for state in RunState:
         if not state.final:
-            await ledger.in_state(state, key=str(state))
+            await decided(ledger, await ledger.in_state(state, key=str(state)))
             continue
         run = await ledger.executing(key=str(state))
+        await decided(ledger, run)
         step = Step(messages=(message(0),), outcomes=(done(),))
         match state:
             case RunState.COMPLETED:
@@ -38,6 +41,12 @@ async def one_in_each_state(ledger: Ledger) -> None:
                 await ledger.write(runs.discard, run.claim, "no", "", step)
             case _:
                 await ledger.write(runs.stop, run.claim, step)
+
+
+async def decided(ledger: Ledger, run: RunRecord) -> None:
+    what: dict[str, object] = {"decision": "resolved", "by": "ann", "note": ""}
+    what |= {"response": 0, "call": 0, "args_before": "{}", "args_after": None}
+    await ledger.write(execute, "insert_decision", run_id=run.id, **what)
 
 
 async def test_only_old_final_runs_are_pruned(ledger: Ledger) -> None:
@@ -60,7 +69,7 @@ async def test_pruned_run_leaves_nothing_behind(ledger: Ledger) -> None:
         assert await orphans(ledger, table) == []
     kept = {row[0] for row in ledger.dump()["runs"]}
     for table in OF_A_RUN:
-        column = 1 if table == "events" else 0
+        column = 1 if table in ("events", "decisions") else 0
         of_kept = [row for row in before[table] if row[column] in kept]
         assert ledger.dump()[table] == of_kept, "what belongs to other runs is as it was"
 

@@ -19,7 +19,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
-from durably import Durably, effects
+from durably import Durably, effects, human
 
 
 def _folder() -> Path:
@@ -36,7 +36,7 @@ def _echo(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     return ModelResponse(parts=[TextPart(f"{len(prompt)}: {prompt[:40]}")])
 
 
-def _calls(tool: str) -> FunctionModel:
+def _calls(tool: str, **args: object) -> FunctionModel:
     """A model that calls a tool once, and answers with its result."""
 
     def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
@@ -46,7 +46,8 @@ def _calls(tool: str) -> FunctionModel:
         returned = [part.content for part in last.parts if isinstance(part, ToolReturnPart)]
         if returned:
             return ModelResponse(parts=[TextPart(f"{tool}: {returned[0]}")])
-        return ModelResponse(parts=[ToolCallPart(tool, {"amount": 5}, tool_call_id="call_0")])
+        given = args or {"amount": 5}
+        return ModelResponse(parts=[ToolCallPart(tool, given, tool_call_id="call_0")])
 
     return FunctionModel(answer, model_name="scripted")
 
@@ -55,6 +56,34 @@ echo = Agent(FunctionModel(_echo, model_name="scripted"), name="echo")
 cashier = Agent(_calls("charge"), name="cashier", instructions="Charge what is asked.")
 patient = Agent(_calls("wait"), name="patient")
 stuck = Agent(_calls("block"), name="stuck")
+payer = Agent(_calls("pay_back"), name="payer")
+asker = Agent(
+    _calls("ask_choice", question="Which colour?", choices=["red", "blue"]),
+    name="asker",
+    toolsets=[human.toolset()],
+)
+
+
+def _ask(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    """Asks a person what the prompt says, and answers with what they said."""
+    (prompt,) = [part.content for part in messages[0].parts if part.part_kind == "user-prompt"]
+    last = messages[-1]
+    returned = [part.content for part in last.parts if isinstance(part, ToolReturnPart)]
+    if returned:
+        return ModelResponse(parts=[TextPart(f"They said: {returned[0]}")])
+    return ModelResponse(parts=[ToolCallPart("ask_person", {"question": prompt})])
+
+
+curious = Agent(
+    FunctionModel(_ask, model_name="scripted"), name="curious", toolsets=[human.toolset()]
+)
+
+
+@payer.tool_plain(metadata=effects.once(approve=True))
+def pay_back(amount: int) -> str:
+    """Pay back, if somebody approves."""
+    _note(f"pay back {amount}")
+    return f"paid back {amount}"
 
 
 @cashier.tool_plain(metadata=effects.once())
@@ -85,7 +114,7 @@ def block(amount: int) -> str:
 
 def make() -> Durably:
     """The application; a new one each time, with the ledger that the environment names now."""
-    return Durably(agents=[echo, cashier, patient, stuck])
+    return Durably(agents=[echo, cashier, patient, stuck, payer, asker, curious])
 
 
 not_an_app = 42

@@ -43,7 +43,7 @@ def refused(desk: Desk, *arguments: str) -> str:
         ("runs --url no/such/folder/x.db", "There is no ledger at"),
         ("migrate --url no/such/folder/x.db", "the folder no/such/folder does not exist"),
         ("runs --app desk:make --url x.db", "Give --app or --url, not both"),
-        ("enqueue nobody hi --app desk:make", "Registered: 'cashier', 'echo', 'patient', 'stuck'"),
+        ("enqueue nobody hi --app desk:make", "Registered: 'asker', 'cashier', 'curious'"),
         ("enqueue echo hi --args {oops", "--args is not JSON"),
         ("enqueue echo hi --args [1]", "--args must be a JSON object"),
         ('enqueue echo hi --meta {"a":NaN}', "--meta is not JSON: NaN is no JSON"),

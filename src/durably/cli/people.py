@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from durably.cli.decide import OPERATOR, CallArgument, on_run, tell
+from durably.cli.exits import Refused
 from durably.cli.options import (
     AppOption,
     ByOption,
@@ -91,7 +92,7 @@ def answer(
 ) -> None:
     """Answer a question, or in the place of a call."""
     if (text is None) == (as_value is None):
-        raise typer.BadParameter("Give the answer as TEXT, or as --value JSON.")
+        raise Refused("Give the answer as TEXT, or as --value JSON.")
     value: Any = text if as_value is None else json_value("--value", as_value)
 
     async def answered(run: Run[Any]) -> None:

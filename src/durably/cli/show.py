@@ -209,19 +209,27 @@ def _commands(seen: Seen) -> Iterator[str]:
     if run.waiting_on is not None:
         for effect in seen.effects:
             if effect.asked:
-                call = f"resolve {key} {effect.call_id}"
-                if effect.state is EffectState.AWAITING:
-                    yield f"{call} --done JSON    # answer in its place"
-                    yield f"{call} --failed TEXT  # refuse it; the model is told why"
-                    continue
-                yield f"{call} --done JSON    # it happened, with this result"
-                yield f"{call} --failed TEXT  # it failed; the model is told why"
-                yield f"{call} --again        # it did not happen: run it again"
+                yield from _decisions(f"{key} {effect.call_id}", effect)
         if run.waiting_on.get("kind") == "change":
             yield f"retry {key}   # go on with the agent as it is now"
         yield f"cancel {key}"
     elif allowed("revive", run.state):
         yield f"retry {key}   # go on where it stopped; its history is kept"
+
+
+def _decisions(call: str, effect: Effect) -> Iterator[str]:
+    if effect.state is not EffectState.AWAITING:
+        yield f"resolve {call} --done JSON    # it happened, with this result"
+        yield f"resolve {call} --failed TEXT  # it failed; the model is told why"
+        yield f"resolve {call} --again        # it did not happen: run it again"
+        return
+    if effect.ask == "approval":
+        yield f"approve {call}              # let it run; --args JSON: with these arguments"
+    elif effect.ask == "question":
+        yield f"answer {call} TEXT          # or --value JSON"
+    else:
+        yield f"answer {call} --value JSON  # in its place"
+    yield f"deny {call} --reason TEXT   # the model is told why"
 
 
 def _print_title(title: str, out: Console) -> None:

@@ -14,8 +14,10 @@ from psycopg import sql
 from durably.errors import LedgerMoved
 from durably.ledger.postgres.url import PostgresUrl
 
-GUARDED = ("runs", "inputs", "messages", "effects", "decisions", "attempts", "events")
-GUARDED += ("queues", "workers")
+GUARDED = (
+    *("runs", "inputs", "messages", "effects", "decisions", "attempts", "events"),
+    *("queues", "workers"),
+)
 
 _TRIGGER = sql.Identifier("incoming")
 

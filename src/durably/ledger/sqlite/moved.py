@@ -17,8 +17,10 @@ from durably.errors import LedgerError, LedgerMoved
 from durably.ledger.rows import moment, timestamp
 from durably.ledger.sqlite.connection import begin_immediate
 
-GUARDED = ("runs", "inputs", "messages", "effects", "decisions", "attempts", "events")
-GUARDED += ("queues", "workers")
+GUARDED = (
+    *("runs", "inputs", "messages", "effects", "decisions", "attempts", "events"),
+    *("queues", "workers"),
+)
 
 
 class Stage(StrEnum):

@@ -31,8 +31,8 @@ class Approval:
         when: True: every call; or a function of the arguments, sync or async, called as
             ``when(args)`` with the validated arguments as a dict.
         within_seconds: how long somebody may take; None: for ever.
-        on_expiry: what happens then: ``"deny"`` the call, ``"escalate"`` (tag the run, tell the
-            hooks again, and go on waiting), or ``"wait"``.
+        on_expiry: what happens then: ``"deny"`` the call, ``"escalate"`` (tag the run, and go on
+            waiting), or ``"wait"``.
     """
 
     when: bool | Callable[[dict[str, Any]], Any] = True

@@ -184,9 +184,13 @@ async def _finish(run: Run[str], world: World) -> None:
 
 
 async def decide(run: Run[str], world: World) -> None:
-    """Settle every call in doubt by what the file says."""
+    """Approve what waits for that; settle every call in doubt by what the file says."""
     for effect in await run.effects():
         if not effect.asked:
+            continue
+        if effect.ask == "approval":
+            assert world.effects()[effect.idempotency_key] == 0, "it waits, and has happened"
+            await run.approve(effect.call_id, by="ann")
             continue
         happened = world.effects()[effect.idempotency_key] > 0
         world.record("asked", key=effect.idempotency_key, happened=happened)

@@ -15,6 +15,12 @@ from crash.world import World
 
 SETTLED = ("done", "failed")
 
+APPROVALS = """
+SELECT e.idempotency_key AS key FROM durably_decisions d
+JOIN durably_effects e ON e.run_id = d.run_id AND e.response = d.response AND e.call = d.call
+WHERE d.decision = 'approved'
+"""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -24,6 +30,7 @@ class Moment:
         effects: rows of the ledger, by idempotency key.
         happened: how often each call had its effect, by idempotency key; rows for transactional
             tools, lines in the world's file for others.
+        approved: how often a call was approved, by idempotency key.
         asked: the calls that a person has decided about, by idempotency key.
         requests: the model requests that were paid: how many responses there had been before each.
     """
@@ -32,6 +39,7 @@ class Moment:
     effects: dict[str, dict[str, Any]]
     messages: list[dict[str, Any]]
     attempts: list[dict[str, Any]]
+    approved: Counter[str]
     happened: Counter[str]
     asked: Counter[str]
     requests: list[int]
@@ -51,6 +59,7 @@ class Moment:
             effects={row["idempotency_key"]: row for row in effects},
             messages=rows("SELECT * FROM durably_messages ORDER BY seq"),
             attempts=rows("SELECT * FROM durably_attempts ORDER BY attempt"),
+            approved=Counter(row["key"] for row in rows(APPROVALS)),
             happened=world.effects() + booked,
             asked=Counter(fact["key"] for fact in world.records("asked")),
             requests=[fact["response"] for fact in world.records("paid")],
@@ -76,6 +85,7 @@ def check(scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment) 
     _nothing_is_lost(undisturbed, end)
     _nothing_is_paid_twice(undisturbed, struck, end)
     _effects_keep_their_policy(scenario, undisturbed, struck, end)
+    _approvals_are_given_once_and_first(scenario, undisturbed, struck, end)
     _the_record_is_whole(end)
     _history_is_as_undisturbed(undisturbed, end)
 
@@ -168,6 +178,20 @@ def _effects_keep_their_policy(
             assert after == before <= usual, what
         else:
             assert after == usual, what
+
+
+def _approvals_are_given_once_and_first(
+    scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment
+) -> None:
+    wanted = {
+        key: 1
+        for key, effect in undisturbed.effects.items()
+        if scenario.policies[effect["tool_name"]].endswith("approved")
+    }
+    assert undisturbed.approved == wanted
+    assert end.approved == wanted, "nobody is asked twice, and nothing is approved by a crash"
+    acted = {key for key in wanted if struck.happened[key]}
+    assert acted <= struck.approved.keys(), "it happened before it was approved"
 
 
 def _the_record_is_whole(end: Moment) -> None:

@@ -151,6 +151,7 @@ TOOLS: dict[str, Callable[[Agent[None, str], World, str], None]] = {
     "ask": _act(effects.once(on_doubt="ask")),
     "ask in a thread": _act_in_thread(effects.once(on_doubt="ask")),
     "ask, picky": _picky,
+    "ask, approved": _act(effects.once(approve=True)),
     "tell": _act(effects.once(on_doubt="tell")),
     "retry": _act(effects.once(on_doubt="retry")),
     "reconcile": _reconciled,
@@ -163,8 +164,15 @@ def _alone(policy: str) -> Scenario:
     return Scenario(policy, {"act": policy}, (["act"], "All is well."))
 
 
-ALONE = {policy: _alone(policy) for policy in TOOLS}
+ALONE = {policy: _alone(policy) for policy in TOOLS if policy != "ask, approved"}
 """A run of two requests, with one call between them."""
+
+APPROVED = Scenario(
+    "approved",
+    {"look": "read", "pay": "ask, approved"},
+    (["look", "pay"], ["pay"], "All is well."),
+)
+"""A run that waits for approval twice; with each, a person's process may be killed as well."""
 
 MIXED = Scenario(
     "mixed",
@@ -188,4 +196,4 @@ MIXED = Scenario(
     ),
 )
 
-SCENARIOS = {**ALONE, MIXED.name: MIXED}
+SCENARIOS = {**ALONE, APPROVED.name: APPROVED, MIXED.name: MIXED}

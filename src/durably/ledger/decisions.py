@@ -13,7 +13,7 @@ from durably.ledger.fence import record_event
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
 from durably.ledger.waking import wake_if_settled
-from durably.lifecycle import EffectState
+from durably.lifecycle import EffectState, allowed
 from durably.records import CallPosition, Effect, RunRecord
 
 
@@ -229,9 +229,10 @@ def _to_decide(key: str, call_id: str) -> Operation[tuple[RunRecord, Effect]]:
         raise RunNotFound(key)
     run = run_from(row)
     if run.state.final:
-        raise TransitionRefused(
-            f"Run {key!r} is {run.state}; retry it first, then decide about its effects."
-        )
+        what = "retry it first, then decide about its effects"
+        if not allowed("revive", run.state):
+            what = "nothing of it is left to decide"
+        raise TransitionRefused(f"Run {key!r} is {run.state}; {what}.")
     return run, (yield from _find(run, call_id))
 
 

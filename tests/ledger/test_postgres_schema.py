@@ -6,8 +6,8 @@ import asyncio
 import re
 import subprocess
 import threading
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from support.ledgers import PATIENCE_SECONDS, new_run
 from support.postgres_run import Postgres
 from support.postgres_server import programs
 from support.processes import all_at_once
+from support.roles import PASSWORD, role
 
 NEWEST = schema.newest_version("postgres")
 
@@ -413,26 +414,12 @@ def grants_in_the_docs() -> str:
     return block.replace("SCHEMA public", "SCHEMA support")
 
 
-@contextmanager
-def role(postgres: Postgres, url: str, name: str, grants: str) -> Generator[str]:
-    """A role with these rights in this database; the URL to connect as it."""
-    database = url.rpartition("/")[2].partition("?")[0]
-    clean = f"DROP ROLE IF EXISTS {name}"
-    execute(postgres.url, clean, f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
-    try:
-        execute(url, *(statement for statement in grants.split(";\n") if statement.strip()))
-        yield url.replace("postgres@", f"{name}:secret@", 1)
-    finally:
-        execute(url, f"DROP OWNED BY {name}")
-        execute(postgres.url, f"REVOKE ALL ON DATABASE {database} FROM {name}", clean)
-
-
 async def test_role_with_the_rights_in_the_docs_can_do_all_but_migrate(
-    postgres: Postgres, database_url: str
+    database_url: str,
 ) -> None:
     url = f"{database_url}?schema=support"
     await migrated(url)
-    with role(postgres, url, "support_app", grants_in_the_docs()) as as_role:
+    with role(url, "support_app", grants_in_the_docs()) as as_role:
         async with opened(as_role) as database:
             run, _ = await database.write(runs.insert, new_run("r"))
             (run,) = await database.write(runs.claim, "w", "agents", 10)
@@ -447,11 +434,11 @@ async def test_role_with_the_rights_in_the_docs_can_do_all_but_migrate(
         execute(url, "DROP TABLE support.oban_producers")
         with pytest.raises(DurablyError, match=r"permission denied|must be owner") as refused:
             await migrated(as_role)
-        assert "secret" not in str(refused.value)
+        assert PASSWORD not in str(refused.value)
 
 
-async def test_role_without_rights_is_told_so(postgres: Postgres, migrated_url: str) -> None:
-    with role(postgres, migrated_url, "nobody_app", "") as as_role:
+async def test_role_without_rights_is_told_so(migrated_url: str) -> None:
+    with role(migrated_url, "nobody_app", "") as as_role:
         with pytest.raises(DurablyError, match="cannot be used by this user: permission denied"):
             async with opened(as_role):
                 pass

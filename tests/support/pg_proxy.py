@@ -11,6 +11,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 NOTIFICATION = b"A"
+KEY_DATA = b"K"
 
 
 class PgProxy:
@@ -21,6 +22,7 @@ class PgProxy:
         swallow: types of the server's messages that never arrive (PostgreSQL docs, "Message
             Formats"). Without notifications it is as deaf as a pooler in transaction mode.
         passed: how many messages of each type have been passed on to clients.
+        poses: whether it tells clients about server processes of its own making, as poolers do.
     """
 
     def __init__(self, url: str) -> None:
@@ -33,6 +35,7 @@ class PgProxy:
         self.url = parts._replace(netloc=f"{login}@127.0.0.1:{port}", query=query).geturl()
         self.swallow: set[bytes] = set()
         self.passed: Counter[bytes] = Counter()
+        self.poses = False
         self._open: list[socket.socket] = []
         threading.Thread(target=self._welcome, daemon=True).start()
 
@@ -78,6 +81,8 @@ class PgProxy:
             while head := stream.read(5):
                 kind, length = struct.unpack("!cI", head)
                 body = stream.read(length - 4)
+                if kind == KEY_DATA and self.poses:
+                    body = struct.pack("!I", 1_000_000) + body[4:]
                 if kind not in self.swallow:
                     client.sendall(head + body)
                     self.passed[kind] += 1

@@ -97,7 +97,7 @@ def needed_script(where: PostgresUrl, found: int | None = None) -> str:
 
 def _needed(connection: psycopg.Connection[Any], where: PostgresUrl) -> tuple[int, list[str]]:
     """The version that is there, and what is missing of Oban's tables."""
-    _check_server(connection, where)
+    refuse_unfit_server(connection, where)
     newest = schema.newest_version("postgres")
     found = _version(connection, where)
     if found > newest:
@@ -106,7 +106,12 @@ def _needed(connection: psycopg.Connection[Any], where: PostgresUrl) -> tuple[in
     return found, missing_parts(connection, where)
 
 
-def _check_server(connection: psycopg.Connection[Any], where: PostgresUrl) -> None:
+def refuse_unfit_server(connection: psycopg.Connection[Any], where: PostgresUrl) -> None:
+    """Refuse a server that is too old, or whose encoding cannot hold every text.
+
+    Raises:
+        SchemaError: it will not do.
+    """
     if connection.info.server_version < OLDEST_SERVER:
         name = connection.info.parameter_status("server_version")
         raise SchemaError(f"{where.shown} is PostgreSQL {name}: durably needs 14 or newer.")

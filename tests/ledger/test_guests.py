@@ -531,7 +531,7 @@ async def test_ledger_attached_to_the_applications_connection_works(
     assert await keys(app) == {"k"}
 
 
-@pytest.mark.parametrize("conn", ["a string", 7, object()], ids=repr)
+@pytest.mark.parametrize("conn", ["a string", 7, object()], ids=["text", "number", "object"])
 async def test_what_is_no_connection_is_refused(
     app: Durably, backend: Backend, conn: object
 ) -> None:

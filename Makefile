@@ -47,6 +47,10 @@ test: postgres ## All checks: lint, format, types, layers, tests
 crash: postgres ## Kill and stop workers at every boundary, for every effect policy; `test` has a sample
 	@CRASH_TESTS=all $(BIN)/pytest tests/crash $(ARGS)
 
+.PHONY: faults
+faults: postgres ## Break PostgreSQL under workers and clients, again and again; `test` has a sample
+	@FAULT_TESTS=all $(BIN)/pytest tests/faults $(ARGS)
+
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \

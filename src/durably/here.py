@@ -6,15 +6,20 @@ Owns the temporary worker and what it claims; attempts are executed as everywher
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
+from durably.errors import LedgerUnavailable
+from durably.execution.away import Away
 from durably.execution.executor import Executor
 from durably.ledger import runs
 from durably.ledger.database import Database
 from durably.lifecycle import RunState
 from durably.run import Run
 from durably.worker import Worker, WorkerOptions
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1
 """How often `run_here` looks whether a run that is not due, or is held elsewhere, is now its."""
@@ -35,16 +40,21 @@ async def run_here[OutputT](
         RunDiscarded, RunCancelled: it ended without an output.
     """
     options = WorkerOptions({run.record.queue: 1}, lease_seconds, INTERRUPT_SECONDS)
+    away = Away(log, f"run {run.key!r}")
     async with _working(ledger, executor, options) as worker:
         while True:
-            await run.refresh()
-            if run.state.final or run.state is RunState.SUSPENDED:
-                return await run.result(wait_suspended=False)
-            if run.state is not RunState.EXECUTING:
-                claimed = await ledger.write(runs.claim_one, worker.id, run.record.id)
-                if claimed is not None:
-                    await worker.execute(claimed)
-                    continue
+            try:
+                await run.refresh()
+                away.over()
+                if run.state.final or run.state is RunState.SUSPENDED:
+                    return await run.result(wait_suspended=False)
+                if run.state is not RunState.EXECUTING:
+                    claimed = await ledger.write(runs.claim_one, worker.id, run.record.id)
+                    if claimed is not None:
+                        await worker.execute(claimed)
+                        continue
+            except LedgerUnavailable as error:
+                away.now(error)
             await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 
 from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, TransitionRefused
+from durably.execution.away import Away
 from durably.execution.lease import WorkerLease
 from durably.ledger import decisions, jobs, runs, workers
 from durably.ledger.database import Database
@@ -34,6 +35,7 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
     could not be written in time looks on, and for a while after it could be again: the database
     was away, and the others may be as alive as itself.
     """
+    away = Away(log, "maintenance")
     forgotten_at = mended_at = 0.0
     loop = asyncio.get_running_loop()
     while True:
@@ -49,8 +51,9 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
                 await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)
                 forgotten_at = loop.time()
+            away.over()
         except LedgerUnavailable as error:
-            log.warning("maintenance waits: %s", error)
+            away.now(error)
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -18,6 +18,7 @@ from durably.dispatch.choice import Dispatching, dispatcher_for
 from durably.dispatch.queues import QueueSettings
 from durably.errors import ConfigError, LeaseLost, LedgerUnavailable
 from durably.execution.attempts import Attempts
+from durably.execution.away import Away
 from durably.execution.control import Ending
 from durably.execution.executor import Executor
 from durably.execution.lease import WorkerLease
@@ -177,13 +178,15 @@ class Worker:
         """Within a moment of its being known: end attempts whose run was cancelled or lost, and
         let queues be paused, resumed and scaled.
         """
+        away = Away(log, "looking after runs and queues")
         with self._ledger.subscribe(self._look_soon):
             while True:
                 self._changed.clear()
                 try:
                     await self._look()
+                    away.over()
                 except LedgerUnavailable as error:
-                    log.warning("cannot look after runs and queues now: %s", error)
+                    away.now(error)
                 await asyncio.sleep(LOOK_SECONDS)
                 seconds = NET_SECONDS if self._attempts else IDLE_NET_SECONDS
                 try:

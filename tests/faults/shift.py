@@ -88,7 +88,25 @@ def app(world: World) -> Durably:
             await asyncio.sleep(_some_seconds())
         return receipt(call.tool_name, call.idempotency_key)
 
-    return Durably(world.url, agents=[agent])
+    return Durably(world.url, agents=[agent, _sleeper(world)])
+
+
+def _sleeper(world: World) -> Agent[None, str]:
+    """Acts once, after as many seconds as it is asked for."""
+
+    async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        if len(messages) > 1:
+            return ModelResponse([TextPart("Well slept.")])
+        return ModelResponse([ToolCallPart("sleep", {"seconds": float(_prompt(messages))})])
+
+    agent = Agent(FunctionModel(answer, model_name="script"), name="sleeper")
+
+    @agent.tool_plain(metadata=effects.once(on_doubt="ask"))
+    async def sleep(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return world.act()
+
+    return agent
 
 
 def _model(world: World) -> FunctionModel:
@@ -96,10 +114,9 @@ def _model(world: World) -> FunctionModel:
 
     async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         number = sum(isinstance(message, ModelResponse) for message in messages)
-        (prompt,) = [part.content for part in messages[0].parts if isinstance(part, UserPromptPart)]
         await asyncio.sleep(_some_seconds())
         nonce = secrets.token_hex(8)
-        world.record("paid", run=prompt, response=number, nonce=nonce)
+        world.record("paid", run=_prompt(messages), response=number, nonce=nonce)
         planned = RESPONSES[number]
         parts: list[Any] = (
             [TextPart(planned)]
@@ -109,6 +126,12 @@ def _model(world: World) -> FunctionModel:
         return ModelResponse(parts, provider_response_id=nonce)
 
     return FunctionModel(answer, model_name="script")
+
+
+def _prompt(messages: list[ModelMessage]) -> str:
+    (prompt,) = [part.content for part in messages[0].parts if isinstance(part, UserPromptPart)]
+    assert isinstance(prompt, str)
+    return prompt
 
 
 async def _act(world: World) -> str:

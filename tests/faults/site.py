@@ -27,6 +27,9 @@ from durably import Durably, LedgerUnavailable, TransitionRefused
 from faults import children, shift
 from support.postgres_server import PostgresServer
 
+EVERYTHING = os.environ.get("FAULT_TESTS") == "all"
+"""Whether this is ``make faults``, which takes minutes; otherwise it is a sample."""
+
 PATIENCE_SECONDS = 240.0
 """For runs to reach their end once nothing is broken any more."""
 
@@ -36,6 +39,8 @@ class Site:
 
     Attributes:
         url: of the ledger, as workers and clients are told it.
+        server: the one that takes writes.
+        at_most_once: the tools that nothing may have repeat what they do.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class Site:
     ) -> None:
         self.server = server
         self.url = url or server.url()
+        self.at_most_once = shift.AT_MOST_ONCE
         self._processes = processes
         self._workers: list[BaseProcess] = []
         self._commands: list[Command] = []
@@ -58,9 +64,11 @@ class Site:
 
     # --- workers
 
-    def start_worker(self, *, wait: bool = True, **options: Any) -> BaseProcess:
+    def start_worker(
+        self, life: Callable[..., None] = children.worker, *, wait: bool = True, **options: Any
+    ) -> BaseProcess:
         """Start a worker; by default wait until it works."""
-        worker = self._processes.start(children.worker, self.world.folder, **options)
+        worker = self._processes.start(life, self.world.folder, **options)
         self._workers.append(worker)
         if wait:
             self.wait_until_it_works(worker)
@@ -79,9 +87,12 @@ class Site:
         self._commands.append(command)
         return command
 
-    def forget(self, command: Command) -> None:
+    def forget(self, worker: Command | BaseProcess) -> None:
         """It has ended, as it was meant to."""
-        self._commands.remove(command)
+        if isinstance(worker, Command):
+            self._commands.remove(worker)
+        else:
+            self._workers.remove(worker)
 
     def close(self) -> None:
         """End every command."""
@@ -95,19 +106,22 @@ class Site:
     # --- clients
 
     @asynccontextmanager
-    async def load(self, at_once: int = 6, *, deaths: bool = False) -> AsyncIterator[Load]:
+    async def load(
+        self, at_once: int = 6, *, person: bool = False, blamed: bool = False
+    ) -> AsyncIterator[Load]:
         """A client that enqueues on and on while the block lasts, and then waits for every run.
 
         Args:
-            deaths: workers may die: crashes are counted, and a person decides what was in doubt.
+            person: somebody decides about calls that are in doubt, since a worker died.
+            blamed: runs may have lost their worker, which is counted.
         """
         async with shift.app(self.world) as app:
             load = Load(app)
             clients = [asyncio.create_task(load.go_on(n)) for n in range(at_once)]
             clients.append(asyncio.create_task(load.watch_some()))
-            person = asyncio.create_task(load.decide(self.world))
-            if not deaths:
-                person.cancel()
+            decider = asyncio.create_task(load.decide(self.world))
+            if not person:
+                decider.cancel()
             try:
                 yield load
                 load.stop()
@@ -116,9 +130,9 @@ class Site:
             except TimeoutError:
                 raise AssertionError(f"runs have no end:\n{self.unfinished()}") from None
             finally:
-                for task in (*clients, person):
+                for task in (*clients, decider):
                     task.cancel()
-        self.check(load, deaths=deaths)
+        self.check(load, blamed=blamed)
 
     def unfinished(self) -> str:
         rows = self.database.rows(
@@ -131,7 +145,7 @@ class Site:
 
     # --- what must hold
 
-    def check(self, load: Load, *, deaths: bool) -> None:
+    def check(self, load: Load, *, blamed: bool = False) -> None:
         """Every promise, once all acknowledged runs are through."""
         rows = {row["key"]: row for row in self.database.rows("SELECT * FROM durably_runs")}
         assert load.acknowledged <= rows.keys(), "an acknowledged run is gone"
@@ -140,14 +154,19 @@ class Site:
         for key in load.acknowledged:
             assert rows[key]["state"] == "completed", rows[key]
             # It was the database, not the run, nor any worker.
-            crashes = 0 if deaths else rows[key]["crashes"]
+            crashes = 0 if blamed else rows[key]["crashes"]
             assert (rows[key]["failures"], crashes) == (0, 0), (rows[key], attempts[key])
         self._check_effects(load, attempts)
-        self._check_bill(load, attempts)
+        self._check_bill(load, attempts, overlapping=blamed)
         self._check_watched(load)
-        self._check_jobs()
+        self.check_jobs()
         assert all(is_alive(worker) for worker in self._workers), logs(self.world.folder)
         assert all(command.process.poll() is None for command in self._commands)
+
+    def wait_for_runs(self, runs: int) -> None:
+        """Wait until there are so many."""
+        count = "SELECT count(*) AS runs FROM durably_runs"
+        eventually(f"{runs} runs", lambda: self.database.rows(count)[0]["runs"] >= runs)
 
     def _attempts(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
@@ -172,12 +191,16 @@ class Site:
             key, tool = call["key"], call["tool_name"]
             tools[key].add(tool)
             times = happened[call["idempotency_key"]]
-            most = 1 if tool in shift.AT_MOST_ONCE else len(attempts[key])
+            most = 1 if tool in self.at_most_once else len(attempts[key])
             assert 1 <= times <= most, f"{call['idempotency_key']}, {tool}: {times} times"
         assert all(tools[key] == shift.EVERY_TOOL for key in load.acknowledged)
 
-    def _check_bill(self, load: Load, attempts: dict[str, list[str]]) -> None:
-        """What is saved was never asked for again; what was not may be lost with an attempt."""
+    def _check_bill(self, load: Load, attempts: dict[str, list[str]], *, overlapping: bool) -> None:
+        """What is saved was never asked for again; what was not may be lost with an attempt.
+
+        Args:
+            overlapping: an attempt that lost its run may have had its answer after the next one.
+        """
         saved = {
             (row["key"], json.loads(row["body"])["provider_response_id"])
             for row in self.database.rows(
@@ -193,7 +216,7 @@ class Site:
         for key in load.acknowledged:
             in_vain = len(paid[key]) - len(shift.RESPONSES)
             assert 0 <= in_vain < len(attempts[key]), f"{key}: {in_vain} responses in vain"
-            for number in range(len(shift.RESPONSES)):
+            for number in range(0 if overlapping else len(shift.RESPONSES)):
                 assert (key, last[(key, number)]) in saved, f"{key}: {number} was asked for again"
 
     def _check_watched(self, load: Load) -> None:
@@ -205,7 +228,7 @@ class Site:
             assert seen == [row["id"] for row in rows][: len(seen)], key
             assert seen, key
 
-    def _check_jobs(self) -> None:
+    def check_jobs(self) -> None:
         """Oban's own record comes to its end as well."""
         over = (
             "SELECT state FROM oban_jobs WHERE state NOT IN ('completed', 'discarded', 'cancelled')"

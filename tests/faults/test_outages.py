@@ -11,17 +11,18 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 import pytest
 
-from crash.undisturbed import EVERYTHING
-from faults.site import Site, in_thread
+from faults.site import EVERYTHING, Site, in_thread
 
 pytestmark = pytest.mark.timeout(1800)
 
-ROUNDS = 12 if EVERYTHING else 2
+ROUNDS = 12 if EVERYTHING else 1
 
 LEASE_SECONDS = 30.0
 SHORT_LEASE_SECONDS = 1.0
 
-LEASES = pytest.mark.parametrize("lease_seconds", [LEASE_SECONDS, SHORT_LEASE_SECONDS])
+LEASES = pytest.mark.parametrize(
+    "lease_seconds", [pytest.param(LEASE_SECONDS, marks=pytest.mark.longer), SHORT_LEASE_SECONDS]
+)
 """An outage that every lease outlives, and one that none does."""
 
 
@@ -36,6 +37,7 @@ async def test_server_that_restarts_at_once_costs_no_run(site: Site, lease_secon
         await load.progress(10)
 
 
+@pytest.mark.longer
 async def test_server_that_is_away_for_several_leases_costs_no_run(site: Site) -> None:
     for _ in range(2):
         site.start_worker(lease=SHORT_LEASE_SECONDS)
@@ -74,7 +76,7 @@ async def test_connections_that_are_cut_again_and_again_cost_no_run(site: Site) 
     for _ in range(2):
         site.start_worker(lease=LEASE_SECONDS)
     async with site.load() as load:
-        for _ in range(10 * ROUNDS):
+        for _ in range(5 * ROUNDS):
             await in_thread(_cut_all, site)
             await load.progress(1)
         await load.progress(10)
@@ -124,6 +126,7 @@ def _all_connections(site: Site) -> Iterator[None]:
         yield
 
 
+@pytest.mark.longer
 async def test_worker_started_while_the_server_is_away_waits_for_it(site: Site) -> None:
     async with site.load() as load:
         site.server.stop()
@@ -133,6 +136,7 @@ async def test_worker_started_while_the_server_is_away_waits_for_it(site: Site) 
         await load.progress(5)
 
 
+@pytest.mark.longer
 def test_worker_that_waits_in_vain_says_so_and_ends(site: Site) -> None:
     site.server.stop()
     vain = site.start_command("--patience", "1")
@@ -141,6 +145,7 @@ def test_worker_that_waits_in_vain_says_so_and_ends(site: Site) -> None:
     assert "Traceback" not in vain.log
 
 
+@pytest.mark.longer
 def test_worker_told_to_leave_while_it_waits_leaves(site: Site) -> None:
     site.server.stop()
     early = site.start_command()
@@ -149,10 +154,11 @@ def test_worker_told_to_leave_while_it_waits_leaves(site: Site) -> None:
     assert early.process.wait(300) == 0
 
 
+@pytest.mark.longer
 async def test_worker_told_to_leave_while_the_server_is_away_leaves(site: Site) -> None:
     """What it has under way is nobody's by the end of its lease, and goes on then."""
     leaving = site.start_command("--lease", "1", "--grace", "0")
-    async with site.load(deaths=True) as load:
+    async with site.load(person=True, blamed=True) as load:
         await load.progress(5)
         await in_thread(site.server.stop, "immediate")
         leaving.process.send_signal(signal.SIGTERM)

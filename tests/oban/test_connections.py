@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from urllib.parse import parse_qsl
+
+import psycopg
+import pytest
 
 from durably import Durably
+from durably.ledger.postgres.connection import connect
 from durably.ledger.postgres.url import PostgresUrl
 from support.clerk import Clerk, Jobs, make_app, until
 
@@ -59,7 +64,21 @@ async def test_obans_notifier_is_known_by_name(app: Durably, jobs: Jobs) -> None
 def test_what_the_url_says_wins() -> None:
     url = "postgresql://u:p%40w@a,b/db?application_name=shop&target_session_attrs=any&schema=x"
     said = PostgresUrl.parse(url).conninfo_as("durably-oban")
-    assert said == "postgresql://u:p%40w@a,b/db?application_name=shop&target_session_attrs=any"
+    place, _, query = said.partition("?")
+    assert place == "postgresql://u:p%40w@a,b/db"
+    told = dict(parse_qsl(query))
+    assert (told["application_name"], told["target_session_attrs"]) == ("shop", "any")
+    assert "schema" not in told
+
+
+@pytest.mark.parametrize("said", ["", "&tcp_user_timeout=1000"])
+def test_host_that_is_gone_without_a_word_is_noticed_soon(migrated_url: str, said: str) -> None:
+    url = PostgresUrl.parse(f"{migrated_url}?pool_size=2{said}")
+    with connect(url) as own, psycopg.connect(url.conninfo_as("durably-oban")) as obans:
+        for connection in (own, obans):
+            told = connection.info.get_parameters()
+            assert told["tcp_user_timeout"] == ("1000" if said else "20000")
+            assert told["keepalives_idle"] == "10"
 
 
 def test_of_several_hosts_the_one_that_takes_writes_is_meant() -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from durably.dispatch.dispatcher import Slots, Start
 from durably.dispatch.queues import QueueSettings
 from durably.errors import LedgerUnavailable
+from durably.execution.away import Away
 from durably.ledger import reads, runs
 from durably.ledger.database import Database
 
@@ -57,13 +58,15 @@ class EmbeddedDispatcher:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._wake.set)
 
+        away = Away(log, "claiming runs")
         with self._ledger.subscribe(wake), self._queues.subscribe(lambda _: self._wake.set()):
             while True:
                 self._wake.clear()
                 try:
                     seconds = await self._claim_due(start)
+                    away.over()
                 except LedgerUnavailable as error:
-                    log.warning("nothing can be claimed now: %s", error)
+                    away.now(error)
                     seconds = RETRY_SECONDS
                 try:
                     await asyncio.wait_for(self._wake.wait(), timeout=seconds)

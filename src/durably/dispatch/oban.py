@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-import psycopg
 from oban import Cancel, Job, Oban, Snooze
-from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from durably import boundaries
 from durably.dispatch.dispatcher import Start
+from durably.dispatch.fetched import FetchedJobs
 from durably.dispatch.queues import QueueSettings
 from durably.dispatch.requests import Intake, RunRequest, read_args
 from durably.errors import (
@@ -34,6 +31,7 @@ from durably.errors import (
 from durably.ledger import jobs, runs
 from durably.ledger.jobs import Refusal, Wakeup
 from durably.ledger.postgres.database import PostgresDatabase
+from durably.ledger.postgres.pool import AWAY, POOL_SECONDS, new_pool
 from durably.lifecycle import RunState
 from durably.records import RunRecord
 
@@ -45,22 +43,14 @@ OWN = ("pool", "queues", "name", "node", "prefix", "dispatcher", "shutdown_grace
 POOL_SIZE = 4
 """Connections of Oban's at most; it needs one for a moment at each fetch and acknowledgement."""
 
-POOL_SECONDS = 10.0
-"""How long Oban waits for a connection, and how long its pool tries to make one before it waits
-to be asked again: the default backs off for minutes after a server's restart."""
-
 AGAIN_SECONDS = 1.0
 """How long until what the database was away for is tried again."""
-
-FROZEN_SECONDS = 5
-"""How long a transaction of Oban's may stand still before the server ends it: while its process is
-frozen, nobody else gets at the jobs that it was fetching."""
 
 STOP_SECONDS = 5.0
 """How long Oban may take to say good-bye to a database that may be away."""
 
-FORGOTTEN_SECONDS = 2.5
-"""How often to look for jobs that were fetched here and nobody knows of."""
+SHOW_SECONDS = 1.0
+"""How long telling others may take that a node has paused."""
 
 LOOK_SECONDS = 0.25
 """How often to look whether somebody cancelled a job that is executing here."""
@@ -68,9 +58,6 @@ LOOK_SECONDS = 0.25
 HELD_SECONDS = 5
 MAX_HELD_SECONDS = 60
 """How long a job whose run is held snoozes: longer each time, since the run has its own job."""
-
-AWAY = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
-"""What Oban raises while the database is away; also a timeout, of its pool's or of asyncio's."""
 
 _serving: ContextVar[ObanDispatcher | None] = ContextVar("durably_oban", default=None)
 
@@ -130,9 +117,7 @@ class ObanDispatcher:
         self._oban: Oban | None = None
         self._start: Start | None = None
         self._executing: dict[int, tuple[Job, str]] = {}
-        self._in_hand: Counter[int] = Counter()
-        self._ended: set[int] = set()
-        self._unknown: set[int] = set()
+        self._fetched = FetchedJobs(ledger, worker_id)
         self._leaving = False
 
     def slot_freed(self) -> None:
@@ -147,16 +132,13 @@ class ObanDispatcher:
             changed.add(queue)
             news.set()
 
-        looked_at = 0.0
         with self._queues.subscribe(note):
             try:
                 while True:
                     news.clear()
                     await self._apply(changed)
                     await self._pass_on_cancels()
-                    if time.monotonic() - looked_at > FORGOTTEN_SECONDS:
-                        looked_at = time.monotonic()
-                        await self._free_forgotten()
+                    await self._fetched.free_forgotten()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(news.wait(), timeout=LOOK_SECONDS)
             finally:
@@ -183,15 +165,12 @@ class ObanDispatcher:
     async def process(self, job: Job) -> object:
         """Execute the attempt that a job wakes; the value tells Oban how the job ends."""
         assert job.id is not None, "it was fetched"
-        self._in_hand[job.id] += 1
-        try:
-            return await self._process(job)
-        except LedgerUnavailable as error:
-            log.warning("job %d comes again: %s", job.id, error)
-            return Snooze(int(AGAIN_SECONDS))
-        finally:
-            self._in_hand[job.id] -= 1
-            self._ended.add(job.id)
+        with self._fetched.in_hand(job.id):
+            try:
+                return await self._process(job)
+            except LedgerUnavailable as error:
+                log.warning("job %d comes again: %s", job.id, error)
+                return Snooze(int(AGAIN_SECONDS))
 
     async def _process(self, job: Job) -> object:
         assert self._start is not None and job.id is not None, "called by Oban, which was started"
@@ -256,7 +235,7 @@ class ObanDispatcher:
     async def _begin(self) -> None:
         """Start Oban, as soon as the database lets it."""
         while True:
-            self._pool = self._new_pool()
+            self._pool = new_pool(self._ledger.where, "durably-oban", POOL_SIZE)
             await self._pool.open()
             self._oban = self._new_oban(self._pool)
             # Oban finds a job's worker by its name alone; the tasks that it starts from here on
@@ -271,23 +250,6 @@ class ObanDispatcher:
                 _serving.reset(token)
             await asyncio.sleep(AGAIN_SECONDS)
             await self.close()
-
-    def _new_pool(self) -> AsyncConnectionPool[Any]:
-        where = self._ledger.where
-        return AsyncConnectionPool(
-            # Oban's notifier takes its connection from this as well.
-            where.conninfo_as("durably-oban"),
-            min_size=1,
-            max_size=POOL_SIZE,
-            open=False,
-            timeout=POOL_SECONDS,
-            reconnect_timeout=POOL_SECONDS,
-            check=AsyncConnectionPool.check_connection,
-            # Behind a pooler that mixes sessions, it would be set for others as well.
-            configure=_end_when_frozen if where.prepare else None,
-            name="durably-oban",
-            kwargs={"prepare_threshold": 5 if where.prepare else None},
-        )
 
     def _new_oban(self, pool: AsyncConnectionPool[Any]) -> Oban:
         return Oban(
@@ -321,9 +283,11 @@ class ObanDispatcher:
 
     async def _pause(self) -> None:
         assert self._oban is not None, "begun"
-        with contextlib.suppress(Exception):
-            # What it says to the database is for show; it fetches nothing more in any case.
-            await self._oban.pause_all_queues(node=self._worker_id)
+        pauses = [self._oban.pause_queue(q, node=self._worker_id) for q in self._queues.names]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHOW_SECONDS):
+                # They fetch nothing more from here on; what they say to the database is for show.
+                await asyncio.gather(*pauses, return_exceptions=True)
 
     async def _pass_on_cancels(self) -> None:
         """A job that was cancelled in Oban while it executes here cancels its run."""
@@ -336,33 +300,6 @@ class ObanDispatcher:
                 continue  # It has just ended.
             except LedgerUnavailable as error:
                 log.warning("run %r is not cancelled yet: %s", key, error)
-
-    async def _free_forgotten(self) -> None:
-        """Let jobs be fetched again that are this node's and that it does not know of.
-
-        Its connection was lost while it fetched them: they were, and nobody heard of it. Oban would
-        take them for healthy for minutes.
-        """
-        try:
-            fetched = set(await self._ledger.read(jobs.list_fetched, self._worker_id))
-            self._in_hand += Counter()  # Forgets those that are at zero.
-            self._ended &= fetched  # Of these Oban knows, and has still to say how they ended.
-            unknown = fetched - self._ended - set(self._in_hand)
-            # Twice: one may have been fetched a moment ago.
-            forgotten, self._unknown = unknown & self._unknown, unknown
-            if forgotten:
-                freed = await self._ledger.write(jobs.free, self._worker_id, sorted(forgotten))
-                log.warning("%d jobs were fetched and forgotten; they come again", freed)
-        except LedgerUnavailable as error:
-            log.warning("cannot look after jobs now: %s", error)
-
-
-async def _end_when_frozen(connection: AsyncConnection[Any]) -> None:
-    await connection.set_autocommit(True)
-    await connection.execute(
-        f"SET idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'".encode()
-    )
-    await connection.set_autocommit(False)
 
 
 def _wakeup(job: Job, key: str, *, asks: bool) -> Wakeup:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from durably.errors import DurablyError, LedgerMoved, LedgerUnavailable
+from durably.execution.away import Away
 from durably.ledger import workers
 from durably.ledger.database import Database
 
@@ -65,6 +66,7 @@ class WorkerLease:
         self._valid_until = 0.0
         self._lapses = 0
         self._steady_since = -math.inf
+        self._away = Away(log, "heartbeats")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="durably-heartbeat", daemon=True)
 
@@ -124,7 +126,7 @@ class WorkerLease:
                 self.moved = error
             except DurablyError as error:
                 # `valid` ends the attempts if none gets through in time.
-                log.warning("heartbeat not written: %s", error)
+                self._away.now(error)
                 seconds = min(usual, AGAIN_SECONDS)
                 self._steady_since = math.inf
             else:
@@ -132,6 +134,7 @@ class WorkerLease:
             self._on_beat()
 
     def _written(self, sent: float) -> None:
+        self._away.over()
         if self._is_late() or self._steady_since == math.inf:
             self._steady_since = _now()
         if not self.valid():

@@ -25,7 +25,7 @@ from durably.errors import (
     SchemaError,
 )
 from durably.ledger.operations import Operation, Row, Statement
-from durably.ledger.postgres.url import PostgresUrl
+from durably.ledger.postgres.url import TCP, PostgresUrl
 from durably.ledger.queries import load_queries
 
 CONNECT_SECONDS = 10
@@ -104,10 +104,9 @@ def options(url: PostgresUrl) -> dict[str, Any]:
         "application_name": "durably",
         "client_encoding": "UTF8",
     }
-    if "target_session_attrs" not in url.conninfo:
-        # Of several hosts, the one that takes writes: after a failover that is another one.
-        told["target_session_attrs"] = "read-write"
-    return told
+    # Of several hosts, the one that takes writes: after a failover that is another one.
+    usual = {"target_session_attrs": "read-write", **TCP}
+    return told | {name: value for name, value in usual.items() if name not in url.conninfo}
 
 
 def adapt(adapters: AdaptersMap) -> None:

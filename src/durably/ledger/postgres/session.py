@@ -180,11 +180,10 @@ class Session:
         raise AssertionError("the last try returns or raises")
 
     def _open(self) -> psycopg.Connection[Any]:
-        connection = connect(self._where)
+        self._connection = connection = connect(self._where)
         row = connection.execute("SHOW synchronous_commit").fetchone()
         off = row is not None and row[0] == "off"
         self._begin_write = BEGIN_WRITE + (SYNCHRONOUS if off else "")
-        self._connection = connection
         return connection
 
     def _undo(self, connection: psycopg.Connection[Any], error: BaseException) -> None:

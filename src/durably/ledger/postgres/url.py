@@ -23,6 +23,15 @@ MAX_LANES = 64
 OWN = ("schema", "pool_size", "notify", "prepare")
 """Parameters that libpq never sees."""
 
+TCP = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+"""Unless the URL says otherwise: a host that is gone without a word is noticed within half a
+minute; systems' own defaults take from a quarter of an hour to hours."""
+
 _IDENTIFIER = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,47}")
 
 # Words of SQL: Oban writes the schema's name without quotes.
@@ -70,7 +79,7 @@ class PostgresUrl:
         With a name for ``pg_stat_activity``; of several hosts, the one that takes writes is meant.
         """
         place, said = _split(self.conninfo)
-        told = {"application_name": application, "target_session_attrs": "read-write"}
+        told = {"application_name": application, "target_session_attrs": "read-write", **TCP}
         return _joined(place, list((told | dict(said)).items()))
 
     def qualified(self, table: str) -> str:

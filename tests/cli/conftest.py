@@ -9,14 +9,44 @@ import pytest
 from support.desk import APPS, Desk
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that is about one database asks for it; any other runs on both."""
+    asked = set(metafunc.fixturenames)
+    if "ledger_url" in asked:
+        named = [name for name in ("sqlite", "postgres") if f"on_{name}" in asked]
+        databases = named or ["sqlite", "postgres"]
+        metafunc.parametrize("ledger_url", databases, indirect=True)
+
+
+@pytest.fixture
+def on_sqlite() -> None:
+    """For tests of what only SQLite does, or of what no database has a part in."""
+
+
+@pytest.fixture
+def on_postgres() -> None:
+    """For tests of what only PostgreSQL does."""
+
+
+@pytest.fixture
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the ledger is: on SQLite not made yet, as nothing has to be done for it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    return request.getfixturevalue("wiped_url")
+
+
 @pytest.fixture
 def desk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ledger_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Desk]:
     for name in list(os.environ):
         if name.startswith("DURABLY_"):
             monkeypatch.delenv(name)
-    desk = Desk(tmp_path, capsys)
+    desk = Desk(tmp_path, capsys, ledger_url)
     monkeypatch.setenv("DESK", str(tmp_path))
     monkeypatch.setenv("DURABLY_URL", desk.url)
     monkeypatch.chdir(APPS)

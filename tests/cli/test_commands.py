@@ -45,6 +45,7 @@ def test_enqueue_unique_for_finds_the_run_that_is_there(desk: Desk) -> None:
     assert desk.run("enqueue", "echo", "hello", "--unique-for", "1h").out == first
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_prompt_of_10_mb_comes_through_stdin(desk: Desk) -> None:
     prompt = "äb" * 5_000_000
     done = subprocess.run(
@@ -189,6 +190,7 @@ def test_show_of_hostile_text_obeys_none_of_it(desk: Desk, monkeypatch: pytest.M
     assert "[bold]b[/bold]" in coloured
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_show_can_read_a_history_that_cannot_be_loaded(desk: Desk) -> None:
     import sqlite3
 
@@ -218,20 +220,11 @@ def test_prune_deletes_old_final_runs(desk: Desk) -> None:
     assert [run["key"] for run in as_json(desk, "runs")] == ["open"]
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_migrate_says_what_it_found(desk: Desk) -> None:
     assert as_json(desk, "migrate")["found"] == 0
     assert as_json(desk, "migrate", "--app", "desk:make")["found"] > 0
     assert "nothing to do" in desk.run("migrate").out
-
-
-def test_migrate_makes_the_tables_on_a_server_where_nothing_else_does(
-    desk: Desk, database_url: str
-) -> None:
-    refused = desk.run("runs", "--url", database_url)
-    assert (refused.code, "`durably migrate`" in refused.err) == (2, True)
-    assert as_json(desk, "migrate", "--url", database_url)["found"] == 0
-    assert "nothing to do" in desk.run("migrate", "--url", database_url).out
-    assert desk.run("runs", "--url", database_url).code == 0
 
 
 def findings(desk: Desk, *arguments: str, code: int) -> dict[str, dict[str, str]]:
@@ -240,6 +233,7 @@ def findings(desk: Desk, *arguments: str, code: int) -> dict[str, dict[str, str]
     return {finding["subject"]: finding for finding in report["findings"]}
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_doctor_finds_nothing_wrong_with_a_fresh_ledger(desk: Desk) -> None:
     desk.run("migrate")
     found = findings(desk, "--app", "desk:make", code=0)
@@ -271,6 +265,7 @@ def test_doctor_says_that_a_queue_is_paused(desk: Desk) -> None:
     assert "no live worker serves" in findings(desk, code=1)["queue agents"]["text"]
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_doctor_finds_what_is_no_ledger(desk: Desk) -> None:
     assert "`durably migrate` creates it" in findings(desk, code=1)["ledger"]["text"]
     assert not (desk.folder / "ledger.db").exists()
@@ -278,6 +273,7 @@ def test_doctor_finds_what_is_no_ledger(desk: Desk) -> None:
     assert "not a usable SQLite database" in findings(desk, code=1)["ledger"]["text"]
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_doctor_finds_damage(desk: Desk) -> None:
     for number in range(50):
         desk.enqueue("echo", f"k{number}", "x" * 3000)
@@ -289,5 +285,6 @@ def test_doctor_finds_damage(desk: Desk) -> None:
     assert "problem" in {finding["status"] for finding in found.values()}
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_version_is_printed(desk: Desk) -> None:
     assert desk.run("--version").out.startswith("durably 0.")

@@ -33,9 +33,7 @@ def told(desk: Desk, *arguments: str) -> str:
 
 
 def test_queues_are_counted_by_state(desk: Desk) -> None:
-    assert desk.run("queues", "--app", "desk:make").code == 2
     desk.enqueue("echo", "a")
-    assert desk.run("queues").code == 0
     desk.drain()
     desk.enqueue("echo", "b")
     desk.enqueue("echo", "c", queue="other")

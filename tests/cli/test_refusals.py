@@ -30,12 +30,27 @@ def refused(desk: Desk, *arguments: str) -> str:
         ("cancel nobody", "No run has the key 'nobody'."),
         ("cancel done", "Run 'done' is completed; 'cancel' is only possible from"),
         ("retry done", "Run 'done' is completed; 'revive' is only possible from"),
+        ("resolve done 1.0 --again", "Run 'done' is completed"),
+        ("runs --state sleeping", "'sleeping' is no state; use one of: scheduled, available"),
+        ("enqueue echo other --key done", "belongs to a run with another prompt"),
+        ("prune --older-than 30d --state executing", "'executing' runs are not pruned"),
+    ],
+)
+def test_what_the_ledger_refuses_is_one_sentence_and_exit_code_2(
+    desk: Desk, arguments: str, sentence: str
+) -> None:
+    desk.enqueue("echo", "done")
+    desk.drain()
+    assert sentence in refused(desk, *arguments.split(" "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
         ("resolve done 1.0", "one of --done JSON, --failed TEXT, --again"),
         ("resolve done 1.0 --again --failed x", "one of --done JSON, --failed TEXT, --again"),
         ("resolve done 1.0 --done {oops", "--done is not JSON: "),
         ("resolve done 1.0 --done ok", """A string is written with its quotes: '"ok"'."""),
-        ("resolve done 1.0 --again", "Run 'done' is completed"),
-        ("runs --state sleeping", "'sleeping' is no state; use one of: scheduled, available"),
         ("runs --url oracle://x", "oracle:// is no database that this version knows"),
         ("runs --url sqlite:///:memory:", "would not survive this process"),
         ("runs --url nothing-here.db", "There is no ledger at sqlite:///nothing-here.db"),
@@ -50,7 +65,6 @@ def refused(desk: Desk, *arguments: str) -> str:
         ("enqueue echo hi --delay soon", "write a duration such as 30, 30s"),
         ("enqueue echo hi --unique-for ever", "write a duration such as 30, 30s"),
         ("enqueue echo hi --priority 11", "priority=11: 0 (first) to 9."),
-        ("enqueue echo other --key done", "belongs to a run with another prompt"),
         ("worker", "Which application? Add --app or set DURABLY_APP"),
         ("worker --app desk:make --queue x=0", "--queue 'x=0': write name=20"),
         ("worker --app desk:make --queue =3", "--queue '=3': write name=20"),
@@ -68,21 +82,22 @@ def refused(desk: Desk, *arguments: str) -> str:
         ("queues pause ", "The queue's name is empty."),
         ("queues --json pause mail", "Write the options behind: durably queues pause ..."),
         ("queues pause mail --url nothing-here.db", "There is no ledger at"),
-        ("prune --older-than 30d --state executing", "'executing' runs are not pruned"),
         ("prune --older-than long", "--older-than 'long': write a duration"),
     ],
 )
+@pytest.mark.usefixtures("on_sqlite")
 def test_refusal_is_one_sentence_and_exit_code_2(desk: Desk, arguments: str, sentence: str) -> None:
-    desk.enqueue("echo", "done")
-    desk.drain()
+    desk.run("migrate")
     assert sentence in refused(desk, *arguments.split(" "))
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_looking_at_a_wrong_url_creates_nothing(desk: Desk) -> None:
     refused(desk, "runs", "--url", str(desk.folder / "typo.db"))
     assert not (desk.folder / "typo.db").exists()
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_looking_at_another_database_adds_no_tables_to_it(desk: Desk) -> None:
     import sqlite3
 
@@ -111,6 +126,7 @@ def test_empty_prompt_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
     assert "not UTF-8" in refused(desk, "enqueue", "echo", "-")
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_argument_that_is_not_utf8_is_refused(desk: Desk) -> None:
     # What Python makes of an argument with the byte 0xff.
     assert "is not UTF-8" in refused(desk, "enqueue", "echo", "hi\udcff")
@@ -124,6 +140,7 @@ def test_prune_asks_somebody_or_refuses(desk: Desk, monkeypatch: pytest.MonkeyPa
     assert desk.run("show", "done").code == 0
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_app_without_its_dependency_says_which(desk: Desk) -> None:
     (desk.folder / "needy.py").write_text("import not_installed_at_all")
     sys.path.insert(0, str(desk.folder))
@@ -140,6 +157,7 @@ def test_sentence_obeys_no_terminal_sequence(desk: Desk) -> None:
     assert "\x1b" not in refused(desk, "show", "\x1b]0;owned\x07")
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_internal_error_shows_a_traceback_only_when_asked(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +174,7 @@ def test_internal_error_shows_a_traceback_only_when_asked(
     assert "Traceback" in ran.err
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_interrupt_is_tidy(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -166,12 +185,14 @@ def test_interrupt_is_tidy(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ran.code, ran.err) == (130, "")
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_missing_argument_is_exit_code_2(desk: Desk) -> None:
     ran = desk.run("show")
     assert ran.code == 2
     assert "KEY" in ran.err
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_settings_name_the_app_and_the_ledger(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,10 +13,21 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
 
 @SIGNALS
+@pytest.mark.usefixtures("on_sqlite")
 def test_signal_hands_runs_back_and_another_worker_resumes_them(desk: Desk, number: int) -> None:
+    hand_over(desk, number)
+
+
+@pytest.mark.usefixtures("on_postgres")
+def test_sigterm_hands_runs_back_on_postgres_too(desk: Desk) -> None:
+    hand_over(desk, signal.SIGTERM)
+
+
+def hand_over(desk: Desk, number: int) -> None:
+    """One worker is told to leave in the middle of a run, and another one ends the run."""
     desk.enqueue("patient", "k")
     first = desk.start("worker", "--app", "desk:make", "--name", "first", "--queue", "agents=3")
-    first.wait_to_say("serves agents=3; lease 30 s, grace 30 s, ledger sqlite:///")
+    first.wait_to_say(f"serves agents=3; lease 30 s, grace 30 s, ledger {desk.url}")
     wait_until(lambda: "wait" in desk.notes())
     first.signal(number)
     first.wait_to_say("leaves; 1 attempts under way")
@@ -38,6 +49,7 @@ def test_signal_hands_runs_back_and_another_worker_resumes_them(desk: Desk, numb
     assert desk.notes() == ["model wait", "wait", "model wait"]
 
 
+@pytest.mark.usefixtures("on_sqlite")
 @SIGNALS
 def test_second_signal_ends_the_process_at_once(desk: Desk, number: int) -> None:
     desk.enqueue("stuck", "k")
@@ -60,6 +72,7 @@ def test_tool_that_blocks_a_thread_for_ever_cannot_keep_the_process(desk: Desk) 
     assert desk.run("queues").out.splitlines()[1].split()[:2] == ["agents", "0"]
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_worker_that_cannot_start_says_why_and_exits_2(desk: Desk) -> None:
     worker = desk.start("worker", "--app", "desk:make", "--lease", "0.2")
     assert worker.wait() == 2
@@ -67,6 +80,7 @@ def test_worker_that_cannot_start_says_why_and_exits_2(desk: Desk) -> None:
     assert "Traceback" not in worker.err
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_worker_whose_duty_fails_exits_1(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     from apps.desk import make
     from durably.cli import worker
@@ -96,11 +110,9 @@ def test_enqueue_wait_prints_the_output_or_exits_1(desk: Desk) -> None:
     assert worker.wait() == 0
 
 
-def test_metrics_reach_oban_web(
-    desk: Desk, migrated_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DURABLY_URL", migrated_url)
-    with psycopg.connect(migrated_url, autocommit=True) as connection:
+@pytest.mark.usefixtures("on_postgres")
+def test_metrics_reach_oban_web(desk: Desk) -> None:
+    with psycopg.connect(desk.url, autocommit=True) as connection:
         connection.execute('LISTEN "public.oban_gossip"')  # how each node's queues do
         worker = desk.start("worker", "--app", "desk:make", "--metrics")
         worker.wait_to_say("serves agents=20")
@@ -110,6 +122,7 @@ def test_metrics_reach_oban_web(
     assert worker.wait() == 0
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_metrics_without_oban_are_refused(desk: Desk) -> None:
     worker = desk.start("worker", "--app", "desk:make", "--metrics")
     assert worker.wait() == 2

@@ -71,9 +71,11 @@ def wait_until(condition: Callable[[], object]) -> None:
 class Desk:
     """The ledger and the folder of one test's ``desk`` application."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], url: str | None = None
+    ) -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder}/ledger.db"
+        self.url = url or f"sqlite:///{folder}/ledger.db"
         self._capsys = capsys
         self._processes: list[Process] = []
 

@@ -50,15 +50,15 @@ WAYS: dict[str, list[Attempted]] = {
 
 def _cross() -> Iterator[tuple[str, int, RunState, str]]:
     for name, transition in TRANSITIONS.items():
-        for way in range(len(WAYS[name])):
+        for variant in range(len(WAYS[name])):
             for state in RunState:
                 for attempt in ("current", "stale") if transition.fenced else ("current",):
-                    yield name, way, state, attempt
+                    yield name, variant, state, attempt
 
 
-@pytest.mark.parametrize(("name", "way", "state", "attempt"), list(_cross()))
+@pytest.mark.parametrize(("name", "variant", "state", "attempt"), list(_cross()))
 async def test_ledger_accepts_exactly_the_transitions_of_the_table(
-    ledger: Ledger, name: str, way: int, state: RunState, attempt: str
+    ledger: Ledger, name: str, variant: int, state: RunState, attempt: str
 ) -> None:
     run = await ledger.in_state(state)
     assert run.state is state
@@ -68,7 +68,7 @@ async def test_ledger_accepts_exactly_the_transitions_of_the_table(
     moved: RunRecord | None = None
     refused = False
     try:
-        moved = await WAYS[name][way](ledger, run, claim)
+        moved = await WAYS[name][variant](ledger, run, claim)
     except REFUSED:
         refused = True
 

@@ -331,7 +331,7 @@ async def test_a_dry_run_changes_nothing(agents: Path, before: Contents, databas
     found = plan(str(agents), database_url)
     assert (found.makes_tables, found.obstacles, found.began_at) == (True, [], None)
     assert found.rows["runs"] == sum(found.states.values()) == len(before.runs)
-    assert found.rows["events"] == sum(len(d[4]) for d in before.details.values())
+    assert found.rows["events"] == sum(len(d[-1]) for d in before.details.values())
     with psycopg.connect(database_url) as connection:
         known = connection.execute("SELECT to_regclass('durably_runs')").fetchone()
     assert known == (None,)

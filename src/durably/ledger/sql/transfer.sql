@@ -93,6 +93,9 @@ SELECT id FROM durably_runs
 WHERE id > :after AND id <= :upto AND state IN ('available', 'scheduled', 'retryable')
 ORDER BY id;
 
+-- name: has_decisions (sqlite)
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'durably_decisions';
+
 -- name: count_moved
 SELECT (SELECT count(*) FROM durably_runs) AS runs,
        (SELECT count(*) FROM durably_inputs) AS inputs,

@@ -85,6 +85,11 @@ class Source:
     def counts(self) -> dict[str, int]:
         """How many rows each table has."""
         with self._errors():
+            if not self._fetch("has_decisions"):
+                # An older ledger, before it is upgraded: it has made none.
+                self._connection.execute(
+                    "CREATE TEMP TABLE IF NOT EXISTS durably_decisions AS SELECT 1 WHERE FALSE"
+                )
             cursor = self._connection.execute(self._queries["count_moved"])
             names = [column[0] for column in cursor.description]
             return dict(zip(names, cursor.fetchone(), strict=True))

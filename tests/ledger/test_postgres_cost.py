@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from durably.ledger import steps
+from durably.ledger import runs, steps
 from durably.ledger.postgres.connection import statements
 from durably.ledger.queries import load_queries
 from durably.ledger.steps import Step
@@ -178,6 +178,29 @@ def test_backlog_of_one_queue_costs_the_others_nothing(
     plan = explain(large, name, "generic")
     for index in ("durably_runs_available", "durably_runs_due"):
         assert re.search(rf"(?:using|on) {index} .*\n\s*Index Cond: .*queue = \$", plan)
+
+
+async def test_limit_holds_whatever_the_plan(migrated_url: str) -> None:
+    """A subquery that is run once for each row finds other rows each time: those not yet locked."""
+    name = migrated_url.rpartition("/")[2]
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        for way in ("hashjoin", "mergejoin", "hashagg", "material", "sort", "memoize"):
+            connection.execute(f"ALTER DATABASE {name} SET enable_{way} = off".encode())
+    clock = Clock()
+    backend = PostgresBackend(migrated_url, clock)
+    await backend.database.open()
+    ledger = Ledger(backend, clock)
+    await ledger.worker()
+    for _ in range(7):
+        await ledger.insert()
+    for expected in (3, 3, 1, 0):
+        claimed = await ledger.write(runs.claim, "w1", "agents", 3)
+        assert len(claimed) == expected
+        for run in claimed:
+            await ledger.write(runs.stop, run.claim, Step())
+    clock.advance(60)
+    assert [await ledger.write(runs.prune, 1.0, None, 3) for _ in range(4)] == [3, 3, 1, 0]
+    await backend.database.close()
 
 
 def test_pruning_looks_only_at_what_is_old(large: psycopg.Connection[Any]) -> None:

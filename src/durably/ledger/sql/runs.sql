@@ -100,23 +100,24 @@ WHERE id IN (
 RETURNING *;
 
 -- name: claim_runs (postgres)
--- As on SQLite; what another worker is claiming at this moment is passed over.
+-- As on SQLite; what another worker is claiming at this moment is passed over. Materialized: a
+-- subquery that locks what it finds, and stops at a limit, must not run once for each row.
+WITH available AS MATERIALIZED (
+    SELECT id, priority, scheduled_at FROM durably_runs
+    WHERE state = 'available' AND queue = :queue
+    ORDER BY priority, scheduled_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED),
+due AS MATERIALIZED (
+    SELECT id, priority, scheduled_at FROM durably_runs
+    WHERE state IN ('scheduled', 'retryable') AND queue = :queue
+      AND scheduled_at <= durably_now()
+    ORDER BY priority, scheduled_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED),
+first AS MATERIALIZED (
+    SELECT id FROM (SELECT * FROM available UNION ALL SELECT * FROM due) found
+    ORDER BY priority, scheduled_at, id LIMIT :limit)
 UPDATE durably_runs
 SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
     attempted_at = durably_now()
-WHERE id IN (
-    SELECT id FROM (
-        SELECT id, priority, scheduled_at FROM (
-            SELECT id, priority, scheduled_at FROM durably_runs
-            WHERE state = 'available' AND queue = :queue
-            ORDER BY priority, scheduled_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) a
-        UNION ALL
-        SELECT id, priority, scheduled_at FROM (
-            SELECT id, priority, scheduled_at FROM durably_runs
-            WHERE state IN ('scheduled', 'retryable') AND queue = :queue
-              AND scheduled_at <= durably_now()
-            ORDER BY priority, scheduled_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED) d
-    ) due ORDER BY priority, scheduled_at, id LIMIT :limit)
+WHERE id IN (SELECT id FROM first)
 RETURNING *;
 
 -- name: claim_run
@@ -302,10 +303,11 @@ RETURNING id;
 
 -- name: prune_runs (postgres)
 -- As on SQLite; locked, so that one that is being revived is looked at again, and stays.
-DELETE FROM durably_runs WHERE id IN (
+WITH old AS MATERIALIZED (
     SELECT id FROM durably_runs
     WHERE finished_at < durably_after(-:older_than_seconds)
       AND state NOT IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
       AND (CAST(:state AS TEXT) IS NULL OR state = :state)
     ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+DELETE FROM durably_runs WHERE id IN (SELECT id FROM old)
 RETURNING id;

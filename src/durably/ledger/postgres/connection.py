@@ -25,11 +25,8 @@ from durably.errors import (
     SchemaError,
 )
 from durably.ledger.operations import Operation, Row, Statement
-from durably.ledger.postgres.url import TCP, PostgresUrl
+from durably.ledger.postgres.url import PATIENCE, PostgresUrl
 from durably.ledger.queries import load_queries
-
-CONNECT_SECONDS = 10
-"""How long a server may take to answer before it counts as away."""
 
 LOCK_SECONDS = 10
 """How long a write waits for a row that another transaction holds, before it is tried again."""
@@ -100,12 +97,11 @@ def options(url: PostgresUrl) -> dict[str, Any]:
     """What psycopg is told for every connection, besides the URL."""
     told: dict[str, Any] = {
         "prepare_threshold": 5 if url.prepare else None,
-        "connect_timeout": CONNECT_SECONDS,
         "application_name": "durably",
         "client_encoding": "UTF8",
     }
     # Of several hosts, the one that takes writes: after a failover that is another one.
-    usual = {"target_session_attrs": "read-write", **TCP}
+    usual = {"target_session_attrs": "read-write", **PATIENCE}
     return told | {name: value for name, value in usual.items() if name not in url.conninfo}
 
 

@@ -23,14 +23,15 @@ MAX_LANES = 64
 OWN = ("schema", "pool_size", "notify", "prepare")
 """Parameters that libpq never sees."""
 
-TCP = {
+PATIENCE = {
+    "connect_timeout": "5",
     "keepalives_idle": "10",
-    "keepalives_interval": "5",
+    "keepalives_interval": "3",
     "keepalives_count": "3",
-    "tcp_user_timeout": "20000",
+    "tcp_user_timeout": "15000",
 }
-"""Unless the URL says otherwise: a host that is gone without a word is noticed within half a
-minute; systems' own defaults take from a quarter of an hour to hours."""
+"""Unless the URL says otherwise: a host that is gone without a word is noticed within a lease, and
+the next host is tried. The defaults of psycopg and of systems take from minutes to hours."""
 
 _IDENTIFIER = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,47}")
 
@@ -79,7 +80,7 @@ class PostgresUrl:
         With a name for ``pg_stat_activity``; of several hosts, the one that takes writes is meant.
         """
         place, said = _split(self.conninfo)
-        told = {"application_name": application, "target_session_attrs": "read-write", **TCP}
+        told = {"application_name": application, "target_session_attrs": "read-write", **PATIENCE}
         return _joined(place, list((told | dict(said)).items()))
 
     def qualified(self, table: str) -> str:

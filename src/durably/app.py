@@ -18,7 +18,7 @@ from durably.agents.registry import OnChange, Registration, Registry, name_of, u
 from durably.config import Settings
 from durably.dispatch.choice import Dispatching
 from durably.effects import DEFAULT, EffectPolicy, as_policy
-from durably.errors import ConfigError, SchemaError
+from durably.errors import ConfigError, LedgerUnavailable, SchemaError
 from durably.execution.executor import Executor
 from durably.health import examine
 from durably.here import drain_here, run_here
@@ -82,6 +82,7 @@ class Durably:
         self.ledger: Database = database_for(self.settings.url)
         self.registry = Registry()
         self._default_effect = as_policy(default_effect)
+        self._was_away = False
         for agent in agents:
             self.register(agent)
 
@@ -357,8 +358,6 @@ class Durably:
         Raises:
             ConfigError: an option cannot work.
         """
-        await self.open()
-        self._name_undeclared_tools()
         options = WorkerOptions(
             queues=queues or self.default_queues(),
             lease_seconds=_first(lease, self.settings.lease, DEFAULT_LEASE_SECONDS),
@@ -367,8 +366,15 @@ class Durably:
         dispatching = Dispatching(JobIntake(self.registry), oban or {})
         if name:
             options = replace(options, name=name)
-        worker = Worker(self.ledger, self._executor, options, dispatching)
-        await worker.start()
+        try:
+            await self.open()
+            worker = Worker(self.ledger, self._executor, options, dispatching)
+            await worker.start(after_outage=self._was_away)
+        except LedgerUnavailable:
+            self._was_away = True
+            raise
+        self._was_away = False
+        self._name_undeclared_tools()
         try:
             yield worker
         finally:

@@ -63,3 +63,9 @@ def killed_before_the_claim(folder: Path, **options: Any) -> None:
     """A worker that dies with its first job in hand, before it has its run."""
     die_at(folder, Strike("job:before"))
     worker(folder, **options)
+
+
+def killed_before_the_acknowledgement(folder: Path, **options: Any) -> None:
+    """A worker that dies once its first run is over, before Oban knows that the job is."""
+    die_at(folder, Strike("job:after"))
+    worker(folder, **options)

@@ -228,12 +228,12 @@ class Site:
             assert seen == [row["id"] for row in rows][: len(seen)], key
             assert seen, key
 
-    def check_jobs(self) -> None:
+    def check_jobs(self, seconds: float = PATIENCE_SECONDS) -> None:
         """Oban's own record comes to its end as well."""
         over = (
             "SELECT state FROM oban_jobs WHERE state NOT IN ('completed', 'discarded', 'cancelled')"
         )
-        eventually("all jobs are over", lambda: not self.database.rows(over), PATIENCE_SECONDS)
+        eventually("all jobs are over", lambda: not self.database.rows(over), seconds)
 
 
 class Command:

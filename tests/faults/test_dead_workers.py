@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from crash.processes import ended
+from durably import RunState
 from faults import children, shift
 from faults.site import EVERYTHING, Site, in_thread
 
@@ -76,6 +77,20 @@ async def test_job_of_a_worker_that_died_before_its_claim_comes_again(
     print(f"lease {lease_seconds:g} s, job of {asked_by}: claimed after {seconds:.1f} s")
     assert seconds < lease_seconds + SLOW_SECONDS
     site.check_jobs()
+
+
+async def test_job_of_a_worker_that_died_before_its_acknowledgement_is_over_soon(
+    site: Site,
+) -> None:
+    dying = site.start_worker(children.killed_before_the_acknowledgement, lease=1.0)
+    async with shift.app(site.world) as app:
+        run = await app.enqueue("clerk", "r", key="r")
+        assert await in_thread(ended, dying) == -signal.SIGKILL
+        site.forget(dying)
+        assert (await run.refresh()).state is RunState.COMPLETED
+        await in_thread(site.start_worker, lease=1.0)
+        await in_thread(site.check_jobs, SLOW_SECONDS)
+        assert (await run.refresh()).record.attempt == 1
 
 
 def _insert_job(site: Site, args: str) -> None:

@@ -99,11 +99,12 @@ class WorkerLease:
         since = self._lease_seconds - (self._valid_until - _now())
         return since > 2 * self._lease_seconds / BEATS_PER_LEASE
 
-    async def start(self) -> None:
-        """Register the worker and begin to beat."""
+    async def start(self, *, steady: bool = True) -> None:
+        """Register the worker and begin to beat; ``steady`` unless the database was just away."""
         sent = _now()
         await self._ledger.write(workers.register, *self._row)
         self._valid_until = sent + self._lease_seconds
+        self._steady_since = -math.inf if steady else _now()
         self._thread.start()
 
     async def stop(self) -> None:

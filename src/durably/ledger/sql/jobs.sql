@@ -82,13 +82,14 @@ RETURNING id;
 SELECT 1 WHERE FALSE;
 
 -- name: list_orphaned_jobs (postgres)
--- Fetched by a node that died before there was a run for it, as a job of another language may be;
--- where there is one, the run is what is woken.
+-- A dead node's, and no run's that is still to be executed: it died before there was a run for it, as
+-- for a job of another language, or before it could say that the run is over.
 SELECT j.id, j.attempted_by[1] AS worker_id FROM oban_jobs j
 WHERE j.state = 'executing' AND j.worker = 'durably.RunAgent'
   AND NOT EXISTS (SELECT 1 FROM durably_workers w
                   WHERE w.id = j.attempted_by[1] AND w.expires_at > durably_now())
-  AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.job_id = j.id)
+  AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.job_id = j.id
+                  AND r.state IN ('available', 'scheduled', 'retryable', 'executing'))
 LIMIT :limit;
 
 -- name: lock_lost_wakeup (postgres)

@@ -50,6 +50,7 @@ def payments(desk: Desk) -> list[str]:
 # --- the inbox
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_inbox_says_what_is_asked_and_how_to_decide(asked: Desk) -> None:
     lines = asked.run("inbox").out.splitlines()
     assert lines[0].split() == ["RUN", "CALL", "KIND", "TOOL", "SINCE", "ASKED"]
@@ -83,6 +84,7 @@ def test_inbox_is_filtered(asked: Desk, filters: tuple[str, ...], keys: set[str]
     assert (shown == "Nothing waits for a decision.\n") == (not keys)
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_inbox_as_json_has_all_that_a_person_is_shown(asked: Desk) -> None:
     (item,) = as_json(asked, "inbox", "--kind", "approval")
     wanted = {"run_key": "p", "agent": "payer", "queue": "agents", "tags": ["vip"]}
@@ -94,6 +96,7 @@ def test_inbox_as_json_has_all_that_a_person_is_shown(asked: Desk) -> None:
     assert item["request"] == {"question": "Which colour?", "choices": ["red", "blue"]}
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_run_that_waits_says_how_to_decide(asked: Desk) -> None:
     shown = asked.run("show", "p").out
     assert "durably approve p 1.0" in shown
@@ -155,6 +158,7 @@ def test_answer_as_json_reaches_the_model(asked: Desk) -> None:
 # --- what is refused
 
 
+@pytest.mark.usefixtures("on_sqlite")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -187,6 +191,7 @@ def test_decision_that_cannot_be_is_one_sentence(
     assert len(as_json(asked, "inbox")) == 3, "all wait as before"
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_expected_arguments_are_compared_as_values(asked: Desk) -> None:
     assert asked.run("approve", "p", "1.0", "--expected", '{"amount":5}').code == 0
 
@@ -198,6 +203,7 @@ def test_second_decision_is_refused_and_names_the_first(asked: Desk) -> None:
     assert finished(asked, "p") == "pay_back: paid back 5"
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_decision_about_a_run_that_ended_is_refused(asked: Desk) -> None:
     assert asked.run("cancel", "p").code == 0
     for arguments in (("approve", "p", "1.0"), ("deny", "p", "1.0"), ("answer", "p", "1.0", "x")):
@@ -207,6 +213,7 @@ def test_decision_about_a_run_that_ended_is_refused(asked: Desk) -> None:
 # --- what a model may have written
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_question_that_would_command_the_terminal_is_only_shown(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

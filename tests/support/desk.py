@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 
 from durably import Durably
 from durably.cli.main import run
+from support.launcher import launch
 
 APPS = Path(__file__).parents[1] / "apps"
 DEADLINE_SECONDS = 100.0
@@ -29,36 +29,31 @@ class Ran:
 
 
 class Process:
-    """A ``durably`` process; its stderr goes to a file, so that it can be read while it lives."""
+    """A ``durably`` process; what it says goes to a file, so that it can be read while it lives."""
 
     def __init__(self, folder: Path, number: int, arguments: tuple[str, ...]) -> None:
         self._errors = folder / f"stderr-{number}.txt"
-        with self._errors.open("w") as errors:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "durably", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-            )
+        self._errors.touch()
+        self.process = launch(arguments, self._errors)
 
     @property
     def err(self) -> str:
         return self._errors.read_text()
 
     def signal(self, number: int) -> None:
-        os.kill(self.popen.pid, number)
+        os.kill(self.process.pid, number)
 
     def wait(self) -> int:
-        return self.popen.wait(DEADLINE_SECONDS)
+        return self.process.wait(DEADLINE_SECONDS)
 
     def wait_to_say(self, text: str) -> None:
-        wait_until(lambda: text in self.err or self.popen.poll() is not None)
+        wait_until(lambda: text in self.err or self.process.poll() is not None)
         assert text in self.err, self.err
 
     def kill(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait()
+        if self.process.poll() is None:
+            self.signal(signal.SIGKILL)
+        self.wait()
 
 
 def wait_until(condition: Callable[[], object]) -> None:

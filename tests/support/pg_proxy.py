@@ -59,6 +59,8 @@ class PgProxy:
             except OSError:
                 return
             server = socket.create_connection(self._server)
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open += [client, server]
             for work in (self._from_client, self._from_server):
                 threading.Thread(target=self._carry, args=(work, client, server)).start()

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -160,6 +161,9 @@ class Site:
         self._check_bill(load, attempts, overlapping=blamed)
         self._check_watched(load)
         self.check_jobs()
+        if not blamed:
+            blamed_jobs = "SELECT * FROM oban_jobs WHERE errors <> '[]'"
+            assert not self.database.rows(blamed_jobs), "nor was it any job"
         assert all(is_alive(worker) for worker in self._workers), logs(self.world.folder)
         assert all(command.process.poll() is None for command in self._commands)
 
@@ -289,6 +293,12 @@ class Load:
     def stop(self) -> None:
         """Enqueue nothing more."""
         self._stopped = True
+
+    async def recovery(self, what: str) -> None:
+        """Wait until the next run has ended; says how long that takes once something is over."""
+        began = time.monotonic()
+        await self.progress(1)
+        print(f"{what}: the next run ended {time.monotonic() - began:.1f} s later")
 
     async def progress(self, runs: int, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until so many more runs have ended: all is well, or well again."""

@@ -24,6 +24,7 @@ async def test_another_server_under_the_same_address_costs_no_run(site: Site) ->
         for _ in range(ROUNDS):
             await load.progress(8)
             await in_thread(_replace, site, site.server.port)
+            await load.recovery("replaced")
         await load.progress(10)
 
 
@@ -78,6 +79,7 @@ async def test_failover_to_another_host_of_the_url_costs_no_run(
     async with site.load() as load:
         await load.progress(8)
         old = await in_thread(_replace, site, ports[1])
+        await load.recovery("failed over")
         await load.progress(8)
         demote(old)
         await in_thread(old.start)

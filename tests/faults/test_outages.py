@@ -34,6 +34,7 @@ async def test_server_that_restarts_at_once_costs_no_run(site: Site, lease_secon
         for _ in range(ROUNDS):
             await load.progress(random.randint(5, 15))
             await in_thread(site.server.restart, "immediate")
+            await load.recovery("restarted")
         await load.progress(10)
 
 
@@ -44,6 +45,7 @@ async def test_server_that_is_away_for_several_leases_costs_no_run(site: Site) -
     async with site.load() as load:
         await load.progress(5)
         await in_thread(_away_for, site, 4 * SHORT_LEASE_SECONDS)
+        await load.recovery("back")
         await load.progress(10)
 
 
@@ -64,6 +66,7 @@ async def test_server_that_hangs_for_several_leases_costs_no_run(
         for _ in range(ROUNDS):
             await load.progress(random.randint(5, 15))
             await in_thread(_frozen_for, site, 3.0)
+            await load.recovery("answers again")
         await load.progress(10)
 
 
@@ -78,7 +81,7 @@ async def test_connections_that_are_cut_again_and_again_cost_no_run(site: Site) 
     async with site.load() as load:
         for _ in range(5 * ROUNDS):
             await in_thread(_cut_all, site)
-            await load.progress(1)
+            await load.recovery("cut")
         await load.progress(10)
 
 

@@ -35,6 +35,8 @@ from support.roles import PASSWORD, role
 
 NEWEST = schema.newest_version("postgres")
 
+clerk = Agent(TestModel(custom_output_text="ok"), name="clerk")
+
 SECOND = """
 -- A column that tells, and a table with a trigger.
 ALTER TABLE durably_workers ADD COLUMN note text;
@@ -309,6 +311,9 @@ async def test_tables_that_elixirs_oban_made_are_completed(
     noted = f"SELECT obj_description('{name}.oban_jobs'::regclass, 'pg_class')"
     assert execute(database_url, noted) == [(str(version),)], "Elixir's own note of its version"
     assert (await migrated(url)).oban_tables == "unchanged"
+    async with Durably(url, agents=[clerk]) as app, app.worker():
+        enqueued = await app.enqueue(clerk, "hello")
+        assert await enqueued.result(timeout=PATIENCE_SECONDS) == "ok"
 
 
 @pytest.mark.parametrize(
@@ -403,7 +408,6 @@ async def test_schema_with_the_longest_name_works(database_url: str) -> None:
 # --- rights
 
 
-clerk = Agent(TestModel(custom_output_text="ok"), name="clerk")
 DOCS = Path(__file__).parents[2] / "docs" / "postgres.md"
 
 

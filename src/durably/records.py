@@ -25,19 +25,23 @@ class Claim(NamedTuple):
 
 
 class CallPosition(NamedTuple):
-    """Where in the run a tool call stands: the identity of its effect.
+    """Where in the run a tool call stands, or a step inside it: the identity of its effect.
 
     Tool call ids are not unique within a run (some providers start again at ``call_0`` in every
     response), so an effect is known by the position of its response and of the call in it.
+
+    Attributes:
+        step: the name of a step or wait that the tool's own code makes; empty for the call itself.
     """
 
     response: int
     call: int
+    step: str = ""
 
     @property
     def call_id(self) -> str:
-        """The id that people and commands use, such as ``3.0``."""
-        return f"{self.response}.{self.call}"
+        """The id that people and commands use, such as ``3.0`` or, for a step, ``3.0/charge``."""
+        return f"{self.response}.{self.call}{'/' if self.step else ''}{self.step}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,13 @@ class RunRecord:
         failures: failed attempts; what ``max_attempts`` limits.
         crashes: attempts whose worker died; counted apart, limited alike.
         waiting_on: for a suspended run: what it waits for; None otherwise.
+        thread: the conversation that it is a part of; None: it stands alone.
+        parent_id: the run whose tool started it; None: no run did.
+        budget: its own limits, as it was enqueued with or given since; None: its agent's.
+        cost_nanousd: what its responses cost so far, in billionths of a US dollar, as far as
+            prices are known.
         usage: tokens, requests and tool calls so far, over all attempts.
+        tells_end: True while somebody must still learn how it ended: a parent, children, a thread.
         error: why the last attempt failed, or why the run was discarded.
     """
 
@@ -75,6 +85,11 @@ class RunRecord:
     inserted_at: datetime
     attempted_at: datetime | None
     finished_at: datetime | None
+    thread: str | None = None
+    parent_id: int | None = None
+    tells_end: bool = False
+    budget: dict[str, Any] | None = None
+    cost_nanousd: int = 0
 
     @property
     def claim(self) -> Claim:
@@ -113,6 +128,9 @@ class NewRun:
     scheduled_at: str | None = None
     fingerprint: str | None = None
     unique_seconds: float | None = None
+    thread: str | None = None
+    parent_id: int | None = None
+    budget: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +146,7 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One tool call in the ledger: intent, then outcome.
+    """One tool call in the ledger, or a step or wait inside it: intent, then outcome.
 
     Attributes:
         attempt: the attempt that wrote the intent (or the outcome, where no intent is recorded).
@@ -136,7 +154,9 @@ class Effect:
         asked: True while a person is asked to settle it.
         result: the recorded result as JSON (see ``agents.codec``); None until there is one.
         idempotency_key: stable across attempts; hand it to the service that the tool calls.
-        ask: what a person is, or was, asked: ``approval``, ``answer``, ``question`` or ``doubt``.
+        ask: what a person is, or was, asked: ``approval``, ``answer``, ``question`` or ``doubt``;
+            or what else it waits for: a ``timer``, a ``signal`` or a ``child``.
+        awaits: the name of the signal, or the key of the child.
         request: what they are shown: the tool's schema, the question, its choices.
         approved: True once somebody let it run.
         expires_at: when nobody need decide any more; ``on_expiry`` says what happens then.
@@ -164,12 +184,16 @@ class Effect:
     asked_at: datetime | None
     expires_at: datetime | None
     on_expiry: str | None
+    awaits: str | None = None
 
     @property
     def call_id(self) -> str:
-        """The id that people and commands use, such as ``3.0``."""
+        """The id that people and commands use, such as ``3.0``, or ``3.0/charge`` of a step."""
         return self.position.call_id
 
+
+WAIT_KINDS = ("timer", "signal", "child")
+"""What a tool may wait for that is no person."""
 
 INBOX_KINDS = ("approval", "answer", "question", "doubt")
 """What a person may be asked."""
@@ -196,16 +220,18 @@ class InboxItem:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who decided what about a call, when, and why; appended, never changed.
+    """Who decided what about a call, or about the run itself, when, and why; never changed.
 
     Attributes:
-        decision: ``approved``, ``denied``, ``answered``, ``resolved``, ``expired``, ``escalated``.
+        position: the call; None for what was decided about the run.
+        decision: ``approved``, ``denied``, ``answered``, ``resolved``, ``expired``, ``escalated``;
+            of a run: ``raised``, its budget.
         args_before: the call's arguments as the model gave them, as JSON.
         args_after: as they were approved; None where nothing was.
     """
 
     run_id: int
-    position: CallPosition
+    position: CallPosition | None
     decision: str
     by: str
     note: str
@@ -215,8 +241,8 @@ class Decision:
 
     @property
     def call_id(self) -> str:
-        """The call that it is about, such as ``3.0``."""
-        return self.position.call_id
+        """The call that it is about, such as ``3.0``; empty for what is about the run."""
+        return self.position.call_id if self.position else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,9 @@ FROM (SELECT n, CASE WHEN n % 7 = 0 THEN 'available' WHEN n % 11 = 0 THEN 'sched
 INSERT INTO durably_inputs SELECT id, '"hi"', '{{}}' FROM durably_runs;
 INSERT INTO durably_messages
 SELECT id, seq, 'request', 1, '"hi"', now() FROM durably_runs, generate_series(0, 3) seq;
-INSERT INTO durably_effects
+INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy, on_doubt,
+                             state, asked, attempt, idempotency_key, result, error, resolved_by,
+                             started_at, finished_at)
 SELECT id, 0, 0, 't', 'c', '{{}}', 'once', 'ask',
        CASE state WHEN 'suspended' THEN 'in_doubt' ELSE 'done' END, state = 'suspended',
        1, 'k', NULL, NULL, NULL, now(), now()
@@ -128,6 +130,10 @@ VALUES: dict[str, Any] = {
     "pid": 1,
     "queues": "{}",
     "scheduled_at": None,
+    "step": "",
+    "parent_id": None,
+    "tells_end": True,
+    "budget": None,
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

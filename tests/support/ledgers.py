@@ -21,8 +21,8 @@ from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import CallPosition, Claim, Effect, NewRun, RunRecord
 
-TABLES = ("runs", "inputs", "messages", "effects", "decisions", "attempts", "events")
-TABLES += ("workers", "queues")
+TABLES = ("runs", "inputs", "messages", "effects", "decisions", "signals", "notices")
+TABLES += ("attempts", "events", "workers", "queues", "budgets")
 LEASE_SECONDS = 30.0
 PATIENCE_SECONDS = 120.0
 """How long a test waits for something before it counts as not happening at all."""

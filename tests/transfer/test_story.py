@@ -219,7 +219,7 @@ def test_command_says_what_it_does_and_what_came_of_it(office: Desk, database_ur
     assert (looked.code, looked.err) == (0, "")
     assert looked.out.splitlines() == [
         f"{office.url} holds 1 run: 1 available.",
-        "1 inputs, 0 messages, 0 effects, 0 decisions, 0 attempts, 1 events",
+        "1 inputs, 0 messages, 0 effects, 0 decisions, 0 signals, 0 notices, 0 attempts, 1 events",
         f"{database_url} has no tables yet; they would be made.",
         "Nothing is in the way.",
     ]
@@ -234,8 +234,8 @@ def test_command_says_what_it_does_and_what_came_of_it(office: Desk, database_ur
     header = "TABLE ROWS HERE ROWS THERE SHA-256 HERE SHA-256 THERE"
     assert " ".join(table[0].split()) == header
     assert [line.split()[0] for line in table[1:-1]] == [
-        *("runs", "inputs", "messages", "effects", "decisions", "attempts", "events"),
-        *("queues", "jobs"),
+        *("runs", "inputs", "messages", "effects", "decisions", "signals", "notices"),
+        *("attempts", "events", "queues", "budgets", "jobs"),
     ]
     assert all(line.endswith("same") for line in table[1:-1])
     assert "Start workers and applications with the URL" in table[-1]

@@ -22,7 +22,7 @@ from durably.ledger.steps import Step
 from durably.ledger.transfer import news
 from durably.ledger.transfer.compare import Compared
 from durably.ledger.transfer.move import move
-from durably.ledger.transfer.tables import PER_RUN, QUEUES
+from durably.ledger.transfer.tables import PER_RUN, SHARED
 from durably.lifecycle import RunState
 from support.ledgers import Clock, Ledger, SqliteBackend, message, new_run
 from support.moving import Contents, contents_of, transfer_process
@@ -46,7 +46,7 @@ async def test_every_record_arrives_as_it_was(
 async def test_every_table_and_column_is_moved(agents: Path, database_url: str) -> None:
     """A column that a migration adds must be added to the statements that move it."""
     list(move(str(agents), database_url))
-    moved = {table.name for table in (*PER_RUN, QUEUES)}
+    moved = {table.name for table in (*PER_RUN, *SHARED)}
     with closing(sqlite3.connect(agents)) as connection:
         tables = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'durably_%'"

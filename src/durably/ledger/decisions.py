@@ -189,7 +189,10 @@ def expire(key: str, call_id: str) -> Operation[Effect | None]:
 def list_expired(limit: int = 100) -> Operation[list[tuple[str, str]]]:
     """Calls whose time is over, as run keys and call ids; a read."""
     rows = yield from fetch("list_expired", limit=limit)
-    return [(r["run_key"], CallPosition(r["response"], r["call"]).call_id) for r in rows]
+    return [
+        (row["run_key"], CallPosition(row["response"], row["call"], row["step"]).call_id)
+        for row in rows
+    ]
 
 
 def _decided(
@@ -243,8 +246,7 @@ def _refused(run: RunRecord, effect: Effect, why: str) -> TransitionRefused:
 
 
 def _where(effect: Effect) -> dict[str, object]:
-    position = effect.position
-    return {"run_id": effect.run_id, "response": position.response, "call": position.call}
+    return {"run_id": effect.run_id, **effect.position._asdict()}
 
 
 def _find(run: RunRecord, call_id: str) -> Operation[Effect]:

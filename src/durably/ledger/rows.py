@@ -74,6 +74,11 @@ def run_from(row: Row) -> RunRecord:
         inserted_at=moment(row["inserted_at"]),
         attempted_at=moment_or_none(row["attempted_at"]),
         finished_at=moment_or_none(row["finished_at"]),
+        thread=row["thread"],
+        parent_id=row["parent_id"],
+        tells_end=bool(row["tells_end"]),
+        budget=decoded(row["budget"]),
+        cost_nanousd=row["cost_nanousd"],
     )
 
 
@@ -92,7 +97,7 @@ def effect_from(row: Row) -> Effect:
     """A row of durably_effects."""
     return Effect(
         run_id=row["run_id"],
-        position=CallPosition(row["response"], row["call"]),
+        position=CallPosition(row["response"], row["call"], row["step"]),
         tool_name=row["tool_name"],
         tool_call_id=row["tool_call_id"],
         args=row["args"],
@@ -113,6 +118,7 @@ def effect_from(row: Row) -> Effect:
         asked_at=moment_or_none(row["asked_at"]),
         expires_at=moment_or_none(row["expires_at"]),
         on_expiry=row["on_expiry"],
+        awaits=row["awaits"],
     )
 
 
@@ -129,9 +135,10 @@ def inbox_item_from(row: Row) -> InboxItem:
 
 def decision_from(row: Row) -> Decision:
     """A row of durably_decisions."""
+    about_run = row["response"] is None
     return Decision(
         run_id=row["run_id"],
-        position=CallPosition(row["response"], row["call"]),
+        position=None if about_run else CallPosition(row["response"], row["call"], row["step"]),
         decision=row["decision"],
         by=row["by"],
         note=row["note"],

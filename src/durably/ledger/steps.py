@@ -184,8 +184,7 @@ def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]
     row = yield from fetch_one(
         "doubt_effect",
         run_id=claim.run_id,
-        response=position.response,
-        call=position.call,
+        **position._asdict(),
         attempt=claim.attempt,
         asked=outcome.asked,
         result=outcome.result,
@@ -216,8 +215,7 @@ def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
         "settle_late",
         run_id=claim.run_id,
         attempt=claim.attempt,
-        response=position.response,
-        call=position.call,
+        **position._asdict(),
         state=outcome.state,
         result=outcome.result,
         error=outcome.error,
@@ -264,8 +262,7 @@ def _withdraw(statement: str, claim: Claim, call: ToolCall, **why: object) -> Op
         statement,
         run_id=claim.run_id,
         attempt=claim.attempt,
-        response=position.response,
-        call=position.call,
+        **position._asdict(),
     )
     if row is None:
         row = yield from _return_approved(claim, call)
@@ -282,8 +279,7 @@ def _return_approved(claim: Claim, call: ToolCall) -> Operation[Row | None]:
             "return_approved",
             run_id=claim.run_id,
             attempt=claim.attempt,
-            response=call.position.response,
-            call=call.position.call,
+            **call.position._asdict(),
         )
     )
 
@@ -318,9 +314,7 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
 
 
 def _effect_at(claim: Claim, position: CallPosition) -> Operation[Effect | None]:
-    row = yield from fetch_one(
-        "get_effect", run_id=claim.run_id, response=position.response, call=position.call
-    )
+    row = yield from fetch_one("get_effect", run_id=claim.run_id, **position._asdict())
     return None if row is None else effect_from(row)
 
 
@@ -338,8 +332,7 @@ def _call_params(claim: Claim, call: ToolCall) -> dict[str, object]:
     return {
         "run_id": claim.run_id,
         "attempt": claim.attempt,
-        "response": call.position.response,
-        "call": call.position.call,
+        **call.position._asdict(),
         "tool_name": call.tool_name,
         "tool_call_id": call.tool_call_id,
         "args": call.args,

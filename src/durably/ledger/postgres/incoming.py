@@ -15,8 +15,8 @@ from durably.errors import LedgerMoved
 from durably.ledger.postgres.url import PostgresUrl
 
 GUARDED = (
-    *("runs", "inputs", "messages", "effects", "decisions", "attempts", "events"),
-    *("queues", "workers"),
+    *("runs", "inputs", "messages", "effects", "decisions", "signals", "notices"),
+    *("attempts", "events", "queues", "budgets", "workers"),
 )
 
 _TRIGGER = sql.Identifier("incoming")

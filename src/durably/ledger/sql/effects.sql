@@ -2,13 +2,13 @@
 
 -- name: insert_intent
 -- A call that is in doubt and may run again, or was approved, becomes this attempt's call.
-INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy,
-                             on_doubt, state, attempt, idempotency_key, started_at)
-SELECT r.id, :response, :call, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'started',
+INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_id, args,
+                             policy, on_doubt, state, attempt, idempotency_key, started_at)
+SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'started',
        r.attempt, :idempotency_key, durably_now()
 FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
-ON CONFLICT (run_id, response, call) DO UPDATE
+ON CONFLICT (run_id, response, call, step) DO UPDATE
 SET state = 'started', attempt = excluded.attempt, started_at = excluded.started_at,
     asked = FALSE, result = NULL, error = NULL, finished_at = NULL
 WHERE durably_effects.state = 'in_doubt'
@@ -17,15 +17,15 @@ RETURNING *;
 
 -- name: record_outcome
 -- One that says what is recorded already changes nothing, so that it leaves no second event.
-INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy,
-                             on_doubt, state, asked, attempt, idempotency_key, result, error,
+INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_id, args,
+                             policy, on_doubt, state, asked, attempt, idempotency_key, result, error,
                              started_at, finished_at)
-SELECT r.id, :response, :call, :tool_name, :tool_call_id, :args, :policy, :on_doubt, :state,
+SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, :state,
        :asked, r.attempt, :idempotency_key, :result, :error, durably_now(),
        CASE WHEN :state IN ('done', 'failed', 'denied') THEN durably_now() END
 FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
-ON CONFLICT (run_id, response, call) DO UPDATE
+ON CONFLICT (run_id, response, call, step) DO UPDATE
 SET state = excluded.state, asked = excluded.asked, result = excluded.result,
     error = COALESCE(excluded.error, durably_effects.error), finished_at = excluded.finished_at
 WHERE durably_effects.state NOT IN ('done', 'failed', 'denied')
@@ -41,7 +41,7 @@ UPDATE durably_effects
 SET state = 'in_doubt', asked = :asked, result = :result, error = COALESCE(:error, error),
     ask = CASE WHEN :asked THEN 'doubt' ELSE ask END,
     asked_at = CASE WHEN :asked THEN COALESCE(asked_at, durably_now()) ELSE asked_at END
-WHERE run_id = :run_id AND response = :response AND call = :call
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND (state = 'started'
        OR (state = 'in_doubt' AND (asked <> :asked OR (result IS NOT NULL) <> :told)))
   AND EXISTS (SELECT 1 FROM durably_runs r
@@ -51,7 +51,7 @@ RETURNING *;
 -- name: withdraw_intent
 -- Nothing happened: the call is as if it had never been tried.
 DELETE FROM durably_effects
-WHERE run_id = :run_id AND response = :response AND call = :call AND attempt = :attempt
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step AND attempt = :attempt
   AND state = 'started' AND NOT approved
   AND EXISTS (SELECT 1 FROM durably_runs r
               WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing')
@@ -68,44 +68,44 @@ RETURNING *;
 UPDATE durably_effects
 SET state = :state, result = :result, error = :error, asked = FALSE, finished_at = durably_now(),
     resolved_by = 'late evidence'
-WHERE run_id = :run_id AND response = :response AND call = :call AND attempt = :attempt
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step AND attempt = :attempt
   AND state IN ('started', 'in_doubt')
 RETURNING *;
 
 -- name: withdraw_late
 -- Evidence that nothing happened; of a call that the model was told about, the record stays.
 DELETE FROM durably_effects
-WHERE run_id = :run_id AND response = :response AND call = :call AND attempt = :attempt
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step AND attempt = :attempt
   AND state IN ('started', 'in_doubt') AND result IS NULL AND NOT approved
 RETURNING run_id;
 
 -- name: return_approved
 -- The same for a call that somebody approved: nobody need be asked again.
 UPDATE durably_effects SET state = 'awaiting', asked = FALSE, error = NULL
-WHERE run_id = :run_id AND response = :response AND call = :call
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND state IN ('started', 'in_doubt') AND result IS NULL AND approved
   AND (attempt = :attempt OR CAST(:attempt AS INTEGER) IS NULL)
 RETURNING run_id;
 
 -- name: ask_person
 -- A call waits for a person; also one that this attempt has not recorded before.
-INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy,
-                             on_doubt, state, asked, attempt, idempotency_key, started_at, ask,
+INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_id, args,
+                             policy, on_doubt, state, asked, attempt, idempotency_key, started_at, ask,
                              request, asked_at, expires_at, on_expiry)
-SELECT r.id, :response, :call, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'awaiting',
+SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'awaiting',
        TRUE, r.attempt, :idempotency_key, durably_now(), :ask, :request, durably_now(),
        CASE WHEN CAST(:within_seconds AS DOUBLE PRECISION) IS NOT NULL
             THEN durably_after(CAST(:within_seconds AS DOUBLE PRECISION)) END,
        :on_expiry
 FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
-ON CONFLICT (run_id, response, call) DO NOTHING
+ON CONFLICT (run_id, response, call, step) DO NOTHING
 RETURNING *;
 
 -- name: approve_effect
 UPDATE durably_effects
 SET approved = TRUE, asked = FALSE, args = :args, resolved_by = :resolved_by, expires_at = NULL
-WHERE run_id = :run_id AND response = :response AND call = :call
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND state = 'awaiting' AND asked AND ask = 'approval'
 RETURNING *;
 
@@ -114,17 +114,17 @@ RETURNING *;
 UPDATE durably_effects
 SET state = :state, result = :result, error = :error, asked = FALSE, resolved_by = :resolved_by,
     finished_at = durably_now(), expires_at = NULL
-WHERE run_id = :run_id AND response = :response AND call = :call
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND state = 'awaiting' AND asked
 RETURNING *;
 
 -- name: stop_expiry
 UPDATE durably_effects SET expires_at = NULL
-WHERE run_id = :run_id AND response = :response AND call = :call AND expires_at IS NOT NULL
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step AND expires_at IS NOT NULL
 RETURNING *;
 
 -- name: list_expired
-SELECT r.key AS run_key, e.response, e.call FROM durably_effects e
+SELECT r.key AS run_key, e.response, e.call, e.step FROM durably_effects e
 JOIN durably_runs r ON r.id = e.run_id
 WHERE e.expires_at IS NOT NULL AND e.asked AND e.expires_at <= durably_now()
   AND r.state = 'suspended'
@@ -134,22 +134,22 @@ ORDER BY e.expires_at LIMIT :limit;
 UPDATE durably_effects
 SET state = :state, result = :result, error = :error, asked = FALSE, resolved_by = :resolved_by,
     finished_at = durably_now()
-WHERE run_id = :run_id AND response = :response AND call = :call
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND state IN ('in_doubt', 'awaiting')
 RETURNING *;
 
 -- name: forget_effect
 DELETE FROM durably_effects
-WHERE run_id = :run_id AND response = :response AND call = :call
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND state = 'in_doubt' AND NOT approved
 RETURNING run_id;
 
 -- name: get_effect
 SELECT * FROM durably_effects
-WHERE run_id = :run_id AND response = :response AND call = :call;
+WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step;
 
 -- name: list_effects
-SELECT * FROM durably_effects WHERE run_id = :run_id ORDER BY response, call;
+SELECT * FROM durably_effects WHERE run_id = :run_id ORDER BY response, call, step;
 
 -- name: list_inbox
 SELECT r.key AS run_key, r.agent, r.queue, r.tags, e.* FROM durably_runs r
@@ -158,4 +158,4 @@ WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
   AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)
   AND (CAST(:kind AS TEXT) IS NULL OR COALESCE(e.ask, 'doubt') = :kind)
-ORDER BY COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call;
+ORDER BY COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step;

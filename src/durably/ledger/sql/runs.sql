@@ -3,11 +3,13 @@
 
 -- name: insert_run
 INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta,
-                          fingerprint, scheduled_at, inserted_at)
+                          fingerprint, thread, parent_id, tells_end, budget, scheduled_at,
+                          inserted_at)
 VALUES (:key, :agent, :queue,
         CASE WHEN COALESCE(:scheduled_at, durably_after(:delay_seconds)) > durably_now()
              THEN 'scheduled' ELSE 'available' END,
-        :priority, :max_attempts, :tags, :meta, :fingerprint,
+        :priority, :max_attempts, :tags, :meta, :fingerprint, :thread, :parent_id, :tells_end,
+        :budget,
         COALESCE(:scheduled_at, durably_after(:delay_seconds)), durably_now())
 ON CONFLICT (key) DO NOTHING
 RETURNING *;

@@ -4,14 +4,15 @@
 -- name: read_runs
 SELECT id, tags, key, agent, queue, state, priority, attempt, failures, crashes, max_attempts,
        meta, usage, waiting_kind, waiting_on, output, error, worker_id, fingerprint,
-       cancel_requested_at, scheduled_at, inserted_at, attempted_at, finished_at
+       cancel_requested_at, scheduled_at, inserted_at, attempted_at, finished_at, thread, parent_id,
+       tells_end, budget, cost_nanousd
 FROM durably_runs WHERE id > :after AND id <= :upto ORDER BY id;
 
 -- name: write_runs (postgres)
 COPY durably_runs (id, tags, key, agent, queue, state, priority, attempt, failures, crashes,
                    max_attempts, meta, usage, waiting_kind, waiting_on, output, error, worker_id,
                    fingerprint, cancel_requested_at, scheduled_at, inserted_at, attempted_at,
-                   finished_at)
+                   finished_at, thread, parent_id, tells_end, budget, cost_nanousd)
 FROM STDIN;
 
 -- name: read_inputs
@@ -29,24 +30,44 @@ FROM durably_messages WHERE run_id > :after AND run_id <= :upto ORDER BY run_id,
 COPY durably_messages (run_id, seq, kind, attempt, body, inserted_at) FROM STDIN;
 
 -- name: read_effects
-SELECT run_id, response, call, tool_name, tool_call_id, args, policy, on_doubt, state, asked,
+SELECT run_id, response, call, step, tool_name, tool_call_id, args, policy, on_doubt, state, asked,
        attempt, idempotency_key, result, error, resolved_by, started_at, finished_at, ask, request,
-       approved, asked_at, expires_at, on_expiry
-FROM durably_effects WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, response, call;
+       approved, asked_at, expires_at, on_expiry, awaits
+FROM durably_effects WHERE run_id > :after AND run_id <= :upto
+ORDER BY run_id, response, call, step;
 
 -- name: write_effects (postgres)
-COPY durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy, on_doubt,
-                      state, asked, attempt, idempotency_key, result, error, resolved_by,
+COPY durably_effects (run_id, response, call, step, tool_name, tool_call_id, args, policy,
+                      on_doubt, state, asked, attempt, idempotency_key, result, error, resolved_by,
                       started_at, finished_at, ask, request, approved, asked_at, expires_at,
-                      on_expiry)
+                      on_expiry, awaits)
 FROM STDIN;
 
 -- name: read_decisions
-SELECT run_id, id, response, call, decision, by, note, args_before, args_after, at
+SELECT run_id, id, response, call, step, decision, by, note, args_before, args_after, at
 FROM durably_decisions WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, id;
 
 -- name: write_decisions (postgres)
-COPY durably_decisions (run_id, id, response, call, decision, by, note, args_before, args_after, at)
+COPY durably_decisions (run_id, id, response, call, step, decision, by, note, args_before,
+                        args_after, at)
+FROM STDIN;
+
+-- name: read_signals
+SELECT run_id, id, name, payload, by, signal_id, sent_at, taken_response, taken_call, taken_step
+FROM durably_signals WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, id;
+
+-- name: write_signals (postgres)
+COPY durably_signals (run_id, id, name, payload, by, signal_id, sent_at, taken_response, taken_call,
+                      taken_step)
+FROM STDIN;
+
+-- name: read_notices
+SELECT run_id, id, response, call, step, reason, made_at, due_at, tries, sent_at, error
+FROM durably_notices WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, id;
+
+-- name: write_notices (postgres)
+COPY durably_notices (run_id, id, response, call, step, reason, made_at, due_at, tries, sent_at,
+                      error)
 FROM STDIN;
 
 -- name: read_attempts
@@ -74,6 +95,19 @@ SELECT queue, paused, runs_at_once, changed_at FROM durably_queues ORDER BY queu
 -- name: write_queues (postgres)
 COPY durably_queues (queue, paused, runs_at_once, changed_at) FROM STDIN;
 
+-- name: read_budgets (sqlite)
+SELECT scope, name, limits, spent_requests, spent_tokens, spent_tool_calls, spent_nanousd, changed_at
+FROM durably_budgets ORDER BY scope, name;
+
+-- name: read_budgets (postgres)
+SELECT scope, name, limits, spent_requests, spent_tokens, spent_tool_calls, spent_nanousd, changed_at
+FROM durably_budgets ORDER BY scope COLLATE "C", name COLLATE "C";
+
+-- name: write_budgets (postgres)
+COPY durably_budgets (scope, name, limits, spent_requests, spent_tokens, spent_tool_calls,
+                      spent_nanousd, changed_at)
+FROM STDIN;
+
 -- name: read_jobs (sqlite)
 -- The jobs that there are to be.
 SELECT id, key, queue, priority, scheduled_at FROM durably_runs
@@ -93,8 +127,8 @@ SELECT id FROM durably_runs
 WHERE id > :after AND id <= :upto AND state IN ('available', 'scheduled', 'retryable')
 ORDER BY id;
 
--- name: has_decisions (sqlite)
-SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'durably_decisions';
+-- name: list_tables (sqlite)
+SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'durably%';
 
 -- name: count_moved
 SELECT (SELECT count(*) FROM durably_runs) AS runs,
@@ -102,6 +136,8 @@ SELECT (SELECT count(*) FROM durably_runs) AS runs,
        (SELECT count(*) FROM durably_messages) AS messages,
        (SELECT count(*) FROM durably_effects) AS effects,
        (SELECT count(*) FROM durably_decisions) AS decisions,
+       (SELECT count(*) FROM durably_signals) AS signals,
+       (SELECT count(*) FROM durably_notices) AS notices,
        (SELECT count(*) FROM durably_attempts) AS attempts,
        (SELECT count(*) FROM durably_events) AS events;
 
@@ -116,7 +152,9 @@ FROM (SELECT id FROM durably_runs WHERE id > :after ORDER BY id LIMIT :limit);
 -- Also of rows that were deleted: a watcher's cursor may be one of them.
 SELECT COALESCE(max(CASE name WHEN 'durably_runs' THEN seq END), 0) AS runs,
        COALESCE(max(CASE name WHEN 'durably_events' THEN seq END), 0) AS events,
-       COALESCE(max(CASE name WHEN 'durably_decisions' THEN seq END), 0) AS decisions
+       COALESCE(max(CASE name WHEN 'durably_decisions' THEN seq END), 0) AS decisions,
+       COALESCE(max(CASE name WHEN 'durably_signals' THEN seq END), 0) AS signals,
+       COALESCE(max(CASE name WHEN 'durably_notices' THEN seq END), 0) AS notices
 FROM sqlite_sequence;
 
 -- name: list_unmovable (sqlite)
@@ -130,12 +168,14 @@ ORDER BY id LIMIT 3;
 -- name: lock_tables (postgres)
 -- Whoever writes there is waited for, and waits.
 LOCK TABLE durably_transfer, durably_runs, durably_inputs, durably_messages, durably_effects,
-           durably_decisions, durably_attempts, durably_events, durably_queues, durably_workers
+           durably_decisions, durably_signals, durably_notices, durably_attempts, durably_events,
+           durably_queues, durably_budgets, durably_workers
 IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: look_around (postgres)
 SELECT (SELECT count(*) FROM (SELECT 1 FROM durably_runs LIMIT 1) r) AS runs,
        (SELECT count(*) FROM durably_queues) AS queues,
+       (SELECT count(*) FROM durably_budgets) AS budgets,
        (SELECT min(source) FROM durably_transfer
         WHERE finished_at IS NULL AND id <> :transfer_id) AS other,
        (SELECT CAST(ledger_id AS TEXT) FROM durably_schema LIMIT 1) AS ledger_id;
@@ -160,24 +200,33 @@ UPDATE durably_transfer SET finished_at = now() WHERE id = :transfer_id;
 SELECT setval(s.runs, GREATEST(CAST(:runs AS BIGINT), pg_sequence_last_value(s.runs), 1)),
        setval(s.events, GREATEST(CAST(:events AS BIGINT), pg_sequence_last_value(s.events), 1)),
        setval(s.decisions,
-              GREATEST(CAST(:decisions AS BIGINT), pg_sequence_last_value(s.decisions), 1))
+              GREATEST(CAST(:decisions AS BIGINT), pg_sequence_last_value(s.decisions), 1)),
+       setval(s.signals,
+              GREATEST(CAST(:signals AS BIGINT), pg_sequence_last_value(s.signals), 1)),
+       setval(s.notices,
+              GREATEST(CAST(:notices AS BIGINT), pg_sequence_last_value(s.notices), 1))
 FROM (SELECT CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_runs', 'id')
                   AS regclass) AS runs,
              CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_events', 'id')
                   AS regclass) AS events,
              CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_decisions', 'id')
-                  AS regclass) AS decisions) s;
+                  AS regclass) AS decisions,
+             CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_signals', 'id')
+                  AS regclass) AS signals,
+             CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_notices', 'id')
+                  AS regclass) AS notices) s;
 
 -- name: analyze_moved (postgres)
 ANALYZE durably_runs, durably_inputs, durably_messages, durably_effects, durably_decisions,
-        durably_attempts, durably_events;
+        durably_signals, durably_notices, durably_attempts, durably_events;
 
 -- name: delete_moved_jobs (postgres)
 DELETE FROM oban_jobs WHERE id IN (SELECT job_id FROM durably_runs WHERE job_id IS NOT NULL);
 
 -- name: empty_tables (postgres)
 TRUNCATE durably_runs, durably_inputs, durably_messages, durably_effects, durably_decisions,
-         durably_attempts, durably_events, durably_queues;
+         durably_signals, durably_notices, durably_attempts, durably_events, durably_queues,
+         durably_budgets;
 
 -- name: forget_transfer (postgres)
 DELETE FROM durably_transfer WHERE id = :transfer_id;

@@ -18,8 +18,8 @@ from durably.ledger.rows import moment, timestamp
 from durably.ledger.sqlite.connection import begin_immediate
 
 GUARDED = (
-    *("runs", "inputs", "messages", "effects", "decisions", "attempts", "events"),
-    *("queues", "workers"),
+    *("runs", "inputs", "messages", "effects", "decisions", "signals", "notices"),
+    *("attempts", "events", "queues", "budgets", "workers"),
 )
 
 

@@ -43,7 +43,8 @@ class Compared:
     @property
     def difference(self) -> str:
         """Where they begin to differ, for people."""
-        where = ", ".join(f"{name} {value}" for name, value in (self.differs_at or {}).items())
+        key = {name: value for name, value in (self.differs_at or {}).items() if value != ""}
+        where = ", ".join(f"{name} {value}" for name, value in key.items())
         return (
             f"{self.table} differ at {where} ({self.rows[0]:,} rows here, {self.rows[1]:,} there)"
         )

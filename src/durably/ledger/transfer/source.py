@@ -22,7 +22,7 @@ from durably.ledger.sqlite.connection import connect, drive, register_functions,
 from durably.ledger.sqlite.moved import Mark, Stage
 from durably.ledger.sqlite.schema import schema_version, upgrade
 from durably.ledger.transfer.obstacles import live_workers
-from durably.ledger.transfer.tables import Table, Values
+from durably.ledger.transfer.tables import PER_RUN, Table, Values
 
 EVERYTHING = 2**63 - 1
 """An id that no run has."""
@@ -35,6 +35,8 @@ class Highest:
     runs: int
     events: int
     decisions: int
+    signals: int
+    notices: int
 
 
 class Source:
@@ -85,11 +87,13 @@ class Source:
     def counts(self) -> dict[str, int]:
         """How many rows each table has."""
         with self._errors():
-            if not self._fetch("has_decisions"):
-                # An older ledger, before it is upgraded: it has made none.
-                self._connection.execute(
-                    "CREATE TEMP TABLE IF NOT EXISTS durably_decisions AS SELECT 1 WHERE FALSE"
-                )
+            there = {name for (name,) in self._fetch("list_tables")}
+            for table in PER_RUN:
+                if (name := f"durably_{table.name}") not in there:
+                    # An older ledger, before it is upgraded: it has none of these.
+                    self._connection.execute(
+                        f"CREATE TEMP TABLE IF NOT EXISTS {name} AS SELECT 1 WHERE FALSE"
+                    )
             cursor = self._connection.execute(self._queries["count_moved"])
             names = [column[0] for column in cursor.description]
             return dict(zip(names, cursor.fetchone(), strict=True))

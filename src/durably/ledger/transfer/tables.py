@@ -41,19 +41,22 @@ PER_RUN = (
     Table("runs", key=("id",), tags=1),
     Table("inputs", key=("run_id",)),
     Table("messages", key=("run_id", "seq")),
-    Table("effects", key=("run_id", "response", "call")),
+    Table("effects", key=("run_id", "response", "call", "step")),
     Table("decisions", key=("run_id", "id")),
+    Table("signals", key=("run_id", "id")),
+    Table("notices", key=("run_id", "id")),
     Table("attempts", key=("run_id", "attempt")),
     Table("events", key=("run_id", "id")),
 )
 """Runs, and whatever belongs to one; in an order in which they can be written."""
 
-QUEUES = Table("queues", key=("queue",))
+SHARED = (Table("queues", key=("queue",)), Table("budgets", key=("scope", "name")))
+"""What was decided for queues, and what runs share; no run's own."""
 
 JOBS = Table("jobs", key=("run_id",))
 """Oban's jobs: on the one side those that there are to be, on the other those that there are."""
 
-COMPARED = (*PER_RUN, QUEUES, JOBS)
+COMPARED = (*PER_RUN, *SHARED, JOBS)
 
 
 def _same(value: Any) -> Any:

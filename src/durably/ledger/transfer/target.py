@@ -24,7 +24,7 @@ from durably.ledger.schema import newest_version
 from durably.ledger.sqlite.moved import Mark
 from durably.ledger.transfer.obstacles import live_workers
 from durably.ledger.transfer.source import EVERYTHING, Highest, Source
-from durably.ledger.transfer.tables import PER_RUN, QUEUES, Table, Values
+from durably.ledger.transfer.tables import PER_RUN, SHARED, Table, Values
 
 type Cursor = psycopg.Cursor[dict[str, Any]]
 
@@ -149,7 +149,8 @@ class Target:
     # --- the move
 
     def begin(self, mark: Mark, source: Source, set_mark: Callable[[], None] | None = None) -> None:
-        """Let nobody but the transfer write here from now on, and take the decisions about queues.
+        """Let nobody but the transfer write here from now on, and take what no run owns: decisions about queues, shared
+        budgets.
 
         Args:
             set_mark: marks the source; called when nothing here can be in the way any more, so
@@ -174,7 +175,8 @@ class Target:
             if set_mark is not None:
                 set_mark()
                 boundaries.reached("transfer:marked")
-            self._write(cursor, QUEUES, source.rows(QUEUES))
+            for table in SHARED:
+                self._write(cursor, table, source.rows(table))
         boundaries.reached("transfer:begun")
 
     def copy(self, transfer_id: str, source: Source, after: int, upto: int) -> Batch:
@@ -249,6 +251,11 @@ class Target:
             found.append(
                 f"{shown} has queues that were paused or scaled; take that back there (`durably "
                 "queues`), since what was decided on the old ledger is moved along."
+            )
+        elif there["budgets"]:
+            found.append(
+                f"{shown} has shared budgets; remove them there, since those of the old ledger are "
+                "moved along."
             )
         workers = drive_cursor(cursor, self.where.schema, reads.list_workers())
         return found + live_workers(workers, shown)

@@ -27,6 +27,11 @@ CREATE TABLE durably_runs (
     inserted_at         TEXT NOT NULL,
     attempted_at        TEXT,
     finished_at         TEXT,
+    thread              TEXT,
+    parent_id           INTEGER REFERENCES durably_runs (id) ON DELETE SET NULL,
+    tells_end           INTEGER NOT NULL DEFAULT 0 CHECK (tells_end IN (0, 1)),
+    budget              TEXT,
+    cost_nanousd        INTEGER NOT NULL DEFAULT 0,
     CHECK ((state = 'suspended') = (waiting_kind IS NOT NULL)),
     CHECK ((state = 'executing') = (worker_id IS NOT NULL))
 ) STRICT;
@@ -41,6 +46,11 @@ CREATE INDEX durably_runs_finished ON durably_runs (finished_at) WHERE finished_
 CREATE INDEX durably_runs_state ON durably_runs (state, id);
 CREATE INDEX durably_runs_fingerprint ON durably_runs (fingerprint, inserted_at)
     WHERE fingerprint IS NOT NULL;
+CREATE INDEX durably_runs_thread ON durably_runs (thread, id) WHERE thread IS NOT NULL;
+CREATE INDEX durably_runs_parent ON durably_runs (parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX durably_runs_untold ON durably_runs (id)
+    WHERE tells_end AND state IN ('completed', 'discarded', 'cancelled');
+CREATE INDEX durably_runs_waiting ON durably_runs (waiting_kind, id) WHERE waiting_kind IS NOT NULL;
 
 -- What a run was asked, apart from the row that every step updates: a large prompt is written once.
 CREATE TABLE durably_inputs (
@@ -60,16 +70,18 @@ CREATE TABLE durably_messages (
     PRIMARY KEY (run_id, seq)
 ) STRICT;
 
--- One tool call: intent, then outcome. Its identity is the position of its response and of the
--- call in it, since providers repeat tool call ids.
+-- One tool call, or one step or wait inside it: intent, then outcome. Its identity is the position of
+-- its response and of the call in it, since providers repeat tool call ids, and the step's name.
 CREATE TABLE durably_effects (
     run_id          INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
     response        INTEGER NOT NULL,
     call            INTEGER NOT NULL,
+    step            TEXT NOT NULL DEFAULT '',
     tool_name       TEXT NOT NULL,
     tool_call_id    TEXT NOT NULL,
     args            TEXT NOT NULL,
-    policy          TEXT NOT NULL CHECK (policy IN ('read', 'idempotent', 'once', 'transactional')),
+    policy          TEXT NOT NULL CHECK (policy IN ('read', 'idempotent', 'once', 'transactional',
+                        'waits')),
     on_doubt        TEXT CHECK (on_doubt IN ('ask', 'tell', 'retry')),
     state           TEXT NOT NULL CHECK (state IN ('started', 'done', 'failed', 'in_doubt',
                         'awaiting', 'denied')),
@@ -81,17 +93,22 @@ CREATE TABLE durably_effects (
     resolved_by     TEXT,
     started_at      TEXT NOT NULL,
     finished_at     TEXT,
-    ask             TEXT CHECK (ask IN ('approval', 'answer', 'question', 'doubt')),
+    ask             TEXT CHECK (ask IN ('approval', 'answer', 'question', 'doubt', 'timer',
+                        'signal', 'child')),
     request         TEXT,
     approved        INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
     asked_at        TEXT,
     expires_at      TEXT,
     on_expiry       TEXT CHECK (on_expiry IN ('deny', 'escalate', 'wait')),
-    PRIMARY KEY (run_id, response, call)
+    awaits          TEXT,
+    PRIMARY KEY (run_id, response, call, step)
 ) STRICT;
 
 CREATE INDEX durably_effects_open ON durably_effects (run_id)
     WHERE state IN ('started', 'in_doubt', 'awaiting');
+CREATE INDEX durably_effects_expiring ON durably_effects (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX durably_effects_awaits ON durably_effects (run_id, ask, awaits)
+    WHERE awaits IS NOT NULL AND state = 'awaiting';
 
 CREATE TABLE durably_attempts (
     run_id      INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
@@ -147,17 +164,15 @@ CREATE TABLE durably_moved (
     moved_at    TEXT NOT NULL
 ) STRICT;
 
-CREATE INDEX durably_effects_expiring ON durably_effects (expires_at)
-    WHERE expires_at IS NOT NULL AND asked;
-
--- Appended, never changed: who decided what about which call, when, and why.
+-- Appended, never changed: who decided what about which call, or about the run, when, and why.
 CREATE TABLE durably_decisions (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     run_id      INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
-    response    INTEGER NOT NULL,
-    call        INTEGER NOT NULL,
+    response    INTEGER,
+    call        INTEGER,
+    step        TEXT NOT NULL DEFAULT '',
     decision    TEXT NOT NULL CHECK (decision IN ('approved', 'denied', 'answered', 'resolved',
-                    'expired', 'escalated')),
+                    'expired', 'escalated', 'raised')),
     by          TEXT NOT NULL,
     note        TEXT NOT NULL DEFAULT '',
     args_before TEXT,
@@ -166,3 +181,52 @@ CREATE TABLE durably_decisions (
 ) STRICT;
 
 CREATE INDEX durably_decisions_run ON durably_decisions (run_id, id);
+
+-- What was sent to a run; taken once, by the wait that it is recorded with.
+CREATE TABLE durably_signals (
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id         INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
+    name           TEXT NOT NULL,
+    payload        TEXT NOT NULL,
+    by             TEXT NOT NULL,
+    signal_id      TEXT,
+    sent_at        TEXT NOT NULL,
+    taken_response INTEGER,
+    taken_call     INTEGER,
+    taken_step     TEXT,
+    UNIQUE (run_id, signal_id)
+) STRICT;
+
+CREATE INDEX durably_signals_untaken ON durably_signals (run_id, name, id) WHERE taken_step IS NULL;
+
+-- What people have to be told of: a row for each time that a run begins to wait for them. Sent, and
+-- sent again, by workers with hooks until a hook has taken it.
+CREATE TABLE durably_notices (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id     INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
+    response   INTEGER,
+    call       INTEGER,
+    step       TEXT NOT NULL DEFAULT '',
+    reason     TEXT NOT NULL CHECK (reason IN ('waiting', 'escalated')),
+    made_at    TEXT NOT NULL,
+    due_at     TEXT,
+    tries      INTEGER NOT NULL DEFAULT 0,
+    sent_at    TEXT,
+    error      TEXT
+) STRICT;
+
+CREATE INDEX durably_notices_run ON durably_notices (run_id, id);
+CREATE INDEX durably_notices_due ON durably_notices (due_at) WHERE due_at IS NOT NULL;
+
+-- Limits that runs share, and what was spent of them; a run's own are in its row.
+CREATE TABLE durably_budgets (
+    scope            TEXT NOT NULL CHECK (scope IN ('thread', 'tag')),
+    name             TEXT NOT NULL,
+    limits           TEXT NOT NULL,
+    spent_requests   INTEGER NOT NULL DEFAULT 0,
+    spent_tokens     INTEGER NOT NULL DEFAULT 0,
+    spent_tool_calls INTEGER NOT NULL DEFAULT 0,
+    spent_nanousd    INTEGER NOT NULL DEFAULT 0,
+    changed_at       TEXT NOT NULL,
+    PRIMARY KEY (scope, name)
+) STRICT;

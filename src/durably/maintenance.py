@@ -12,6 +12,7 @@ import logging
 
 from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, TransitionRefused
 from durably.execution.away import Away
+from durably.execution.ends import tell_end, tell_ends
 from durably.execution.lease import WorkerLease
 from durably.ledger import decisions, jobs, runs, workers
 from durably.ledger.database import Database
@@ -44,9 +45,11 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
             if steady and await ledger.read(runs.count_orphans):
                 for run in await ledger.write(runs.rescue):
                     log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
+                    await tell_end(ledger, run)
             if steady and loop.time() - mended_at > LOST_SECONDS:
                 await _mend_wakeups(ledger)
                 mended_at = loop.time()
+            await tell_ends(ledger)
             await _expire(ledger)
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
                 await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)
@@ -62,7 +65,7 @@ async def _mend_wakeups(ledger: Database) -> None:
     lost = await ledger.read(jobs.list_lost)
     for key in lost.cancelled:
         with contextlib.suppress(TransitionRefused, RunNotFound):  # It ended meanwhile.
-            await ledger.write(runs.cancel, key, jobs.BY_OBAN)
+            await tell_end(ledger, await ledger.write(runs.cancel, key, jobs.BY_OBAN))
             log.info("run %r is cancelled: its job was", key)
     for worker_id, job_ids in lost.jobs.items():
         freed = await ledger.write(jobs.free, worker_id, job_ids)

@@ -21,6 +21,7 @@ from durably.errors import (
     RunSuspended,
     TransitionRefused,
 )
+from durably.execution.ends import tell_end
 from durably.ledger import decisions, reads, runs
 from durably.ledger.database import Database
 from durably.lifecycle import EffectState, RunState
@@ -195,6 +196,7 @@ class Run[OutputT]:
             TransitionRefused: it is final already.
         """
         self.record = await self._ledger.write(runs.cancel, self.key, by)
+        await tell_end(self._ledger, self.record)
         return self
 
     async def retry(self, *, by: str = OPERATOR) -> Run[OutputT]:

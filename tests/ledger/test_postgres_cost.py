@@ -42,9 +42,9 @@ FROM (SELECT n, CASE WHEN n % 7 = 0 THEN 'available' WHEN n % 11 = 0 THEN 'sched
 INSERT INTO durably_inputs SELECT id, '"hi"', '{{}}' FROM durably_runs;
 INSERT INTO durably_messages
 SELECT id, seq, 'request', 1, '"hi"', now() FROM durably_runs, generate_series(0, 3) seq;
-INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy, on_doubt,
-                             state, asked, attempt, idempotency_key, result, error, resolved_by,
-                             started_at, finished_at)
+INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy,
+                             on_doubt, state, asked, attempt, idempotency_key, result, error,
+                             resolved_by, started_at, finished_at)
 SELECT id, 0, 0, 't', 'c', '{{}}', 'once', 'ask',
        CASE state WHEN 'suspended' THEN 'in_doubt' ELSE 'done' END, state = 'suspended',
        1, 'k', NULL, NULL, NULL, now(), now()

@@ -14,7 +14,7 @@ PER_ATTEMPT |= {"stop_run", "doubt_effects", "wake_settled_run", "list_messages"
 PER_ATTEMPT |= {"get_queue"}
 PER_LOOK = {"count_orphans", "list_orphans", "rescue_run", "held_runs", "register_worker"}
 PER_LOOK |= {"approve_effect", "decide_effect", "insert_decision", "list_decisions", "add_tag"}
-PER_LOOK |= {"list_expired", "stop_expiry"}
+PER_LOOK |= {"list_expired", "stop_expiry", "list_untold_ends", "told_end"}
 PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 
 

@@ -28,6 +28,7 @@ from durably.errors import (
     LedgerUnavailable,
     TransitionRefused,
 )
+from durably.execution.ends import tell_end
 from durably.ledger import jobs, runs
 from durably.ledger.jobs import Refusal, Wakeup
 from durably.ledger.postgres.database import PostgresDatabase
@@ -295,7 +296,8 @@ class ObanDispatcher:
             if not job.cancelled():
                 continue
             try:
-                await self._ledger.write(runs.cancel, key, jobs.BY_OBAN)
+                run = await self._ledger.write(runs.cancel, key, jobs.BY_OBAN)
+                await tell_end(self._ledger, run)
             except TransitionRefused:
                 continue  # It has just ended.
             except LedgerUnavailable as error:

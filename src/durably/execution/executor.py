@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from durably.errors import LeaseLost, LedgerUnavailable
 from durably.execution.control import AttemptControl, Ending
+from durably.execution.ends import tell_end
 from durably.execution.journal import Journal
 from durably.execution.outcome import (
     AttemptEnds,
@@ -80,10 +81,19 @@ class Executor:
             journal = await Journal.open(self._ledger, run, control)
             outcome = await self._perform(journal, options)
             control.settling = True
-            return await self._settle(journal, outcome, options)
+            settled = await self._settle(journal, outcome, options)
         except LeaseLost as lost:
             log.warning("attempt %d of run %r stopped: %s", run.attempt, run.key, lost)
             return None
+        if settled is not None:
+            await self._tell_end(settled)
+        return settled
+
+    async def _tell_end(self, run: RunRecord) -> None:
+        try:
+            await tell_end(self._ledger, run)
+        except LedgerUnavailable as error:
+            log.warning("the end of run %r is told later: %s", run.key, error)
 
     async def _perform(self, journal: Journal, options: AttemptOptions) -> Outcome:
         task = asyncio.create_task(self._performer.perform(journal))

@@ -149,8 +149,7 @@ class Target:
     # --- the move
 
     def begin(self, mark: Mark, source: Source, set_mark: Callable[[], None] | None = None) -> None:
-        """Let nobody but the transfer write here from now on, and take what no run owns: decisions about queues, shared
-        budgets.
+        """Let nobody but the transfer write here from now on, and take what no run owns.
 
         Args:
             set_mark: marks the source; called when nothing here can be in the way any more, so

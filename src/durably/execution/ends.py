@@ -1,0 +1,28 @@
+"""Telling others that a run ended: whoever waits for it, and whatever must not outlive it.
+
+Owns the order. Each is a write about one run, so that no transaction holds two: a process that dies
+between them leaves the rest to any worker's maintenance.
+"""
+
+from __future__ import annotations
+
+from durably.ledger import ends
+from durably.ledger.database import Database
+from durably.records import RunRecord
+
+
+async def tell_end(ledger: Database, run: RunRecord) -> None:
+    """Tell everybody who must know that ``run`` ended; does nothing if it has not, or they do.
+
+    Raises:
+        LedgerUnavailable: somebody was not told yet; maintenance tells them.
+    """
+    if not run.tells_end or not run.state.final:
+        return
+    await ledger.write(ends.told, run.id)
+
+
+async def tell_ends(ledger: Database) -> None:
+    """Tell what nobody lived to tell."""
+    for run in await ledger.read(ends.list_untold):
+        await tell_end(ledger, run)

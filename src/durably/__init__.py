@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from durably import effects, errors
     from durably.agents import history, human
+    from durably.agents.child import run_child
     from durably.agents.registry import RunInfo
     from durably.app import Durably
     from durably.dispatch.oban import RunAgent
     from durably.errors import (
+        ChildFailed,
         ConfigError,
         DurablyError,
         EffectNotFound,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         LedgerMoved,
         LedgerUnavailable,
         NotDone,
+        OutcomeUnknown,
         ResultNotSerializable,
         RunCancelled,
         RunDiscarded,
@@ -35,13 +38,25 @@ if TYPE_CHECKING:
         RunNotFound,
         RunSuspended,
         SchemaError,
+        SignalTimeout,
+        StepFailed,
         TransactionEnded,
         TransitionRefused,
         UnknownAgent,
     )
     from durably.execution.call import Call, current_call
+    from durably.execution.inside import sleep, step, wait_for_signal
     from durably.lifecycle import EffectState, RunState
-    from durably.records import Attempt, Decision, Effect, Event, InboxItem, RunRecord, WorkerRecord
+    from durably.records import (
+        Attempt,
+        Decision,
+        Effect,
+        Event,
+        InboxItem,
+        RunRecord,
+        Signal,
+        WorkerRecord,
+    )
     from durably.retry import RetryPolicy
     from durably.run import Run
 
@@ -53,6 +68,10 @@ _HOMES = {
     "RunInfo": "durably.agents.registry",
     "Call": "durably.execution.call",
     "current_call": "durably.execution.call",
+    "run_child": "durably.agents.child",
+    "sleep": "durably.execution.inside",
+    "step": "durably.execution.inside",
+    "wait_for_signal": "durably.execution.inside",
     "RunAgent": "durably.dispatch.oban",
     "RetryPolicy": "durably.retry",
     "RunState": "durably.lifecycle",
@@ -63,6 +82,7 @@ _HOMES = {
     "Event": "durably.records",
     "InboxItem": "durably.records",
     "RunRecord": "durably.records",
+    "Signal": "durably.records",
     "WorkerRecord": "durably.records",
 }
 
@@ -76,6 +96,7 @@ _MODULES = {
 __all__ = [
     "Attempt",
     "Call",
+    "ChildFailed",
     "ConfigError",
     "Decision",
     "Durably",
@@ -94,6 +115,7 @@ __all__ = [
     "LedgerMoved",
     "LedgerUnavailable",
     "NotDone",
+    "OutcomeUnknown",
     "ResultNotSerializable",
     "RetryPolicy",
     "Run",
@@ -107,6 +129,9 @@ __all__ = [
     "RunState",
     "RunSuspended",
     "SchemaError",
+    "Signal",
+    "SignalTimeout",
+    "StepFailed",
     "TransactionEnded",
     "TransitionRefused",
     "UnknownAgent",
@@ -116,6 +141,10 @@ __all__ = [
     "errors",
     "history",
     "human",
+    "run_child",
+    "sleep",
+    "step",
+    "wait_for_signal",
 ]
 
 

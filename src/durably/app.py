@@ -22,8 +22,8 @@ from durably.errors import ConfigError, LedgerUnavailable, SchemaError
 from durably.execution.executor import Executor
 from durably.health import examine
 from durably.here import drain_here, run_here
-from durably.intake import JobIntake, check_same, new_run
-from durably.ledger import queues, reads, runs
+from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
+from durably.ledger import queues, reads, runs, waits
 from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
 from durably.lifecycle import FINAL, RunState
@@ -39,7 +39,7 @@ from durably.records import (
     WorkerRecord,
 )
 from durably.retry import RetryPolicy
-from durably.run import Run
+from durably.run import OPERATOR, Run
 from durably.worker import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE_SECONDS,
@@ -259,6 +259,34 @@ class Durably:
         await self.open()
         return await self.ledger.read(reads.list_inbox, agent, queue, tag, kind)
 
+    async def signal(
+        self,
+        key: str,
+        name: str,
+        payload: Any = None,
+        *,
+        signal_id: str | None = None,
+        by: str = OPERATOR,
+    ) -> Run[Any]:
+        """Send a signal to a run: to the oldest `durably.wait_for_signal` of this name.
+
+        If none waits yet, the next one takes it. It arrives exactly once.
+
+        Args:
+            payload: any JSON value, which the wait returns.
+            signal_id: the sender's own id of it: sent again under the same id, it does nothing.
+            by: who sends it; kept with it.
+
+        Raises:
+            RunNotFound: no run has the key.
+            TransitionRefused: the run is over.
+            ConfigError: the name or the payload cannot be.
+        """
+        text = signal_payload(name, payload)
+        await self.open()
+        sent = await self.ledger.write(waits.send_signal, key, name, text, by, signal_id)
+        return self._handle(sent)
+
     async def workers(self) -> list[WorkerRecord]:
         """The workers, alive or lately dead."""
         await self.open()
@@ -395,13 +423,15 @@ class Durably:
     ) -> OutputT:
         """Enqueue and execute here; a script that is run again with the same key continues.
 
-        Executes its own run also while the queue is paused.
+        Executes its own run also while the queue is paused, and the children that it starts. While
+        the run sleeps, or waits for a child, this waits with it.
 
         Args:
             options: as for `enqueue`.
 
         Raises:
-            RunSuspended: the run waits for a decision; nothing is lost, run it again after.
+            RunSuspended: the run waits for a decision, or a signal; nothing is lost, run it again
+                after.
             RunDiscarded, RunCancelled: it ended without an output.
         """
         run = await self.enqueue(agent, prompt, key=key, **options)
@@ -476,7 +506,9 @@ class Durably:
 
     @cached_property
     def _executor(self) -> Executor:
-        return Executor(self.ledger, agents.runner.Runner(self.registry))
+        return Executor(
+            self.ledger, agents.runner.Runner(self.registry, ChildIntake(self.registry))
+        )
 
     def _name_of(self, agent: AnyAgent | str) -> str:
         """The agent's name; an agent that is not registered yet is, with default options."""

@@ -41,12 +41,18 @@ class Approval:
 
 
 class EffectKind(StrEnum):
-    """The four policies (DESIGN: "Effects")."""
+    """The policies (DESIGN: "Effects")."""
 
     READ = "read"
     IDEMPOTENT = "idempotent"
     ONCE = "once"
     TRANSACTIONAL = "transactional"
+    WAITS = "waits"
+
+    @property
+    def runs_again(self) -> bool:
+        """True where the tool may always run again from its start, so that it can wait inside."""
+        return self in (EffectKind.READ, EffectKind.IDEMPOTENT, EffectKind.WAITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,12 @@ IDEMPOTENT: dict[str, Any] = _metadata(EffectPolicy(EffectKind.IDEMPOTENT))
 TRANSACTIONAL: dict[str, Any] = _metadata(EffectPolicy(EffectKind.TRANSACTIONAL))
 """Writes through ``current_call().transaction()`` commit together with the tool's result."""
 
+WAITS: dict[str, Any] = _metadata(EffectPolicy(EffectKind.WAITS))
+"""Its acts are `durably.step`s, and it may wait: `durably.sleep`, `wait_for_signal`, `run_child`.
+
+It runs again from its start when the run goes on; steps and waits that are over are not repeated.
+"""
+
 
 def once(
     *,
@@ -158,7 +170,9 @@ def approved(
     """
     policy = effect.get(METADATA_KEY)
     if not isinstance(policy, EffectPolicy):
-        raise ConfigError("approved() takes effects.READ, IDEMPOTENT, TRANSACTIONAL or once(...).")
+        raise ConfigError(
+            "approved() takes effects.READ, IDEMPOTENT, TRANSACTIONAL, WAITS or once(...)."
+        )
     if on_expiry not in get_args(OnExpiry):
         raise ConfigError(f"on_expiry={on_expiry!r}: use 'deny', 'escalate' or 'wait'.")
     if when is False:
@@ -204,7 +218,7 @@ def as_policy(effect: Mapping[str, Any] | EffectPolicy) -> EffectPolicy:
     declared = effect.get(METADATA_KEY)
     if not isinstance(declared, EffectPolicy):
         raise ConfigError(
-            "default_effect must be effects.READ, effects.IDEMPOTENT, effects.TRANSACTIONAL "
-            "or effects.once(...)."
+            "default_effect must be effects.READ, effects.IDEMPOTENT, effects.TRANSACTIONAL, "
+            "effects.WAITS or effects.once(...)."
         )
     return as_policy(declared)

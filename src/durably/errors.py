@@ -13,6 +13,10 @@ Owns the names and their meaning; who raises them is written beside each one.
     ├── HistoryError          stored or imported history that cannot be read
     ├── ResultNotSerializable a tool result or output that is not JSON (permanent)
     ├── NotDone               raised by a tool: nothing happened, safe to run again
+    ├── StepFailed            raised inside a tool; one that does not catch it tells the model
+    │   ├── OutcomeUnknown    nobody knows whether a step happened (``on_doubt="tell"``)
+    │   ├── SignalTimeout     a signal did not come in time
+    │   └── ChildFailed       a child run ended without an output
     ├── TransactionEnded      a transactional tool committed by itself (permanent)
     ├── RunFailed             raised by ``run.result()`` for a run that did not complete
     │   ├── RunDiscarded
@@ -95,6 +99,35 @@ class NotDone(DurablyError):
 
     The attempt fails and is retried with backoff; the effect is not in doubt.
     """
+
+
+class StepFailed(DurablyError):
+    """Raised by `durably.step`: it was denied, or somebody said that it failed; says why.
+
+    A tool that does not catch it tells the model.
+    """
+
+
+class OutcomeUnknown(StepFailed):
+    """Raised by `durably.step`: it may have happened, and its policy says to go on regardless."""
+
+
+class SignalTimeout(StepFailed, TimeoutError):
+    """Raised by `durably.wait_for_signal`: the signal did not come in time."""
+
+
+class ChildFailed(StepFailed):
+    """Raised by `durably.run_child`: the child ended without an output.
+
+    Attributes:
+        key: the child's key.
+        state: ``discarded`` or ``cancelled``.
+    """
+
+    def __init__(self, key: str, state: str, why: str | None) -> None:
+        super().__init__(f"Run {key!r} was {state}{f': {why}' if why else '.'}")
+        self.key = key
+        self.state = state
 
 
 class TransactionEnded(DurablyError):

@@ -13,9 +13,12 @@ from contextlib import asynccontextmanager
 from durably.errors import LedgerUnavailable
 from durably.execution.away import Away
 from durably.execution.executor import Executor
-from durably.ledger import runs
+from durably.ledger import children, runs
 from durably.ledger.database import Database
-from durably.lifecycle import RunState
+from durably.ledger.operations import Operation
+from durably.lifecycle import allowed
+from durably.maintenance import expire_due
+from durably.records import RunRecord
 from durably.run import Run
 from durably.worker import Worker, WorkerOptions
 
@@ -31,12 +34,12 @@ INTERRUPT_SECONDS = 5.0
 async def run_here[OutputT](
     ledger: Database, executor: Executor, run: Run[OutputT], lease_seconds: float
 ) -> OutputT:
-    """Claim and execute one run until it ends; wait where another worker has it.
+    """Claim and execute one run, and its children, until it ends; wait where others have them.
 
     Whoever asks for this run here and now means it: also when its queue is paused.
 
     Raises:
-        RunSuspended: the run waits for a decision.
+        RunSuspended: the run waits for a decision or a signal.
         RunDiscarded, RunCancelled: it ended without an output.
     """
     options = WorkerOptions({run.record.queue: 1}, lease_seconds, INTERRUPT_SECONDS)
@@ -46,20 +49,25 @@ async def run_here[OutputT](
             try:
                 await run.refresh()
                 away.over()
-                if run.state.final or run.state is RunState.SUSPENDED:
+                family = [run.record, *await ledger.read(_descendants, run.record.id)]
+                claimed = [
+                    record
+                    for member in family
+                    if allowed("claim", member.state)
+                    and (record := await ledger.write(runs.claim_one, worker.id, member.id))
+                ]
+                if claimed:
+                    await asyncio.gather(*(worker.execute(record) for record in claimed))
+                    continue
+                if run.state.final or all(map(_waits_for_others, family)):
                     return await run.result(wait_suspended=False)
-                if run.state is not RunState.EXECUTING:
-                    claimed = await ledger.write(runs.claim_one, worker.id, run.record.id)
-                    if claimed is not None:
-                        await worker.execute(claimed)
-                        continue
             except LedgerUnavailable as error:
                 away.now(error)
             await asyncio.sleep(LOOK_SECONDS)
 
 
 async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, int]) -> int:
-    """Execute until nothing is due any more; returns how many attempts were made.
+    """Execute until nothing is due any more, also no timer; returns how many attempts were made.
 
     Queues are served as by a worker: not while they are paused, and as they are scaled.
     """
@@ -73,10 +81,26 @@ async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, 
                     runs.claim, worker.id, queue, worker.queues.limit(queue)
                 )
             ]
-            if not claimed:
+            if not claimed and not await expire_due(ledger):
                 return attempts
             await asyncio.gather(*(worker.execute(run) for run in claimed))
             attempts += len(claimed)
+
+
+def _descendants(run_id: int) -> Operation[list[RunRecord]]:
+    """The open runs that a run has started, and those that they have."""
+    found = yield from children.list_open(run_id)
+    for child in list(found):
+        found += yield from _descendants(child.id)
+    return found
+
+
+def _waits_for_others(run: RunRecord) -> bool:
+    """True if nothing that happens here makes the run go on: no time, and no run of its own."""
+    waiting = run.waiting_on
+    if waiting is None:
+        return False
+    return not any(w["for"] == "child" or "until" in w for w in waiting.get("waits", ()))
 
 
 @asynccontextmanager

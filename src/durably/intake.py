@@ -9,6 +9,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -83,6 +84,38 @@ def new_run(
     )
 
 
+class ChildIntake:
+    """The rules for runs that a run's tool starts (see `agents.runner.ChildIntake`)."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def __call__(
+        self,
+        parent: RunRecord,
+        agent: str,
+        prompt: Prompt,
+        default_key: str,
+        options: Mapping[str, Any],
+    ) -> NewRun:
+        own = dict(options)
+        given_key, tags = own.pop("key"), own.pop("tags")
+        priority = own.pop("priority")
+        new = new_run(
+            agent,
+            prompt,
+            self._registry.find(agent),
+            key=given_key or default_key,
+            priority=parent.priority if priority is None else priority,
+            delay=0.0,
+            scheduled_at=None,
+            tags=dict.fromkeys([*parent.tags, *tags]),
+            unique_for=None,
+            **own,
+        )
+        return replace(new, parent_id=parent.id)
+
+
 class JobIntake:
     """The rules for runs that are asked for by jobs, from any language (see `RunRequest`)."""
 
@@ -141,6 +174,21 @@ def check_same(new: NewRun, existing: RunRecord, asked: RunInput) -> None:
             f"The key {new.key!r} belongs to a run with another {' and '.join(different)}; "
             "use another key for another run."
         )
+
+
+def signal_payload(name: str, payload: Any) -> str:
+    """A signal's payload as JSON.
+
+    Raises:
+        ConfigError: the name, or the payload, cannot be.
+    """
+    _check_text("name", name)
+    if not name.strip():
+        raise ConfigError("The signal's name is empty.")
+    try:
+        return json.dumps(payload, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The payload of signal {name!r} must be JSON: {error}.") from error
 
 
 def _check(

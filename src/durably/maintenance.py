@@ -1,5 +1,5 @@
-"""Background duties of every worker: rescue runs of dead workers, mend lost wake-ups, let
-approvals expire, forget.
+"""Background duties of every worker: rescue runs of dead workers, mend lost wake-ups, tell ends
+that nobody told, let timers ring and approvals expire, forget.
 
 Owns when; what rescuing means is one transition of the ledger.
 """
@@ -14,7 +14,7 @@ from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, Trans
 from durably.execution.away import Away
 from durably.execution.ends import tell_end, tell_ends
 from durably.execution.lease import WorkerLease
-from durably.ledger import decisions, jobs, runs, workers
+from durably.ledger import expiry, jobs, runs, workers
 from durably.ledger.database import Database
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ LOOK_SECONDS = 1.0
 
 LOST_SECONDS = 5.0
 """How often it looks for runs that nothing will wake, and for jobs that somebody cancelled."""
+
+EXPIRED_AT_ONCE = 100
+"""How many times that are over are looked up in one read."""
 
 FORGET_WORKERS_SECONDS = 24 * 3600.0
 """How long a dead worker stays listed, so that somebody can see that it died."""
@@ -50,7 +53,7 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
                 await _mend_wakeups(ledger)
                 mended_at = loop.time()
             await tell_ends(ledger)
-            await _expire(ledger)
+            await expire_due(ledger)
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
                 await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)
                 forgotten_at = loop.time()
@@ -75,10 +78,20 @@ async def _mend_wakeups(ledger: Database) -> None:
             log.warning("run %r was given another job: nothing would have woken it", run.key)
 
 
-async def _expire(ledger: Database) -> None:
-    """Do what was declared for calls that nobody has decided about in time."""
-    for key, call_id in await ledger.read(decisions.list_expired):
-        with contextlib.suppress(TransitionRefused, RunNotFound, EffectNotFound):
-            # Somebody decides at this moment, or has.
-            if (effect := await ledger.write(decisions.expire, key, call_id)) is not None:
-                log.info("call %s of run %r: its time is over (%s)", call_id, key, effect.on_expiry)
+async def expire_due(ledger: Database) -> int:
+    """Do what is to be done now that the times of waits and questions are over; returns how many.
+
+    Raises:
+        LedgerUnavailable: the database is away.
+    """
+    expired, before = 0, -1
+    while expired > before:
+        before = expired
+        overdue = await ledger.read(expiry.list_expired, EXPIRED_AT_ONCE)
+        for key, call_id in overdue:
+            with contextlib.suppress(TransitionRefused, RunNotFound, EffectNotFound):
+                # Somebody decides at this moment, or has.
+                if (effect := await ledger.write(expiry.expire, key, call_id)) is not None:
+                    expired += 1
+                    log.info("call %s of run %r: its time is over (%s)", call_id, key, effect.ask)
+    return expired

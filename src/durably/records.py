@@ -43,6 +43,13 @@ class CallPosition(NamedTuple):
         """The id that people and commands use, such as ``3.0`` or, for a step, ``3.0/charge``."""
         return f"{self.response}.{self.call}{'/' if self.step else ''}{self.step}"
 
+    @classmethod
+    def from_id(cls, call_id: str) -> CallPosition:
+        """Read what `call_id` wrote."""
+        place, _, step = call_id.partition("/")
+        response, _, call = place.partition(".")
+        return cls(int(response), int(call), step)
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
@@ -243,6 +250,26 @@ class Decision:
     def call_id(self) -> str:
         """The call that it is about, such as ``3.0``; empty for what is about the run."""
         return self.position.call_id if self.position else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What was sent to a run while it was going.
+
+    Attributes:
+        payload: any JSON value.
+        signal_id: by which the sender is recognised when it sends the same signal again.
+        taken_by: the wait that was given it; None: none has been yet.
+    """
+
+    id: int
+    run_id: int
+    name: str
+    payload: Any
+    by: str
+    signal_id: str | None
+    sent_at: datetime
+    taken_by: CallPosition | None
 
 
 @dataclass(frozen=True, slots=True)

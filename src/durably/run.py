@@ -6,6 +6,7 @@ Owns nothing but the key; every answer is read from the ledger when it is asked 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ from durably.errors import (
     LedgerUnavailable,
     RunCancelled,
     RunDiscarded,
+    RunNotFound,
     RunSuspended,
     TransitionRefused,
 )
 from durably.execution.ends import tell_end
-from durably.ledger import decisions, reads, runs
+from durably.ledger import children, decisions, reads, runs, waits
 from durably.ledger.database import Database
-from durably.lifecycle import EffectState, RunState
+from durably.lifecycle import EffectState, RunState, allowed
 from durably.records import (
     Attempt,
     Cost,
@@ -33,6 +35,7 @@ from durably.records import (
     Event,
     RunInput,
     RunRecord,
+    Signal,
     StoredMessage,
 )
 
@@ -202,12 +205,19 @@ class Run[OutputT]:
     async def retry(self, *, by: str = OPERATOR) -> Run[OutputT]:
         """Let a discarded or cancelled run go on where it was, or accept a changed agent.
 
+        Children that were cancelled with it, and that it still waits for, go on as well.
+
         Raises:
             TransitionRefused: it is neither, nor suspended because its agent changed.
         """
         await self.refresh()
         changed = (self.record.waiting_on or {}).get("kind") == "change"
         transition = runs.wake if self.state is RunState.SUSPENDED and changed else runs.revive
+        if allowed("revive", self.state):
+            # Before the parent, which would take them for ended otherwise.
+            for child in await self._ledger.read(children.list_waited_for, self.record.id):
+                with contextlib.suppress(TransitionRefused, RunNotFound):
+                    await self._ledger.write(runs.revive, child.key, children.BY_PARENT)
         self.record = await self._ledger.write(transition, self.key, by)
         return self
 
@@ -327,6 +337,15 @@ class Run[OutputT]:
         """Who decided what about its calls, when and why."""
         return await self._ledger.read(reads.list_decisions, self.record.id)
 
+    async def signals(self) -> list[Signal]:
+        """What was sent to it, and which wait took it."""
+        return await self._ledger.read(waits.list_signals, self.record.id)
+
+    async def children(self) -> list[Run[Any]]:
+        """The runs that its tools started, first to last."""
+        found = await self._ledger.read(children.list_all, self.record.id)
+        return [Run(self._ledger, self._registry, record) for record in found]
+
     async def _asked(self, call_id: str) -> Effect:
         return await self._ledger.read(decisions.find, self.key, call_id)
 
@@ -338,9 +357,13 @@ class Run[OutputT]:
                 f"Run {self.key!r} waits because its agent changed: `durably retry {self.key}` "
                 "lets it go on with the agent as it is now."
             )
+        others = " and ".join(_described_wait(wait) for wait in waiting.get("waits", []))
+        if waiting.get("kind") == "waits":
+            return f"Run {self.key!r} waits {others}."
         calls = ", ".join(waiting.get("effects", [])) or "a decision"
+        also = f" and {others}" if others else ""
         return (
-            f"Run {self.key!r} waits for a decision on {calls}: see `durably inbox`, then "
+            f"Run {self.key!r} waits for a decision on {calls}{also}: see `durably inbox`, then "
             f"`durably approve`, `deny`, `answer` or `resolve` {self.key} CALL_ID."
         )
 
@@ -375,6 +398,17 @@ def _decision(call_id: str, done: Any, reason: str | None) -> tuple[EffectState 
     if reason is not None:
         return EffectState.FAILED, agents.recorded.failed(reason)
     return None, None
+
+
+def _described_wait(wait: Mapping[str, Any]) -> str:
+    until = f" until {wait['until']}" if "until" in wait else ""
+    match wait["for"]:
+        case "signal":
+            return f"for the signal {wait['name']!r}{until}"
+        case "child":
+            return f"for run {wait['name']!r}"
+        case _:
+            return until.strip()
 
 
 async def _wait(changed: asyncio.Event) -> None:

@@ -270,10 +270,11 @@ async def settled_by_the_clock(app: Durably, run: Run[Any]) -> None:
 async def test_call_that_nobody_approves_in_time_is_denied_by_the_clock(app: Durably) -> None:
     policy = effects.once(approve=True, approve_within=0.01)
     till = Till(app, [call("pay_back", amount=7.0)], refund=policy)
-    run = await suspended(app)
+    run = await app.enqueue("till", "pay back", key="r1")
     async with app.worker():
         assert await run.result(timeout=120) == "done"
     assert till.paid == []
+    assert "suspended" in [event.kind for event in await run.events()]
     (decision,) = await run.decisions()
     assert (decision.decision, decision.by) == ("expired", "expiry")
     assert "Nobody approved this call in time." in str(till.script.seen[-1])

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic_ai import ModelRetry
+from pydantic_ai import ModelRetry, RunContext
 from pydantic_ai import exceptions as pai
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_core import to_json
 
 from durably.agents import recorded
-from durably.effects import Approval, EffectPolicy
-from durably.execution.journal import Journal
-from durably.execution.outcome import AttemptEnds, Suspended
-from durably.ledger.steps import Ask, CallOutcome, ToolCall
+from durably.agents.attempt import AttemptState
+from durably.agents.calls import recorded_call
+from durably.agents.positions import position_of
+from durably.effects import EffectPolicy, policy_of
+from durably.execution.outcome import AttemptEnds
+from durably.ledger.steps import Ask, CallOutcome
 from durably.lifecycle import EffectState
-from durably.records import Effect
+from durably.records import CallPosition, Effect
 
-type Positioned = Callable[[ToolCallPart], tuple[ToolCall, Effect | None, EffectPolicy]]
-"""A deferred call as the ledger knows it: its record, if there is one, and its tool's policy."""
-
-type Schema = Callable[[str], dict[str, Any] | None]
-"""The JSON schema of a tool's arguments, by its name."""
+PLACEHOLDER = "This call waits."
+"""Nobody reads it: see `answer_deferred`."""
 
 
 async def needs_approval(policy: EffectPolicy, args: dict[str, Any]) -> bool:
@@ -44,49 +42,65 @@ async def needs_approval(policy: EffectPolicy, args: dict[str, Any]) -> bool:
 
 
 def answer_deferred(
-    journal: Journal, requests: DeferredToolRequests, positioned: Positioned, schema: Schema
+    state: AttemptState, ctx: RunContext[Any], requests: DeferredToolRequests
 ) -> DeferredToolResults | None:
     """Answer what has been decided; suspend the run for the rest.
 
+    What was approved is carried out before, and need not wait for the others: those are answered
+    with a placeholder then, and the attempt ends before the model, or anybody, is given it.
+
     Raises:
-        AttemptEnds: something is still undecided; it is recorded as awaiting.
+        AttemptEnds: something is still undecided, or not over; it is recorded as awaiting.
     """
     results = DeferredToolResults()
-    waiting: list[str] = []
+    waiting: list[ToolCallPart] = []
+    carried_out = False
     for part in [*requests.approvals, *requests.calls]:
-        call, found, policy = positioned(part)
-        for_approval = any(part is asked for asked in requests.approvals)
+        if part.tool_call_id in state.asked or part.tool_call_id in state.waits:
+            waiting.append(part)
+            continue
+        position = position_of(part, ctx.messages, state.response_seq)
+        assert position is not None, "only the model's own calls are deferred"
+        found = state.journal.effect(position)
+        for_approval = any(part is approval for approval in requests.approvals)
         if found is not None and found.state.settled and found.result is not None:
             _answer(results, part, found.result, needs_approval=for_approval)
-            continue
-        if found is not None and found.approved and for_approval:
+        elif found is not None and found.approved and for_approval:
             results.approvals[part.tool_call_id] = _approval(part, found)
-            continue
-        waiting.append(call.position.call_id)
-        if found is None:
-            metadata = requests.metadata.get(part.tool_call_id)
-            ask = _ask(requests, part, policy.approval, metadata, schema)
-            journal.keep(CallOutcome(call, EffectState.AWAITING, asked=True, ask=ask))
-    if waiting:
-        raise AttemptEnds(Suspended("effects", {"effects": sorted(waiting)}))
+            carried_out = True
+        else:
+            waiting.append(part)
+            state.undecided.append(position.call_id)
+            if found is None:
+                _ask(state, position, part, requests)
+    if waiting and not carried_out:
+        raise AttemptEnds(state.suspension())
+    for part in waiting:
+        if any(part is approval for approval in requests.approvals):
+            results.approvals[part.tool_call_id] = ToolDenied(PLACEHOLDER)
+        else:
+            results.calls[part.tool_call_id] = PLACEHOLDER
     return results
 
 
 def _ask(
-    requests: DeferredToolRequests,
-    part: ToolCallPart,
-    approval: Approval | None,
-    metadata: Mapping[str, Any] | None,
-    schema: Schema,
-) -> Ask:
-    shown: dict[str, Any] = dict(metadata or {})
+    state: AttemptState, position: CallPosition, part: ToolCallPart, requests: DeferredToolRequests
+) -> None:
+    """Record, with the next write, that a person is asked about a call."""
+    tool = state.tools.get(part.tool_name)
+    policy = policy_of(tool.metadata if tool else None, state.default_effect)
+    shown: dict[str, Any] = dict(requests.metadata.get(part.tool_call_id) or {})
+    approval = policy.approval
     if any(part is call for call in requests.calls):
-        return Ask("question" if "question" in shown else "answer", _shown(shown))
-    if (parameters := schema(part.tool_name)) is not None:
-        shown["schema"] = parameters
-    if approval is None:
-        return Ask("approval", _shown(shown))
-    return Ask("approval", _shown(shown), approval.within_seconds, approval.on_expiry)
+        ask = Ask("question" if "question" in shown else "answer", _shown(shown))
+    else:
+        if tool is not None:
+            shown["schema"] = tool.parameters_json_schema
+        ask = Ask("approval", _shown(shown))
+        if approval is not None:
+            ask = Ask("approval", _shown(shown), approval.within_seconds, approval.on_expiry)
+    call = recorded_call(state.journal, position, part, None, policy)
+    state.journal.keep(CallOutcome(call, EffectState.AWAITING, asked=True, ask=ask))
 
 
 def _shown(request: dict[str, Any]) -> str:

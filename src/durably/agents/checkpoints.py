@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai import RunContext
@@ -15,41 +15,17 @@ from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import ModelRequestContext
-from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDefinition
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
 from pydantic_ai.usage import RunUsage
 
 from durably import boundaries
+from durably.agents.approvals import answer_deferred
+from durably.agents.attempt import AttemptState
 from durably.agents.fingerprint import Fingerprint, fingerprint_of
 from durably.agents.history import message_to_json
 from durably.agents.positions import after_responses, count_responses
-from durably.agents.registry import OnChange
 from durably.agents.usage import usage_after, usage_to_json
-from durably.execution.journal import Journal
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
-
-
-@dataclass
-class AttemptState:
-    """What the two capabilities of one attempt share.
-
-    Attributes:
-        replay: the last checkpointed response, until it has been handed back.
-        known_responses: how many responses of pydantic-ai's history are in the ledger.
-        saved_requests: how many requests after the last of these are there too.
-        stand_ins: names of tools that exist only so that their recorded calls find an answer.
-        asked: tool call ids that people are asked about, by call id of the ledger.
-        tools: what the model is offered, by name.
-    """
-
-    journal: Journal
-    on_change: OnChange
-    replay: ModelResponse | None
-    known_responses: int
-    response_seq: int
-    saved_requests: int = 0
-    stand_ins: set[str] = field(default_factory=set[str])
-    asked: dict[str, str] = field(default_factory=dict[str, str])
-    tools: dict[str, ToolDefinition] = field(default_factory=dict[str, ToolDefinition])
 
 
 @dataclass
@@ -69,6 +45,8 @@ class Checkpoints(AbstractCapability[Any]):
         handler: WrapModelRequestHandler,
     ) -> ModelResponse:
         state = self._attempt
+        if state.waiting:
+            raise AttemptEnds(state.suspension())  # What was approved beside it is carried out.
         state.journal.control.check_before_step()
         offered = request_context.model_request_parameters.function_tools
         state.tools = {tool.name: tool for tool in offered}
@@ -92,12 +70,13 @@ class Checkpoints(AbstractCapability[Any]):
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[Any], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
-        """Suspend for calls in doubt before anybody else's handler can answer them."""
+        """Suspend for calls in doubt, and for waits, before anybody else's handler answers them.
+
+        Whoever is to be asked about the others is asked now as well.
+        """
         state = self._attempt
-        ids = {call.tool_call_id for call in requests.calls} & set(state.asked)
-        if ids:
-            waiting = sorted(state.asked[i] for i in ids)
-            raise AttemptEnds(Suspended("effects", {"effects": waiting}))
+        if {call.tool_call_id for call in requests.calls} & (state.asked.keys() | state.waits):
+            return answer_deferred(state, ctx, requests)
         return None
 
     @property

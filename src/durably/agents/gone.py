@@ -19,7 +19,7 @@ from pydantic_core import SchemaValidator, core_schema
 from durably.agents.recorded import mark_as_answer
 
 if TYPE_CHECKING:
-    from durably.agents.checkpoints import AttemptState
+    from durably.agents.attempt import AttemptState
 
 _any_object = SchemaValidator(core_schema.dict_schema(core_schema.str_schema()))
 

@@ -6,7 +6,6 @@ Owns which call it is and which policy decides; the policies are in `policies` a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,18 +16,18 @@ from pydantic_ai.capabilities.abstract import WrapToolExecuteHandler, WrapToolVa
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset
-from pydantic_core import to_json
 
 from durably.agents.approvals import answer_deferred, needs_approval
-from durably.agents.checkpoints import AttemptState
+from durably.agents.attempt import AttemptState
+from durably.agents.calls import recorded_call
 from durably.agents.gone import WithStandIns
 from durably.agents.guarded import Guarded, replay
+from durably.agents.inside import InsideCall, adopt_children, unless_it_waits
 from durably.agents.once import once, settle_doubt
 from durably.agents.policies import repeatable, transactional
 from durably.agents.positions import position_of
-from durably.effects import DEFAULT, EffectKind, EffectPolicy, policy_of
+from durably.effects import EffectKind, policy_of
 from durably.execution.journal import Journal
-from durably.ledger.steps import ToolCall
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Effect
 
@@ -38,7 +37,6 @@ class EffectGuard(AbstractCapability[Any]):
     """Innermost: intent is recorded last before the tool runs, its result first after it."""
 
     state: AttemptState | None = None
-    default_effect: EffectPolicy = DEFAULT
     unfit: set[CallPosition] = field(default_factory=set[CallPosition])
 
     def get_ordering(self) -> CapabilityOrdering:
@@ -86,6 +84,7 @@ class EffectGuard(AbstractCapability[Any]):
             return await handler(args)
         found = self._journal.effect(position)
         if found is not None and found.state.settled:
+            adopt_children(ctx, self._journal.effects_inside(position))
             return replay(ctx, found)
         self._journal.control.check_before_acting()
         guarded = self._guarded(ctx, position, call, tool_def, args, handler)
@@ -93,8 +92,8 @@ class EffectGuard(AbstractCapability[Any]):
             return await settle_doubt(guarded, found)
         await _wait_for_people(ctx, guarded, found)
         match guarded.policy.kind:
-            case EffectKind.READ | EffectKind.IDEMPOTENT:
-                return await repeatable(guarded)
+            case EffectKind.READ | EffectKind.IDEMPOTENT | EffectKind.WAITS:
+                return await unless_it_waits(guarded, repeatable(guarded))
             case EffectKind.TRANSACTIONAL:
                 return await transactional(guarded)
             case EffectKind.ONCE:
@@ -104,20 +103,7 @@ class EffectGuard(AbstractCapability[Any]):
         self, ctx: RunContext[Any], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
         """Calls that nobody in this process can settle wait in the ledger for a person."""
-
-        def positioned(call: ToolCallPart) -> tuple[ToolCall, Effect | None, EffectPolicy]:
-            position = self._position(ctx, call)
-            assert position is not None, "only the model's own calls are deferred"
-            tool = self._attempt.tools.get(call.tool_name)
-            policy = policy_of(tool.metadata if tool else None, self.default_effect)
-            found = self._journal.effect(position)
-            return self._tool_call(position, call, None, policy), found, policy
-
-        def schema(tool_name: str) -> dict[str, Any] | None:
-            tool = self._attempt.tools.get(tool_name)
-            return tool.parameters_json_schema if tool else None
-
-        return answer_deferred(self._journal, requests, positioned, schema)
+        return answer_deferred(self._attempt, ctx, requests)
 
     @property
     def _attempt(self) -> AttemptState:
@@ -140,32 +126,16 @@ class EffectGuard(AbstractCapability[Any]):
         args: dict[str, Any],
         handler: WrapToolExecuteHandler,
     ) -> Guarded:
-        policy = policy_of(tool_def.metadata, self.default_effect)
+        policy = policy_of(tool_def.metadata, self._attempt.default_effect)
         return Guarded(
             state=self._attempt,
             ctx=ctx,
-            call=self._tool_call(position, call, args, policy),
+            call=recorded_call(self._journal, position, call, args, policy),
             args=args,
             policy=policy,
             handler=handler,
             fit=position not in self.unfit,
-        )
-
-    def _tool_call(
-        self,
-        position: CallPosition,
-        call: ToolCallPart,
-        args: Mapping[str, Any] | None,
-        policy: EffectPolicy,
-    ) -> ToolCall:
-        return ToolCall(
-            position=position,
-            tool_name=call.tool_name,
-            tool_call_id=call.tool_call_id,
-            args=_args_text(call, args),
-            policy=policy.kind,
-            on_doubt=policy.on_doubt if policy.kind is EffectKind.ONCE else None,
-            idempotency_key=self._journal.idempotency_key(position),
+            make_code=None if policy.kind is EffectKind.TRANSACTIONAL else InsideCall,
         )
 
 
@@ -192,10 +162,3 @@ def _as_object(args: str | dict[str, Any]) -> dict[str, Any]:
     except ValueError:
         return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _args_text(call: ToolCallPart, args: Mapping[str, Any] | None) -> str:
-    """The arguments as the model wrote them; validated ones where it wrote none."""
-    if isinstance(call.args, str):
-        return call.args
-    return to_json(call.args or args or {}, fallback=str).decode()

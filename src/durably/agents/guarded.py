@@ -5,18 +5,22 @@ Owns the tool's start; which policy decides about it is in `policies`, `once` an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_ai import RunContext
+from pydantic_ai import CallDeferred, RunContext
 from pydantic_ai.capabilities.abstract import WrapToolExecuteHandler
 
 from durably import boundaries
 from durably.agents import recorded
-from durably.agents.checkpoints import AttemptState
+from durably.agents.attempt import AttemptState
 from durably.effects import EffectPolicy
+from durably.errors import StepFailed
 from durably.execution.call import Call, set_current_call
+from durably.execution.inside import Inside
 from durably.execution.journal import Journal
+from durably.execution.outcome import AttemptEnds
 from durably.ledger.database import ToolTransaction
 from durably.ledger.steps import CallOutcome, ToolCall
 from durably.lifecycle import EffectState
@@ -30,6 +34,8 @@ class Guarded:
     Attributes:
         fit: False if its arguments are none that the tool, as it is now, would take.
         started: True once the tool itself was called.
+        code: what the tool's own code may do durably, in this go of it.
+        make_code: makes that; None where it may do nothing of the kind.
     """
 
     state: AttemptState
@@ -40,6 +46,11 @@ class Guarded:
     handler: WrapToolExecuteHandler
     fit: bool = True
     started: bool = False
+    code: Inside | None = None
+    make_code: Callable[[Guarded], Inside] | None = None
+
+    boundary = "tool"
+    """What its boundaries are called."""
 
     @property
     def journal(self) -> Journal:
@@ -48,14 +59,22 @@ class Guarded:
 
     async def run(self, described: Call | None = None) -> Any:
         """Run the tool, unless the attempt may not act any more."""
+        if described is None and self.make_code is not None:
+            self.code = self.make_code(self)
         set_current_call(described or self.describe())
-        boundaries.reached("tool:before")
+        boundaries.reached(f"{self.boundary}:before")
         # Frozen since the last look, or kept waiting for the loop? Then another attempt may be
         # asking about this call by now.
         self.journal.control.check_before_acting()
         self.started = True
-        result = await self.handler(self.args)
-        boundaries.reached("tool:after")
+        try:
+            result = await self.handler(self.args)
+        except StepFailed as error:
+            raise recorded.as_answer(error) from error
+        finally:
+            if self.code is not None:
+                await self.code.finish()
+        boundaries.reached(f"{self.boundary}:after")
         return result
 
     def describe(self, transaction: ToolTransaction | None = None) -> Call:
@@ -69,11 +88,34 @@ class Guarded:
             args=self.args,
             idempotency_key=self.call.idempotency_key,
             transaction=transaction,
+            inside=None if transaction is not None else self.code,
         )
 
     def replay(self, effect: Effect) -> Any:
         """Answer with what is recorded."""
         return replay(self.ctx, effect)
+
+    def unknown(self, text: str) -> str:
+        """What is recorded of a call whose outcome is unknown, and which is not asked about."""
+        return recorded.returned(self.call.tool_name, text)
+
+    def tell(self, text: str) -> Any:
+        """Answer a call whose outcome is unknown."""
+        return self.counted(text)
+
+    def ask(self) -> BaseException:
+        """What to raise for a call that a person is asked about."""
+        self.state.asked[self.call.tool_call_id] = [self.call.position.call_id]
+        return self.defer()
+
+    def defer(self) -> BaseException:
+        """What to raise for a call that waits: the other calls of its response run meanwhile.
+
+        Pydantic-ai lets a call defer once. One that did, to be approved, ends the attempt.
+        """
+        if self.ctx.tool_call_approved:
+            return AttemptEnds(self.state.suspension())
+        return CallDeferred()
 
     def counted(self, answer: Any) -> Any:
         """Count a call that is answered without being run: pydantic-ai counts the others."""

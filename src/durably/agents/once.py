@@ -107,8 +107,9 @@ async def settle_doubt(guarded: Guarded, effect: Effect, error: Exception | None
     doubt = CallOutcome(call, EffectState.IN_DOUBT, error=effect.error, asked=True)
     if policy.on_doubt == "tell":
         text = told(call.tool_name, effect.error)
-        envelope = recorded.returned(call.tool_name, text)
-        doubt = CallOutcome(call, EffectState.IN_DOUBT, result=envelope, error=effect.error)
+        doubt = CallOutcome(
+            call, EffectState.IN_DOUBT, result=guarded.unknown(text), error=effect.error
+        )
     now = await guarded.journal.doubt(doubt)
     if now is None:
         # Withdrawn since this attempt began, by the one that had not started it after all.
@@ -116,9 +117,8 @@ async def settle_doubt(guarded: Guarded, effect: Effect, error: Exception | None
     if now.state.settled:
         return guarded.replay(now)
     if text is not None:
-        return guarded.counted(text)
-    guarded.state.asked[call.tool_call_id] = call.position.call_id
-    raise CallDeferred
+        return guarded.tell(text)
+    raise guarded.ask()
 
 
 async def _again(guarded: Guarded) -> Any:

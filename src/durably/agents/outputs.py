@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from durably import boundaries
 from durably.agents import recorded
-from durably.agents.checkpoints import AttemptState
+from durably.agents.attempt import AttemptState
 from durably.agents.codec import decode_output, encode_output
 from durably.agents.positions import last_response, position_of
 from durably.effects import DEFAULT, EffectKind, EffectPolicy

@@ -1,7 +1,7 @@
 """A tool call's outcome <-> the JSON in its effect, and handing a recorded one back to pydantic-ai.
 
-Owns the envelope: ``{"return": …}``, ``{"retry": …}`` or ``{"failed": …}``; the value inside a
-return is the codec's.
+Owns the envelope: ``{"return": …}``, ``{"retry": …}`` or ``{"failed": …}``, and of what is inside a
+tool ``{"timeout": …}`` or ``{"unknown": …}``; the value inside a return is the codec's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic_ai.messages import ModelRequest
 
 from durably.agents.codec import decode_result, encode_result
 from durably.agents.history import message_from_json, message_to_json
-from durably.errors import HistoryError
+from durably.errors import HistoryError, OutcomeUnknown, SignalTimeout, StepFailed
 
 _ToolFailed: Any = getattr(pai, "ToolFailed", None)
 _ToolFailedError: Any = getattr(pai, "ToolFailedError", None)
@@ -35,6 +35,23 @@ def returned(tool_name: str, result: object) -> str:
 def failed(message: str) -> str:
     """The envelope of a failure that the model is told."""
     return json.dumps({"failed": message})
+
+
+def unknown(message: str) -> str:
+    """The envelope of a step whose outcome nobody knows, and which is not asked about."""
+    return json.dumps({"unknown": message})
+
+
+def failure(envelope: str) -> str | None:
+    """What a person, or the clock, said when a step failed or was denied; None otherwise."""
+    data: dict[str, Any] = json.loads(envelope)
+    return None if "failed" not in data else str(data["failed"])
+
+
+def as_answer(error: StepFailed) -> Exception:
+    """What a tool's own code did not catch of a step, as an answer to the model."""
+    text = str(error)
+    return ModelRetry(text) if _ToolFailed is None else _ToolFailed(text)
 
 
 def mark_as_answer(error: ModelRetry) -> None:
@@ -68,6 +85,8 @@ def replay(envelope: str) -> object:
     Raises:
         ModelRetry: the tool asked the model to try again.
         ToolFailed: the tool told the model that it failed (text on versions without it).
+        SignalTimeout: a wait inside the tool was over in vain.
+        OutcomeUnknown: nobody knows whether a step inside the tool happened.
         HistoryError: the stored envelope is none of ours.
     """
     try:
@@ -83,6 +102,10 @@ def replay(envelope: str) -> object:
         case "retry_part":
             request = message_from_json(json.dumps(data["retry_part"]))
             raise pai.ToolRetryError(cast("Any", request.parts[0]))
+        case "timeout":
+            raise SignalTimeout(data["timeout"])
+        case "unknown":
+            raise OutcomeUnknown(data["unknown"])
         case "failed":
             if _ToolFailed is not None:
                 raise _ToolFailed(data["failed"])

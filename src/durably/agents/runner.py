@@ -5,13 +5,15 @@ Owns how a run is continued; the two capabilities do the work inside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.usage import RunUsage
 
-from durably.agents.checkpoints import AttemptState, Checkpoints
+from durably.agents.attempt import AttemptState
+from durably.agents.checkpoints import Checkpoints
 from durably.agents.codec import decode_prompt, encode_output
 from durably.agents.guard import EffectGuard
 from durably.agents.history import message_from_json, message_to_json
@@ -21,14 +23,23 @@ from durably.agents.registry import Registration, Registry, RunInfo
 from durably.agents.usage import usage_before, usage_from, usage_to_json
 from durably.execution.executor import AttemptOptions
 from durably.execution.journal import Journal
-from durably.execution.outcome import Completed
+from durably.execution.outcome import AttemptEnds, Completed
+from durably.records import NewRun, RunRecord
+
+type ChildIntake = Callable[[RunRecord, str, Any, str, Mapping[str, Any]], NewRun]
+"""Makes the run of a child: its parent, agent name, prompt, default key, and other options."""
 
 
 class Runner:
-    """Performs attempts with the agents of a registry (see `execution.executor.Performer`)."""
+    """Performs attempts with the agents of a registry (see `execution.executor.Performer`).
 
-    def __init__(self, registry: Registry) -> None:
+    Args:
+        child_intake: the application's rules for the runs that a run starts.
+    """
+
+    def __init__(self, registry: Registry, child_intake: ChildIntake) -> None:
         self._registry = registry
+        self._child_intake = child_intake
 
     def options(self, agent: str) -> AttemptOptions:
         registration = self._registry.find(agent)
@@ -46,12 +57,17 @@ class Runner:
             replay=replay,
             known_responses=count_responses(history) + (replay is not None),
             response_seq=journal.last_response,
+            registry=self._registry,
+            new_child=partial(self._child_intake, journal.run),
+            default_effect=registration.default_effect,
             saved_requests=len(after_responses(history, count_responses(history)))
             if replay is None
             else 0,
         )
         async with registration.deps_for(_info(journal)) as deps:
             result = await self._run(registration, state, history, usage, deps)
+        if state.waiting:
+            raise AttemptEnds(state.suspension())
         return _completed(journal, state, result)
 
     async def _run(
@@ -71,7 +87,7 @@ class Runner:
             usage_limits=registration.usage_limits,
             capabilities=[
                 Checkpoints(state=state),
-                EffectGuard(state=state, default_effect=registration.default_effect),
+                EffectGuard(state=state),
                 OutputGuard(
                     state=state,
                     policy=registration.default_effect,

@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from durably.errors import DurablyError
 from durably.ledger.database import ToolTransaction
+
+if TYPE_CHECKING:
+    from durably.execution.inside import Inside
 
 _current: ContextVar[Call | None] = ContextVar("durably_current_call", default=None)
 
@@ -39,6 +42,7 @@ class Call:
         args: dict[str, Any],
         idempotency_key: str,
         transaction: ToolTransaction | None = None,
+        inside: Inside | None = None,
     ) -> None:
         self.run_key = run_key
         self.attempt = attempt
@@ -47,6 +51,21 @@ class Call:
         self.args = args
         self.idempotency_key = idempotency_key
         self._transaction = transaction
+        self._inside = inside
+
+    @property
+    def inside(self) -> Inside:
+        """What the tool's code may do durably within this call.
+
+        Raises:
+            DurablyError: nothing, here.
+        """
+        if self._inside is None:
+            raise DurablyError(
+                f"durably.step() and waits work in a tool's own code, not inside a step and not in "
+                f"a TRANSACTIONAL tool or an output function: here it is {self.tool_name!r}."
+            )
+        return self._inside
 
     def transaction(self) -> TransactionScope:
         """A transaction on the ledger's own database, committed together with this tool's result.

@@ -6,7 +6,10 @@ between them leaves the rest to any worker's maintenance.
 
 from __future__ import annotations
 
-from durably.ledger import ends
+import contextlib
+
+from durably.errors import RunNotFound, TransitionRefused
+from durably.ledger import children, ends, runs
 from durably.ledger.database import Database
 from durably.records import RunRecord
 
@@ -19,6 +22,11 @@ async def tell_end(ledger: Database, run: RunRecord) -> None:
     """
     if not run.tells_end or not run.state.final:
         return
+    if run.parent_id is not None:
+        await ledger.write(children.tell_parent, run.id)
+    for child in await ledger.read(children.list_open, run.id):
+        with contextlib.suppress(TransitionRefused, RunNotFound):  # It ended meanwhile.
+            await tell_end(ledger, await ledger.write(runs.cancel, child.key, children.BY_PARENT))
     await ledger.write(ends.told, run.id)
 
 

@@ -16,12 +16,13 @@ from durably import boundaries
 from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl
 from durably.execution.writes import Writes
-from durably.ledger import reads, steps
+from durably.ledger import children, reads, steps, waits
 from durably.ledger.database import Database, ToolTransaction
 from durably.ledger.operations import Operation
 from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
+from durably.ledger.waits import Wait
 from durably.lifecycle import AttemptOutcome
-from durably.records import CallPosition, Claim, Effect, RunInput, RunRecord, StoredMessage
+from durably.records import CallPosition, Claim, Effect, NewRun, RunInput, RunRecord, StoredMessage
 
 
 class Journal:
@@ -95,6 +96,11 @@ class Journal:
         """What is recorded of a call; None if nothing is."""
         return self._effects.get(position)
 
+    def effects_inside(self, position: CallPosition) -> list[Effect]:
+        """What is recorded of the steps and waits inside a call."""
+        place = position[:2]
+        return [e for p, e in self._effects.items() if p.step and p[:2] == place]
+
     def note(self, kind: str, **data: object) -> None:
         """Add an event to the next write."""
         self._events.append((kind, data))
@@ -151,6 +157,31 @@ class Journal:
         effect = await self._writes.write(steps.record_outcome, self.claim, outcome)
         boundaries.reached("outcome:after")
         self._effects[outcome.call.position] = effect
+        return effect
+
+    async def wait(self, call: ToolCall, wait: Wait) -> Effect:
+        """Make it durable that a call waits for a time or a signal, or find out that it is over.
+
+        Raises:
+            LeaseLost: another attempt owns the run.
+        """
+        boundaries.reached("wait:before")
+        effect = await self._writes.write(waits.begin, self.claim, call, wait)
+        boundaries.reached("wait:after")
+        self._effects[call.position] = effect
+        return effect
+
+    async def start_child(self, call: ToolCall, new: NewRun) -> Effect:
+        """Start a child of this run and wait for it, or find out how it ended.
+
+        Raises:
+            LeaseLost: another attempt owns the run; no child was started.
+            KeyConflict: its key is another run's.
+        """
+        boundaries.reached("child:before")
+        effect = await self._writes.write(children.begin, self.claim, call, new)
+        boundaries.reached("child:after")
+        self._effects[call.position] = effect
         return effect
 
     async def commit(self, transaction: ToolTransaction, outcome: CallOutcome) -> None:

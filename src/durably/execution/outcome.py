@@ -35,10 +35,11 @@ class Discarded:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """The run waits for people.
+    """The run waits.
 
     Attributes:
-        kind: ``"effects"`` (settle the named ones) or ``"change"`` (accept the changed agent).
+        kind: ``"effects"`` (people settle the named ones), ``"waits"`` (only times, signals and
+            children are waited for) or ``"change"`` (somebody accepts the changed agent).
     """
 
     kind: str
@@ -61,6 +62,13 @@ class Lost:
 
 
 type Outcome = Completed | Failed | Discarded | Suspended | HandedBack | Cancelled | Lost
+
+
+class Waits(BaseException):
+    """Carries a wait out of a tool's own code: the call is not over, and goes on another time.
+
+    Not an ``Exception``, as `AttemptEnds` is none: nothing has failed.
+    """
 
 
 class AttemptEnds(BaseException):

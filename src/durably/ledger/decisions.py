@@ -14,7 +14,7 @@ from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
 from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState, allowed
-from durably.records import CallPosition, Effect, RunRecord
+from durably.records import Effect, RunRecord
 
 
 def resolve(
@@ -184,15 +184,6 @@ def expire(key: str, call_id: str) -> Operation[Effect | None]:
     )
     yield from _record(effect, decision, BY_CLOCK, "Nobody decided in time; it goes on waiting.")
     return effect
-
-
-def list_expired(limit: int = 100) -> Operation[list[tuple[str, str]]]:
-    """Calls whose time is over, as run keys and call ids; a read."""
-    rows = yield from fetch("list_expired", limit=limit)
-    return [
-        (row["run_key"], CallPosition(row["response"], row["call"], row["step"]).call_id)
-        for row in rows
-    ]
 
 
 def _decided(

@@ -18,6 +18,7 @@ from durably.records import (
     InboxItem,
     QueueSetting,
     RunRecord,
+    Signal,
     StoredMessage,
     WorkerRecord,
 )
@@ -145,6 +146,22 @@ def decision_from(row: Row) -> Decision:
         args_before=row["args_before"],
         args_after=row["args_after"],
         at=moment(row["at"]),
+    )
+
+
+def signal_from(row: Row) -> Signal:
+    """A row of durably_signals."""
+    taken = row["taken_step"] is not None
+    place = (row["taken_response"], row["taken_call"], row["taken_step"])
+    return Signal(
+        id=row["id"],
+        run_id=row["run_id"],
+        name=row["name"],
+        payload=decoded(row["payload"]),
+        by=row["by"],
+        signal_id=row["signal_id"],
+        sent_at=moment(row["sent_at"]),
+        taken_by=CallPosition(*place) if taken else None,
     )
 
 

@@ -7,6 +7,7 @@ The attempt's own writes between claim and settle are in `durably.ledger.steps`.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from durably.errors import RunNotFound
 from durably.ledger.fence import lease_lost, record_event
@@ -14,7 +15,7 @@ from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.queues import get_setting
 from durably.ledger.rows import run_from
 from durably.ledger.steps import Step, record_step
-from durably.ledger.waking import dispatch, wake_if_settled
+from durably.ledger.waking import dispatch, wake_if_over, wake_if_settled
 from durably.lifecycle import AttemptOutcome, RunState, refuse
 from durably.records import Claim, NewRun, RunRecord
 
@@ -131,9 +132,9 @@ def discard(claim: Claim, error: str, traceback: str, step: Step) -> Operation[R
 
 
 def suspend(
-    claim: Claim, waiting_kind: str, waiting_on: dict[str, object], step: Step
+    claim: Claim, waiting_kind: str, waiting_on: dict[str, Any], step: Step
 ) -> Operation[RunRecord]:
-    """Wait for people; if everything was decided meanwhile, be available at once."""
+    """Wait; if everything was decided meanwhile, or a wait is over, be available at once."""
     yield from record_step(claim, step)
     run = yield from _settle(
         claim,
@@ -142,7 +143,9 @@ def suspend(
         waiting_kind=waiting_kind,
         waiting_on=json.dumps(waiting_on),
     )
-    return (yield from wake_if_settled(run.id)) or run
+    over = [wait["call_id"] for wait in waiting_on.get("waits", ())]
+    woken = (yield from wake_if_settled(run.id)) or (yield from wake_if_over(run.id, over))
+    return woken or run
 
 
 def hand_back(claim: Claim, step: Step) -> Operation[RunRecord]:

@@ -148,7 +148,7 @@ def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
     returned as it stands: check ``effect.attempt`` and ``effect.state``.
     """
     yield from hold(claim)
-    row = yield from fetch_one("insert_intent", **_call_params(claim, call))
+    row = yield from fetch_one("insert_intent", **call_params(claim, call))
     if row is not None:
         return effect_from(row)
     effect = yield from _effect_at(claim, call.position)
@@ -288,7 +288,7 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     if outcome.ask is not None:
         row = yield from fetch_one(
             "ask_person",
-            **_call_params(claim, outcome.call),
+            **call_params(claim, outcome.call),
             ask=outcome.ask.kind,
             request=outcome.ask.request,
             within_seconds=outcome.ask.within_seconds,
@@ -297,7 +297,7 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     else:
         row = yield from fetch_one(
             "record_outcome",
-            **_call_params(claim, outcome.call),
+            **call_params(claim, outcome.call),
             state=outcome.state,
             asked=outcome.asked,
             result=outcome.result,
@@ -328,7 +328,8 @@ def _record_effect_event(claim: Claim, outcome: CallOutcome) -> Operation[None]:
     yield from record_event(claim, "effect", **data)
 
 
-def _call_params(claim: Claim, call: ToolCall) -> dict[str, object]:
+def call_params(claim: Claim, call: ToolCall) -> dict[str, object]:
+    """The parameters of every statement that records a call."""
     return {
         "run_id": claim.run_id,
         "attempt": claim.attempt,

@@ -118,18 +118,6 @@ WHERE run_id = :run_id AND response = :response AND call = :call AND step = :ste
   AND state = 'awaiting' AND asked
 RETURNING *;
 
--- name: stop_expiry
-UPDATE durably_effects SET expires_at = NULL
-WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step AND expires_at IS NOT NULL
-RETURNING *;
-
--- name: list_expired
-SELECT r.key AS run_key, e.response, e.call, e.step FROM durably_effects e
-JOIN durably_runs r ON r.id = e.run_id
-WHERE e.expires_at IS NOT NULL AND e.asked AND e.expires_at <= durably_now()
-  AND r.state = 'suspended'
-ORDER BY e.expires_at LIMIT :limit;
-
 -- name: resolve_effect
 UPDATE durably_effects
 SET state = :state, result = :result, error = :error, asked = FALSE, resolved_by = :resolved_by,

@@ -249,7 +249,9 @@ RETURNING *;
 -- name: revive_run
 UPDATE durably_runs
 SET state = 'available', failures = 0, crashes = 0, error = NULL, cancel_requested_at = NULL,
-    finished_at = NULL, scheduled_at = durably_now()
+    finished_at = NULL, scheduled_at = durably_now(),
+    tells_end = (thread IS NOT NULL OR parent_id IS NOT NULL
+                 OR EXISTS (SELECT 1 FROM durably_runs c WHERE c.parent_id = durably_runs.id))
 WHERE key = :key AND state IN ('discarded', 'cancelled')
 RETURNING *;
 

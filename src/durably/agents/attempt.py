@@ -1,0 +1,72 @@
+"""What the capabilities of one attempt share: where pydantic-ai's history and the ledger's meet.
+
+Owns what is waited for, all together; the runner makes it, checkpoints and guard keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.tools import ToolDefinition
+
+from durably.agents.registry import OnChange, Registry
+from durably.effects import DEFAULT, EffectPolicy
+from durably.execution.journal import Journal
+from durably.execution.outcome import Suspended
+from durably.records import NewRun
+
+type NewChild = Callable[[str, Any, str, Mapping[str, Any]], NewRun]
+"""Makes the run of a child: agent name, prompt, default key, `durably.run_child`'s options."""
+
+
+@dataclass
+class AttemptState:
+    """What the two capabilities of one attempt share.
+
+    Attributes:
+        replay: the last checkpointed response, until it has been handed back.
+        known_responses: how many responses of pydantic-ai's history are in the ledger.
+        saved_requests: how many requests after the last of these are there too.
+        stand_ins: names of tools that exist only so that their recorded calls find an answer.
+        registry: the agents that a tool may have run as children.
+        new_child: makes the run of one, from the agent's name, the prompt, a key, and options.
+        default_effect: the policy of tools that declare none.
+        asked: call ids of the ledger that people are asked about, by tool call id.
+        waits: what else is waited for inside a call, by tool call id (see ``agents.inside``).
+        undecided: calls that wait for a person before they run, by call id of the ledger.
+        tools: what the model is offered, by name.
+    """
+
+    journal: Journal
+    on_change: OnChange
+    replay: ModelResponse | None
+    known_responses: int
+    response_seq: int
+    registry: Registry
+    new_child: NewChild
+    saved_requests: int = 0
+    default_effect: EffectPolicy = DEFAULT
+    stand_ins: set[str] = field(default_factory=set[str])
+    asked: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    waits: dict[str, list[dict[str, Any]]] = field(default_factory=dict[str, list[dict[str, Any]]])
+    undecided: list[str] = field(default_factory=list[str])
+    tools: dict[str, ToolDefinition] = field(default_factory=dict[str, ToolDefinition])
+
+    @property
+    def waiting(self) -> bool:
+        """True once some call of the last response cannot be answered in this attempt."""
+        return bool(self.asked or self.waits or self.undecided)
+
+    def suspension(self) -> Suspended:
+        """How the attempt ends that waits: for people, or only for something else."""
+        asked = sorted([*self.undecided, *(i for ids in self.asked.values() for i in ids)])
+        waits = [wait for found in self.waits.values() for wait in found]
+        on: dict[str, object] = {}
+        if asked:
+            on["effects"] = asked
+        if waits:
+            on["waits"] = waits
+        return Suspended("effects" if asked else "waits", on)

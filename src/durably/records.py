@@ -5,7 +5,7 @@ Pure data; the ledger makes them from rows, everything above reads them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -212,6 +212,7 @@ class InboxItem:
 
     Attributes:
         kind: what they are asked: ``approval``, ``answer``, ``question`` or ``doubt``.
+        path: the keys of the runs above the run, outermost first, if another run started it.
     """
 
     run_key: str
@@ -219,6 +220,7 @@ class InboxItem:
     queue: str
     tags: list[str]
     effect: Effect
+    path: list[str] = field(default_factory=list[str])
 
     @property
     def kind(self) -> str:

@@ -94,18 +94,6 @@ def list_waited_for(run_id: int) -> Operation[list[RunRecord]]:
     return found
 
 
-def path_of(run: RunRecord) -> Operation[list[str]]:
-    """The keys of the runs above a run, outermost first; a read."""
-    path: list[str] = []
-    while run.parent_id is not None:
-        row = yield from fetch_one("get_run_by_id", run_id=run.parent_id)
-        if row is None:
-            break
-        run = run_from(row)
-        path.insert(0, run.key)
-    return path
-
-
 def _settle(effect: Effect, child: RunRecord) -> Operation[Effect | None]:
     completed = child.state is RunState.COMPLETED
     said = {

@@ -117,8 +117,26 @@ def list_inbox(
 ) -> Operation[list[InboxItem]]:
     """Every effect that a suspended run asks a person about, oldest first."""
     rows = yield from fetch("list_inbox", agent=agent, queue=queue, kind=kind)
-    items = [inbox_item_from(row) for row in rows]
+    paths: dict[int, list[str]] = {}
+    items: list[InboxItem] = []
+    for row in rows:
+        parent = row["parent_id"]
+        if parent is not None and parent not in paths:
+            paths[parent] = yield from path_to(parent)
+        items.append(inbox_item_from(row, paths.get(parent, [])))
     return [item for item in items if tag is None or tag in item.tags]
+
+
+def path_to(run_id: int | None) -> Operation[list[str]]:
+    """The keys of the runs from the outermost down to this one."""
+    path: list[str] = []
+    while run_id is not None:
+        row = yield from fetch_one("get_run_by_id", run_id=run_id)
+        if row is None:
+            break
+        path.insert(0, row["key"])
+        run_id = row["parent_id"]
+    return path
 
 
 def list_decisions(run_id: int) -> Operation[list[Decision]]:

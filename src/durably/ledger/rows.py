@@ -123,14 +123,15 @@ def effect_from(row: Row) -> Effect:
     )
 
 
-def inbox_item_from(row: Row) -> InboxItem:
-    """A row of durably_effects joined with its run."""
+def inbox_item_from(row: Row, path: list[str]) -> InboxItem:
+    """A row of durably_effects joined with its run, and the keys of the runs above that."""
     return InboxItem(
         run_key=row["run_key"],
         agent=row["agent"],
         queue=row["queue"],
         tags=decoded(row["tags"]),
         effect=effect_from(row),
+        path=path,
     )
 
 

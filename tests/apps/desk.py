@@ -19,6 +19,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
+import durably
 from durably import Durably, effects, human
 
 
@@ -79,6 +80,23 @@ curious = Agent(
 )
 
 
+planner = Agent(_calls("plan"), name="planner")
+boss = Agent(_calls("delegate"), name="boss")
+
+
+@planner.tool_plain(metadata=effects.WAITS)
+async def plan(amount: int) -> str:
+    """Look once, then wait for a signal."""
+    await durably.step("look", _note, "look", effect=effects.READ)
+    return f"planned for {await durably.wait_for_signal('date')}"
+
+
+@boss.tool_plain(metadata=effects.WAITS)
+async def delegate(amount: int) -> str:
+    """Have the payer pay back."""
+    return await durably.run_child(payer, "pay back", key="errand")
+
+
 @payer.tool_plain(metadata=effects.once(approve=True))
 def pay_back(amount: int) -> str:
     """Pay back, if somebody approves."""
@@ -114,7 +132,7 @@ def block(amount: int) -> str:
 
 def make() -> Durably:
     """The application; a new one each time, with the ledger that the environment names now."""
-    return Durably(agents=[echo, cashier, patient, stuck, payer, asker, curious])
+    return Durably(agents=[echo, cashier, patient, stuck, payer, asker, curious, planner, boss])
 
 
 not_an_app = 42

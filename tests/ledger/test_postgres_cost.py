@@ -54,6 +54,8 @@ UPDATE durably_effects SET state = 'awaiting', ask = 'approval', asked_at = now(
 WHERE asked;
 INSERT INTO durably_decisions (run_id, response, call, decision, by, at)
 SELECT id, 0, n, 'resolved', 'ann', now() FROM durably_runs, generate_series(0, 1) n;
+INSERT INTO durably_signals (run_id, name, payload, by, sent_at)
+SELECT id, 'x', '{{}}', 'ann', now() FROM durably_runs, generate_series(0, 1);
 INSERT INTO durably_attempts SELECT id, 1, 'w1', now(), now() FROM durably_runs;
 INSERT INTO durably_events (run_id, kind, attempt, at)
 SELECT id, 'e', 1, now() FROM durably_runs, generate_series(0, 3);
@@ -134,6 +136,8 @@ VALUES: dict[str, Any] = {
     "parent_id": None,
     "tells_end": True,
     "budget": None,
+    "until": None,
+    "payload": "{}",
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from durably.cli.asjson import parsed
-from durably.cli.output import joined, styled
+from durably.cli.output import joined, moment_text, styled
 from durably.cli.text import shorten
+from durably.lifecycle import EffectState
+from durably.records import WAIT_KINDS
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -42,6 +45,11 @@ class Conversation:
 
     def __init__(self, effects: Sequence[Effect] = (), *, full: bool = False) -> None:
         self._effects = {effect.call_id: effect for effect in effects}
+        self._inside: dict[str, list[Effect]] = {}
+        for effect in effects:
+            if effect.position.step:
+                outer = effect.position._replace(step="").call_id
+                self._inside.setdefault(outer, []).append(effect)
         self._full = full
         self._instructions: str | None = None
         self._said: str | None = None
@@ -108,6 +116,7 @@ class Conversation:
         call = styled(f"{part.get('tool_name')} {self._cut(text, VALUE_CHARS)}", "")
         if effect is None:
             yield Entry(f"call {call_id}", call)
+            yield from self._steps(call_id)
             return
         state = (styled("  [", ""), styled(effect.state), styled("]", ""))
         became = styled(_circumstances(effect), "dim")
@@ -116,6 +125,23 @@ class Conversation:
             yield self._entry("", effect.error, VALUE_CHARS, "red")
         if last and effect.result is not None:
             yield self._entry("", f"→ {_outcome(effect.result)}", VALUE_CHARS)
+        yield from self._steps(call_id)
+
+    def _steps(self, call_id: str) -> Iterator[Entry]:
+        """The steps and waits inside a call, in the order in which they were recorded."""
+
+        def order(effect: Effect) -> tuple[bool, datetime]:
+            # The result of a step that is safe to repeat is recorded with the next write.
+            return effect.state is EffectState.AWAITING, effect.started_at
+
+        for step in sorted(self._inside.get(call_id, ()), key=order):
+            name = styled(f"{step.position.step} {self._cut(step.args, ASIDE_CHARS)}", "")
+            state = (styled("  [", ""), styled(step.state), styled("]", ""))
+            yield Entry("  step", joined(name, *state, styled(_circumstances(step), "dim")))
+            if step.error:
+                yield self._entry("", step.error, VALUE_CHARS, "red")
+            if step.result is not None:
+                yield self._entry("", f"→ {_outcome(step.result)}", ASIDE_CHARS)
 
     def _entry(self, label: str, text: str, limit: int | None, style: str = "") -> Entry:
         return Entry(label, styled(self._cut(text, limit), style))
@@ -128,6 +154,10 @@ def _circumstances(effect: Effect) -> str:
     """How the ledger treats a call: its policy, whose it is, who settled it."""
     policy = f"{effect.policy} ({effect.on_doubt})" if effect.on_doubt else effect.policy
     facts = [policy, f"attempt {effect.attempt}"]
+    if effect.ask in WAIT_KINDS:
+        facts = [f"waits for a {effect.ask}"]
+        if effect.expires_at is not None:
+            facts.append(f"until {moment_text(effect.expires_at)}")
     if effect.asked:
         facts.append("waits for a person")
     if effect.resolved_by:
@@ -140,7 +170,11 @@ def _outcome(envelope: str) -> str:
     match parsed(envelope):
         case {"return": {"return_value": value}}:
             return _content(value)
-        case {"retry": str(text)} | {"failed": str(text)}:
+        case {"child": {"output": output}}:
+            return _content(output)
+        case {"child": {"state": state, **rest}}:
+            return f"{state}: {rest.get('error', '')}".rstrip(": ")
+        case {"retry": str(text)} | {"failed": str(text)} | {"timeout": str(text)}:
             return text
         case _:
             return envelope

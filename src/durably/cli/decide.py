@@ -1,4 +1,4 @@
-"""What an operator decides: ``durably resolve``, ``cancel`` and ``retry``."""
+"""What an operator decides: ``durably resolve``, ``cancel``, ``retry`` and ``signal``."""
 
 from __future__ import annotations
 
@@ -110,6 +110,35 @@ def retry(
 
     record = on_run(Target(app, url), key, retried)
     tell(record, f"Run {key!r} goes on", as_json)
+
+
+def signal(
+    key: KeyArgument,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What the run waits for.", show_default=False)
+    ],
+    payload: Annotated[str, typer.Option(metavar="JSON", help="What the wait returns.")] = "null",
+    signal_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Your own id of it: sent again under it, it does nothing."),
+    ] = None,
+    by: ByOption = OPERATOR,
+    app: AppOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Send a signal to a run that waits for one.
+
+    Or that will: it is kept until a tool of the run waits for it, and arrives once.
+    """
+    value = json_value("--payload", payload)
+
+    async def sent(durably: Durably) -> RunRecord:
+        return (await durably.signal(key, name, value, signal_id=signal_id, by=by)).record
+
+    record = work_on(Target(app, url).find(), sent)
+    tell(record, f"Signal {name!r} is sent to run {key!r}", as_json)
 
 
 def on_run(target: Target, key: str, act: Callable[[Run[Any]], Awaitable[None]]) -> RunRecord:

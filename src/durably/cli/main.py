@@ -73,6 +73,7 @@ for command in (
     people.deny,
     people.answer,
     decide.resolve,
+    decide.signal,
     decide.cancel,
     decide.retry,
     maintain.prune,

@@ -98,7 +98,8 @@ _HOW = {
 
 def _inbox_json(item: InboxItem) -> dict[str, object]:
     run: dict[str, object] = {"run_key": item.run_key, "agent": item.agent, "queue": item.queue}
-    return run | {"tags": item.tags, "kind": item.kind} | effect_json(item.effect)
+    run |= {"tags": item.tags, "kind": item.kind, "path": item.path}
+    return run | effect_json(item.effect)
 
 
 def _run_row(run: RunRecord) -> tuple[object, ...]:
@@ -118,7 +119,7 @@ def _run_row(run: RunRecord) -> tuple[object, ...]:
 def _inbox_row(item: InboxItem) -> tuple[object, ...]:
     effect = item.effect
     return (
-        item.run_key,
+        " › ".join([*item.path, item.run_key]),
         effect.call_id,
         item.kind,
         effect.tool_name,

@@ -39,7 +39,11 @@ CELL_CHARS = 100
 
 
 class Seen(NamedTuple):
-    """Everything that the ledger knows of a run."""
+    """Everything that the ledger knows of a run.
+
+    Attributes:
+        children: the keys of the runs that its tools started.
+    """
 
     run: RunRecord
     input: RunInput
@@ -49,6 +53,7 @@ class Seen(NamedTuple):
     events: list[Event]
     cost: Cost
     waiting: str
+    children: list[str]
 
 
 def show(
@@ -76,6 +81,7 @@ def show(
             cost=await run.cost(),
             run=(await run.refresh()).record,
             waiting=run.describe_waiting() if run.record.waiting_on else "",
+            children=[child.key for child in await run.children()],
         )
 
     seen = work_on(Target(app, url).find(), look)
@@ -99,6 +105,7 @@ def _as_json(seen: Seen) -> dict[str, Any]:
         "attempts": plain(seen.attempts),
         "events": [event_json(event) for event in seen.events],
         "cost": plain(seen.cost),
+        "children": seen.children,
     }
 
 
@@ -131,6 +138,8 @@ def _facts(seen: Seen) -> Iterator[str]:
     if run.cancel_requested_at:
         times.append(f"asked to stop {moment_text(run.cancel_requested_at)}")
     yield ", ".join(times)
+    if seen.children:
+        yield f"children {', '.join(seen.children)}"
     given = {"tags": ", ".join(run.tags), "args": seen.input.args, "meta": run.meta}
     for name, value in given.items():
         if value:
@@ -209,7 +218,10 @@ def _commands(seen: Seen) -> Iterator[str]:
     if run.waiting_on is not None:
         for effect in seen.effects:
             if effect.asked:
-                yield from _decisions(f"{key} {effect.call_id}", effect)
+                yield from _decisions(f"{key} {quote(effect.call_id)}", effect)
+        for wait in run.waiting_on.get("waits", []):
+            if wait["for"] == "signal":
+                yield f"signal {key} {quote(wait['name'])} --payload JSON   # what it waits for"
         if run.waiting_on.get("kind") == "change":
             yield f"retry {key}   # go on with the agent as it is now"
         yield f"cancel {key}"

@@ -120,10 +120,10 @@ def list_inbox(
     paths: dict[int, list[str]] = {}
     items: list[InboxItem] = []
     for row in rows:
-        parent = row["parent_id"]
+        parent: int | None = row["parent_id"]
         if parent is not None and parent not in paths:
             paths[parent] = yield from path_to(parent)
-        items.append(inbox_item_from(row, paths.get(parent, [])))
+        items.append(inbox_item_from(row, [] if parent is None else paths[parent]))
     return [item for item in items if tag is None or tag in item.tags]
 
 

@@ -87,11 +87,17 @@ async def run_step(step: GuardedStep) -> Any:
     Raises:
         Waits: a person is asked about it.
         StepFailed: it was denied, or it failed, or nobody knows.
+        AttemptEnds: the attempt is to do nothing more.
     """
     found = step.journal.effect(step.call.position)
     if found is not None and found.state.settled:
         return step.replay(found)
-    step.journal.control.check_before_acting()
+    control = step.journal.control
+    if step.may_wait:
+        # The tool runs again anyway: a worker that leaves need not wait for the rest of it.
+        control.check_before_step()
+    else:
+        control.check_before_acting()
     if found is not None and found.state is not EffectState.AWAITING:
         return _read_back(step, await settle_doubt(step, found))
     _wait_for_approval(step, found, await needs_approval(step.policy, step.args))

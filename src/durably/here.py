@@ -33,7 +33,8 @@ async def run_here[OutputT](
 ) -> OutputT:
     """Claim and execute one run until it ends; wait where another worker has it.
 
-    Whoever asks for this run here and now means it: also when its queue is paused.
+    Whoever asks for this run here and now means it: also when its queue is paused. Where other
+    runs of its thread come first, it waits until somebody else has executed them.
 
     Raises:
         RunSuspended: the run waits for a decision.
@@ -46,9 +47,10 @@ async def run_here[OutputT](
             try:
                 await run.refresh()
                 away.over()
-                if run.state.final or run.state is RunState.SUSPENDED:
+                asks = run.state is RunState.SUSPENDED and not run.record.in_line
+                if run.state.final or asks:
                     return await run.result(wait_suspended=False)
-                if run.state is not RunState.EXECUTING:
+                if run.state not in (RunState.EXECUTING, RunState.SUSPENDED):
                     claimed = await ledger.write(runs.claim_one, worker.id, run.record.id)
                     if claimed is not None:
                         await worker.execute(claimed)

@@ -7,25 +7,38 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequestPart,
+    ModelResponse,
+    UserPromptPart,
+)
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDefinition
 from pydantic_ai.usage import RunUsage
 
 from durably import boundaries
+from durably.agents.codec import decode_prompt
 from durably.agents.fingerprint import Fingerprint, fingerprint_of
 from durably.agents.history import message_to_json
-from durably.agents.positions import after_responses, count_responses
+from durably.agents.positions import (
+    after_responses,
+    count_responses,
+    request_parts,
+    without_parts,
+)
 from durably.agents.registry import OnChange
 from durably.agents.usage import usage_after, usage_to_json
 from durably.execution.journal import Journal
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
+from durably.records import Steer
 
 
 @dataclass
@@ -36,6 +49,9 @@ class AttemptState:
         replay: the last checkpointed response, until it has been handed back.
         known_responses: how many responses of pydantic-ai's history are in the ledger.
         saved_requests: how many requests after the last of these are there too.
+        foreign: parts of requests after the last of these that are an earlier run's of the thread.
+        steers: messages of the thread that the model is shown, and what it is shown of them, until
+            they are saved with the response that they led to.
         stand_ins: names of tools that exist only so that their recorded calls find an answer.
         asked: tool call ids that people are asked about, by call id of the ledger.
         tools: what the model is offered, by name.
@@ -47,9 +63,23 @@ class AttemptState:
     known_responses: int
     response_seq: int
     saved_requests: int = 0
+    foreign: Sequence[ModelRequestPart] = ()
+    steers: list[tuple[Steer, UserPromptPart]] = field(
+        default_factory=list[tuple[Steer, UserPromptPart]]
+    )
     stand_ins: set[str] = field(default_factory=set[str])
     asked: dict[str, str] = field(default_factory=dict[str, str])
     tools: dict[str, ToolDefinition] = field(default_factory=dict[str, ToolDefinition])
+
+    def unsaved(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+        """What of pydantic-ai's history is this run's and not in the ledger."""
+        new = after_responses(messages, self.known_responses)[self.saved_requests :]
+        return without_parts(new, self.foreign)
+
+    def seen_in(self, messages: Sequence[ModelMessage]) -> list[Steer]:
+        """The messages of the thread that are among these."""
+        parts = request_parts(messages)
+        return [steer for steer, shown in self.steers if shown in parts]
 
 
 @dataclass
@@ -80,6 +110,7 @@ class Checkpoints(AbstractCapability[Any]):
             return response
         # A response that a capability rejected (ModelRetry) was paid for as well.
         await self._save_rejected(ctx)
+        await self._steer(ctx)
         before = copy.deepcopy(ctx.usage)
         boundaries.reached("model:before")
         response = await handler(request_context)
@@ -105,6 +136,16 @@ class Checkpoints(AbstractCapability[Any]):
         assert self.state is not None, "made by the runner, with its state"
         return self.state
 
+    async def _steer(self, ctx: RunContext[Any]) -> None:
+        """Show the model what was enqueued to steer this run, with the request that comes now."""
+        state = self._attempt
+        shown = {steer.run_id for steer, _ in state.steers}
+        for steer in await state.journal.steers():
+            if steer.run_id not in shown:
+                part = UserPromptPart(decode_prompt(steer.prompt))
+                state.steers.append((steer, part))
+                ctx.enqueue(part)
+
     async def _save_rejected(self, ctx: RunContext[Any]) -> None:
         """Save what came of a response that was turned down, with the request that says why.
 
@@ -113,24 +154,29 @@ class Checkpoints(AbstractCapability[Any]):
         state = self._attempt
         new = after_responses(ctx.messages, state.known_responses)
         if count := count_responses(new):
-            await self._append(new[state.saved_requests :], ctx.usage)
+            await self._append(state.unsaved(ctx.messages), ctx.usage)
             state.known_responses += count
             state.saved_requests = len(after_responses(new, count))
+            state.foreign = ()
 
     async def _save(self, ctx: RunContext[Any], response: ModelResponse, before: RunUsage) -> None:
         state = self._attempt
-        new = after_responses(ctx.messages, state.known_responses)[state.saved_requests :]
+        new = state.unsaved(ctx.messages)
         await self._append([*new, response], usage_after(before, ctx.usage, response))
         # What pydantic-ai will hold once it has appended this response itself.
         state.known_responses = count_responses(ctx.messages) + 1
         state.saved_requests = 0
+        state.foreign = ()
 
     async def _append(self, messages: list[ModelMessage], usage: RunUsage) -> None:
         state = self._attempt
+        seen = state.seen_in(messages)
         await state.journal.checkpoint(
             [(message.kind, message_to_json(message)) for message in messages],
             usage_to_json(usage),
+            seen,
         )
+        state.steers = [shown for shown in state.steers if shown[0] not in seen]
         state.response_seq = state.journal.last_response
 
     async def _check_change(self, request_context: ModelRequestContext) -> None:

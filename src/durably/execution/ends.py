@@ -6,6 +6,7 @@ between them leaves the rest to any worker's maintenance.
 
 from __future__ import annotations
 
+from durably.execution import threads
 from durably.ledger import ends
 from durably.ledger.database import Database
 from durably.records import RunRecord
@@ -19,6 +20,7 @@ async def tell_end(ledger: Database, run: RunRecord) -> None:
     """
     if not run.tells_end or not run.state.final:
         return
+    await threads.release(ledger, run)
     await ledger.write(ends.told, run.id)
 
 

@@ -65,10 +65,18 @@ def list_runs(
     tag: str | None,
     before: int | None,
     limit: int,
+    thread: str | None = None,
 ) -> Operation[list[RunRecord]]:
     """Runs, newest first; ``before`` is the id that the last page ended with."""
     rows = yield from fetch(
-        "list_runs", state=state, agent=agent, queue=queue, tag=tag, before=before, limit=limit
+        "list_runs",
+        state=state,
+        agent=agent,
+        queue=queue,
+        tag=tag,
+        thread=thread,
+        before=before,
+        limit=limit,
     )
     return [run_from(row) for row in rows]
 

@@ -131,7 +131,8 @@ def _facts(seen: Seen) -> Iterator[str]:
     if run.cancel_requested_at:
         times.append(f"asked to stop {moment_text(run.cancel_requested_at)}")
     yield ", ".join(times)
-    given = {"tags": ", ".join(run.tags), "args": seen.input.args, "meta": run.meta}
+    given: dict[str, Any] = {"thread": run.thread}
+    given |= {"tags": ", ".join(run.tags), "args": seen.input.args, "meta": run.meta}
     for name, value in given.items():
         if value:
             yield f"{name} {one_line(str(value), 4 * CELL_CHARS)}"

@@ -1,4 +1,4 @@
-"""What the end of a run means to its thread: messages that steered it end too, the next run goes on.
+"""What the end of a run means to its thread: what steered it ends too, the next run goes on.
 
 Owns the order of the writes, each about one run; whose turn it is, is the ledger's.
 """

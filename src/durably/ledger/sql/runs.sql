@@ -60,7 +60,6 @@ WHERE (:state IS NULL OR state = :state)
   AND (:agent IS NULL OR agent = :agent)
   AND (:queue IS NULL OR queue = :queue)
   AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
-  AND (:thread IS NULL OR thread = :thread)
   AND (:before IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :limit;
 
@@ -70,7 +69,6 @@ WHERE (CAST(:state AS TEXT) IS NULL OR state = :state)
   AND (CAST(:agent AS TEXT) IS NULL OR agent = :agent)
   AND (CAST(:queue AS TEXT) IS NULL OR queue = :queue)
   AND (CAST(:tag AS TEXT) IS NULL OR tags @> jsonb_build_array(CAST(:tag AS TEXT)))
-  AND (CAST(:thread AS TEXT) IS NULL OR thread = CAST(:thread AS TEXT))
   AND (CAST(:before AS BIGINT) IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :limit;
 

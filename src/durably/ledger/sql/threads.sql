@@ -2,6 +2,27 @@
 -- wait in it: for their turn, or to be seen by the run that is going. Whatever changes who is first holds
 -- the thread's lock, so that nobody joins a line at the moment at which it is looked through.
 
+-- name: list_thread_runs (sqlite)
+-- As `list_runs`, by the thread's own index.
+SELECT * FROM durably_runs
+WHERE thread = :thread
+  AND (:state IS NULL OR state = :state)
+  AND (:agent IS NULL OR agent = :agent)
+  AND (:queue IS NULL OR queue = :queue)
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
+  AND (:before IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :limit;
+
+-- name: list_thread_runs (postgres)
+SELECT * FROM durably_runs
+WHERE thread = :thread
+  AND (CAST(:state AS TEXT) IS NULL OR state = :state)
+  AND (CAST(:agent AS TEXT) IS NULL OR agent = :agent)
+  AND (CAST(:queue AS TEXT) IS NULL OR queue = :queue)
+  AND (CAST(:tag AS TEXT) IS NULL OR tags @> jsonb_build_array(CAST(:tag AS TEXT)))
+  AND (CAST(:before AS BIGINT) IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :limit;
+
 -- name: lock_thread (sqlite)
 -- The one writer is alone with the file already.
 SELECT 1 WHERE FALSE;

@@ -13,6 +13,7 @@ from pydantic_ai.messages import (
     ModelRequest,
     ModelRequestPart,
     ModelResponse,
+    SystemPromptPart,
     ToolCallPart,
 )
 
@@ -60,7 +61,8 @@ def without_parts(
 ) -> list[ModelMessage]:
     """The messages without these parts, and without requests that held nothing else.
 
-    By parts, since pydantic-ai, or a history processor, may have merged neighbouring requests.
+    By parts, since pydantic-ai, or a history processor, may have merged neighbouring requests. A
+    system prompt that was put before such parts belongs to them.
     """
     if not parts:
         return list(messages)
@@ -68,6 +70,8 @@ def without_parts(
     for message in messages:
         if isinstance(message, ModelRequest):
             left = [part for part in message.parts if part not in parts]
+            if len(left) < len(message.parts):
+                left = [part for part in left if not isinstance(part, SystemPromptPart)]
             if not left and message.parts:
                 continue
             if len(left) < len(message.parts):

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably import agents
 from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
@@ -20,10 +20,11 @@ from durably.dispatch.choice import Dispatching
 from durably.effects import DEFAULT, EffectPolicy, as_policy
 from durably.errors import ConfigError, LedgerUnavailable, SchemaError
 from durably.execution.executor import Executor
+from durably.execution.interrupts import interrupt_for
 from durably.health import examine
 from durably.here import drain_here, run_here
 from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
-from durably.ledger import queues, reads, runs, waits
+from durably.ledger import queues, reads, runs, threads, waits
 from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
 from durably.lifecycle import FINAL, RunState
@@ -49,10 +50,13 @@ from durably.worker import (
 )
 
 if TYPE_CHECKING:
+    from durably.agents.history import ModelMessage
     from durably.agents.registry import AbstractAgent, AnyAgent, Prompt, UsageLimits
     from durably.ledger.database import Database
 
 OutputT = TypeVar("OutputT")
+
+OnBusy = Literal["queue", "reject", "interrupt", "steer"]
 
 log = logging.getLogger("durably")
 
@@ -152,6 +156,8 @@ class Durably:
         tags: Iterable[str] = (),
         meta: Mapping[str, Any] | None = None,
         unique_for: float | None = None,
+        thread: str | None = None,
+        on_busy: OnBusy = "queue",
         conn: object | None = None,
     ) -> Run[OutputT]:
         """Store a run; once this returns, the run will reach an end, or say what it waits for.
@@ -171,12 +177,19 @@ class Durably:
             meta: JSON for the application's own use.
             unique_for: seconds in which the same agent, prompt and args return the run that is
                 there already; instead of ``key``.
+            thread: the conversation that it continues: runs of a thread go one at a time, in
+                order, each from the history of those before it.
+            on_busy: what it does while another run of its thread is going: ``"queue"``: it waits
+                for its turn; ``"reject"``: nothing is stored; ``"interrupt"``: the other is
+                cancelled, and what it did stays in the conversation; ``"steer"``: the running
+                agent sees the prompt before its next model request, and the two end together.
             conn: the caller's own open transaction on the ledger's database (a connection of
                 sqlite3, psycopg or SQLAlchemy): the run exists once the caller commits, and does
                 not if they roll back. Open the app before that transaction begins.
 
         Raises:
-            KeyConflict: the key belongs to a run of another agent, prompt or args.
+            KeyConflict: the key belongs to a run of another agent, prompt, args or thread.
+            ThreadBusy: a run of the thread is going, and ``on_busy="reject"``.
             ConfigError: an option cannot work.
         """
         name = self._name_of(agent)
@@ -194,6 +207,8 @@ class Durably:
             tags=tags,
             meta=meta,
             unique_for=unique_for,
+            thread=thread,
+            on_busy=on_busy,
         )
         if conn is not None:
             await self.ledger.open_beside(conn)
@@ -203,7 +218,11 @@ class Durably:
             record, asked = await self.ledger.write(_insert, new)
         if asked is not None:
             check_same(new, record, asked)
-        return Run(self.ledger, self.registry, record)
+        run: Run[OutputT] = Run(self.ledger, self.registry, record)
+        if asked is None and conn is None and on_busy == "interrupt":
+            await interrupt_for(self.ledger, record)
+            await run.refresh()
+        return run
 
     async def get(self, key: str) -> Run[Any]:
         """The run with this key.
@@ -221,6 +240,7 @@ class Durably:
         agent: str | None = None,
         queue: str | None = None,
         tag: str | None = None,
+        thread: str | None = None,
         before: int | None = None,
         limit: int = 50,
     ) -> list[Run[Any]]:
@@ -235,8 +255,19 @@ class Durably:
         if state is not None and state not in set(RunState):
             raise ConfigError(f"{state!r} is no state; use one of: {', '.join(RunState)}.")
         await self.open()
-        found = await self.ledger.read(reads.list_runs, state, agent, queue, tag, before, limit)
+        found = await self.ledger.read(
+            reads.list_runs, state, agent, queue, tag, before, limit, thread
+        )
         return [self._handle(record) for record in found]
+
+    async def conversation(self, thread: str) -> list[ModelMessage]:
+        """The messages of a thread so far, as pydantic-ai's own: what its next run starts from.
+
+        Those of all its runs, in order; also of one that is going, as far as it is checkpointed.
+        Calls that a run left without an answer when it ended are answered as the next run sees it.
+        """
+        await self.open()
+        return agents.earlier.conversation(await self.ledger.read(threads.list_earlier, thread))
 
     async def inbox(
         self,
@@ -424,7 +455,8 @@ class Durably:
         """Enqueue and execute here; a script that is run again with the same key continues.
 
         Executes its own run also while the queue is paused, and the children that it starts. While
-        the run sleeps, or waits for a child, this waits with it.
+        the run sleeps, or waits for a child, this waits with it. A run of a thread waits for its
+        turn; nothing here executes those before it.
 
         Args:
             options: as for `enqueue`.

@@ -13,6 +13,7 @@ import logging
 from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, TransitionRefused
 from durably.execution.away import Away
 from durably.execution.ends import tell_end, tell_ends
+from durably.execution.interrupts import interrupt_all
 from durably.execution.lease import WorkerLease
 from durably.ledger import expiry, jobs, runs, workers
 from durably.ledger.database import Database
@@ -53,6 +54,7 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
                 await _mend_wakeups(ledger)
                 mended_at = loop.time()
             await tell_ends(ledger)
+            await interrupt_all(ledger)
             await expire_due(ledger)
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
                 await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)

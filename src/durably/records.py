@@ -99,9 +99,22 @@ class RunRecord:
     cost_nanousd: int = 0
 
     @property
+    def in_line(self) -> bool:
+        """True while it waits for other runs of its thread: nobody has to decide anything."""
+        return (self.waiting_on or {}).get("kind") in LINE_KINDS
+
+    @property
     def claim(self) -> Claim:
         """The claim of the attempt that this record shows."""
         return Claim(self.id, self.attempt, self.worker_id or "")
+
+
+ON_BUSY = ("queue", "reject", "interrupt", "steer")
+"""What a new run may do while another of its thread is going."""
+
+LINE_KINDS = ("thread", "interrupt", "steer", "steered")
+"""How a run waits in its thread: for its turn; the same, and the run that is going has yet to be
+cancelled for it; to be seen by the run that is going; for the end of the run that has seen it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,7 @@ class NewRun:
         delay_seconds: how long until it is due, counted on the database's clock.
         scheduled_at: when it is due, as the ledger's own timestamp text; wins over the delay.
         fingerprint: what makes it a twin of another run, for ``unique_seconds``.
+        on_busy: one of `ON_BUSY`, for a run with a thread.
     """
 
     key: str
@@ -138,6 +152,7 @@ class NewRun:
     thread: str | None = None
     parent_id: int | None = None
     budget: str | None = None
+    on_busy: str = "queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +164,14 @@ class StoredMessage:
     attempt: int
     body: str
     inserted_at: datetime
+
+
+class Steer(NamedTuple):
+    """A message for the run of its thread that is going; itself a run, with a prompt as JSON."""
+
+    run_id: int
+    key: str
+    prompt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +322,23 @@ class Event:
     attempt: int
     data: dict[str, Any]
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """What a run of a thread left for those after it.
+
+    Attributes:
+        effects: of its last response, if the run did not complete: its calls may have no answers.
+        prompt: what it was asked, as JSON, if it began and has no message; None otherwise.
+    """
+
+    key: str
+    state: RunState
+    inserted_at: datetime
+    messages: list[StoredMessage]
+    effects: list[Effect]
+    prompt: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ class Run[OutputT]:
 
         Args:
             timeout: seconds to wait at most; None: as long as it takes.
-            wait_suspended: False raises as soon as the run waits for a decision.
+            wait_suspended: False raises as soon as the run waits for a decision; waiting for
+                other runs of its thread is none.
 
         Returns:
             The output, of the agent's output type where this process knows the agent.
@@ -102,7 +103,8 @@ class Run[OutputT]:
                 while True:
                     changed.clear()
                     await self._patiently(self.refresh)
-                    if self.state is RunState.SUSPENDED and not wait_suspended:
+                    asks = self.state is RunState.SUSPENDED and not self.record.in_line
+                    if asks and not wait_suspended:
                         raise RunSuspended(self.key, self.describe_waiting())
                     if self.state.final:
                         return self.output()
@@ -205,10 +207,12 @@ class Run[OutputT]:
     async def retry(self, *, by: str = OPERATOR) -> Run[OutputT]:
         """Let a discarded or cancelled run go on where it was, or accept a changed agent.
 
-        Children that were cancelled with it, and that it still waits for, go on as well.
+        Children that were cancelled with it, and that it still waits for, go on as well. A run of a
+        thread may have to wait for its turn.
 
         Raises:
-            TransitionRefused: it is neither, nor suspended because its agent changed.
+            TransitionRefused: it is neither, nor suspended because its agent changed; or later
+                runs of its thread have begun.
         """
         await self.refresh()
         changed = (self.record.waiting_on or {}).get("kind") == "change"
@@ -352,6 +356,8 @@ class Run[OutputT]:
     def describe_waiting(self) -> str:
         """What a suspended run waits for, and how to let it go on; one sentence."""
         waiting = self.record.waiting_on or {}
+        if self.record.in_line:
+            return self._describe_line(waiting)
         if waiting.get("kind") == "change":
             return (
                 f"Run {self.key!r} waits because its agent changed: `durably retry {self.key}` "
@@ -366,6 +372,25 @@ class Run[OutputT]:
             f"Run {self.key!r} waits for a decision on {calls}{also}: see `durably inbox`, then "
             f"`durably approve`, `deny`, `answer` or `resolve` {self.key} CALL_ID."
         )
+
+    def _describe_line(self, waiting: Mapping[str, str]) -> str:
+        thread = f"thread {self.record.thread!r}"
+        match waiting["kind"]:
+            case "steered":
+                return (
+                    f"Run {self.key!r} has steered run {waiting['steers']!r} of {thread}, and ends "
+                    "as that does."
+                )
+            case "steer":
+                return (
+                    f"Run {self.key!r} waits in {thread} for the run that is going to see its "
+                    f"message, or for its turn, after run {waiting['after']!r}."
+                )
+            case _:
+                return (
+                    f"Run {self.key!r} waits for its turn in {thread}, after run "
+                    f"{waiting['after']!r}."
+                )
 
     @contextmanager
     def _notices(self) -> Generator[asyncio.Event]:

@@ -13,11 +13,15 @@ PER_ATTEMPT = {"claim_runs", "claim_run", "next_due", "insert_attempt", "end_att
 PER_ATTEMPT |= {"complete_run", "fail_run", "discard_run", "suspend_run", "hand_back_run"}
 PER_ATTEMPT |= {"stop_run", "doubt_effects", "wake_settled_run", "list_messages", "list_effects"}
 PER_ATTEMPT |= {"get_queue"}
+PER_ATTEMPT |= {"first_in_line", "last_in_line", "release_run", "find_shared_end", "share_end"}
+PER_ATTEMPT |= {"list_steers", "take_steer", "list_earlier_runs", "list_earlier_messages"}
+PER_ATTEMPT |= {"list_last_effects", "list_unanswered_prompts"}
 PER_LOOK = {"count_orphans", "list_orphans", "rescue_run", "held_runs", "register_worker"}
 PER_LOOK |= {"approve_effect", "decide_effect", "insert_decision", "list_decisions", "add_tag"}
 PER_LOOK |= {"wake_waiting_run", "insert_signal", "list_signals", "list_open_children"}
 PER_LOOK |= {"list_children", "find_child_wait"}
 PER_LOOK |= {"list_expired", "stop_expiry", "list_untold_ends", "told_end"}
+PER_LOOK |= {"list_interrupts", "interrupted", "find_follower", "revive_run"}
 PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 
 

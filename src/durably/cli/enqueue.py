@@ -52,6 +52,15 @@ def enqueue(
             metavar="DURATION", help="Find the same run if it was enqueued so lately; not with key."
         ),
     ] = None,
+    thread: Annotated[
+        str | None, typer.Option(help="The conversation that it continues, after its other runs.")
+    ] = None,
+    on_busy: Annotated[
+        str,
+        typer.Option(
+            help="While another run of the thread is going: queue, reject, interrupt or steer."
+        ),
+    ] = "queue",
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and print the output.")] = False,
     app: AppOption = None,
     url: UrlOption = None,
@@ -71,6 +80,8 @@ def enqueue(
         "delay": duration("--delay", delay),
         "tags": tag or (),
         "meta": json_object("--meta", meta),
+        "thread": thread,
+        "on_busy": on_busy,
         "unique_for": None if unique_for is None else duration("--unique-for", unique_for),
     }
     target = Target(app, url)

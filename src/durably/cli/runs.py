@@ -25,6 +25,7 @@ def runs(
     agent: Annotated[str | None, typer.Option(help="Only this agent's.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only this queue's.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
+    thread: Annotated[str | None, typer.Option(help="Only this thread's.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     before: Annotated[
         int | None, typer.Option(help="Only runs older than the one with this id: the next page.")
@@ -38,7 +39,13 @@ def runs(
 
     async def listed(durably: Durably) -> list[RunRecord]:
         found = await durably.runs(
-            state=state, agent=agent, queue=queue, tag=tag, before=before, limit=limit
+            state=state,
+            agent=agent,
+            queue=queue,
+            tag=tag,
+            thread=thread,
+            before=before,
+            limit=limit,
         )
         return [run.record for run in found]
 

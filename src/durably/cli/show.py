@@ -140,7 +140,8 @@ def _facts(seen: Seen) -> Iterator[str]:
     yield ", ".join(times)
     if seen.children:
         yield f"children {', '.join(seen.children)}"
-    given = {"tags": ", ".join(run.tags), "args": seen.input.args, "meta": run.meta}
+    given: dict[str, Any] = {"thread": run.thread}
+    given |= {"tags": ", ".join(run.tags), "args": seen.input.args, "meta": run.meta}
     for name, value in given.items():
         if value:
             yield f"{name} {one_line(str(value), 4 * CELL_CHARS)}"

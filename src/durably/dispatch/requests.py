@@ -42,6 +42,8 @@ class RunRequest(BaseModel):
     scheduled_at: AwareDatetime | None = None
     tags: list[str] | None = None
     meta: dict[str, JsonValue] | None = None
+    thread: str | None = None
+    on_busy: str = "queue"
 
 
 class Intake(Protocol):
@@ -59,7 +61,7 @@ class Intake(Protocol):
         """Refuse a key that already means something else.
 
         Raises:
-            KeyConflict: the run under this key has another agent, prompt or args.
+            KeyConflict: the run under this key has another agent, prompt, args or thread.
         """
         ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from durably.errors import RunNotFound, TransitionRefused
+from durably.execution import threads
 from durably.ledger import children, ends, runs
 from durably.ledger.database import Database
 from durably.records import RunRecord
@@ -22,6 +23,7 @@ async def tell_end(ledger: Database, run: RunRecord) -> None:
     """
     if not run.tells_end or not run.state.final:
         return
+    await threads.release(ledger, run)
     if run.parent_id is not None:
         await ledger.write(children.tell_parent, run.id)
     for child in await ledger.read(children.list_open, run.id):

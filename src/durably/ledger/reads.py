@@ -65,11 +65,15 @@ def list_runs(
     tag: str | None,
     before: int | None,
     limit: int,
+    thread: str | None = None,
 ) -> Operation[list[RunRecord]]:
     """Runs, newest first; ``before`` is the id that the last page ended with."""
-    rows = yield from fetch(
-        "list_runs", state=state, agent=agent, queue=queue, tag=tag, before=before, limit=limit
-    )
+    filters: dict[str, object] = {"state": state, "agent": agent, "queue": queue, "tag": tag}
+    filters |= {"before": before, "limit": limit}
+    if thread is None:
+        rows = yield from fetch("list_runs", **filters)
+    else:
+        rows = yield from fetch("list_thread_runs", thread=thread, **filters)
     return [run_from(row) for row in rows]
 
 

@@ -13,9 +13,10 @@ from durably.errors import LedgerError
 from durably.ledger.fence import hold, lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.rows import decoded, effect_from
+from durably.ledger.threads import take_steer
 from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState
-from durably.records import CallPosition, Claim, Effect
+from durably.records import CallPosition, Claim, Effect, Steer
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,16 @@ class CallOutcome:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to append."""
+    """A message to append.
+
+    Attributes:
+        steers: other runs' messages that the model has seen, once this one is written.
+    """
 
     seq: int
     kind: str
     body: str
+    steers: tuple[Steer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,8 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
     for message in step.messages:
         if not (yield from _append(claim, message)):
             return  # The whole step is there: it was committed together.
+        for steer in message.steers:
+            yield from take_steer(claim, row["key"], steer)
     for outcome in step.outcomes:
         yield from _record_outcome(claim, outcome)
     if step.fingerprint is not None:

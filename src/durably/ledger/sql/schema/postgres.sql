@@ -61,6 +61,8 @@ CREATE INDEX durably_runs_fingerprint ON durably_runs (fingerprint, inserted_at)
 CREATE INDEX durably_runs_tags ON durably_runs USING gin (tags jsonb_path_ops);
 CREATE INDEX durably_runs_job ON durably_runs (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX durably_runs_thread ON durably_runs (thread, id) WHERE thread IS NOT NULL;
+CREATE INDEX durably_runs_line ON durably_runs (thread, id)
+    WHERE thread IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX durably_runs_parent ON durably_runs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX durably_runs_untold ON durably_runs (id)
     WHERE tells_end AND state IN ('completed', 'discarded', 'cancelled');

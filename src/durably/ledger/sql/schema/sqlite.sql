@@ -47,6 +47,8 @@ CREATE INDEX durably_runs_state ON durably_runs (state, id);
 CREATE INDEX durably_runs_fingerprint ON durably_runs (fingerprint, inserted_at)
     WHERE fingerprint IS NOT NULL;
 CREATE INDEX durably_runs_thread ON durably_runs (thread, id) WHERE thread IS NOT NULL;
+CREATE INDEX durably_runs_line ON durably_runs (thread, id)
+    WHERE thread IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX durably_runs_parent ON durably_runs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX durably_runs_untold ON durably_runs (id)
     WHERE tells_end AND state IN ('completed', 'discarded', 'cancelled');

@@ -7,6 +7,8 @@ ALTER TABLE durably_runs
     ADD COLUMN cost_nanousd bigint NOT NULL DEFAULT 0;
 
 CREATE INDEX durably_runs_thread ON durably_runs (thread, id) WHERE thread IS NOT NULL;
+CREATE INDEX durably_runs_line ON durably_runs (thread, id)
+    WHERE thread IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX durably_runs_parent ON durably_runs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX durably_runs_untold ON durably_runs (id)
     WHERE tells_end AND state IN ('completed', 'discarded', 'cancelled');

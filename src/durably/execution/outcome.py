@@ -12,11 +12,16 @@ from durably.ledger.steps import NewMessage
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The agent gave its output; ``messages`` are the last ones, after the last checkpoint."""
+    """The agent gave its output; ``messages`` are the last ones, after the last checkpoint.
+
+    Attributes:
+        cost_nanousd: what the run cost so far; None: as it was.
+    """
 
     output: str
     usage: str
     messages: tuple[NewMessage, ...] = ()
+    cost_nanousd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ class Suspended:
     """The run waits for people.
 
     Attributes:
-        kind: ``"effects"`` (settle the named ones) or ``"change"`` (accept the changed agent).
+        kind: ``"effects"`` (settle the named ones), ``"change"`` (accept the changed agent) or
+            ``"budget"`` (raise it).
     """
 
     kind: str

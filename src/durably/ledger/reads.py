@@ -115,9 +115,15 @@ def list_inbox(
     tag: str | None = None,
     kind: str | None = None,
 ) -> Operation[list[InboxItem]]:
-    """Every effect that a suspended run asks a person about, oldest first."""
-    rows = yield from fetch("list_inbox", agent=agent, queue=queue, kind=kind)
-    items = [inbox_item_from(row) for row in rows]
+    """All that suspended runs wait for people for, effects and budgets, oldest first."""
+    items: list[InboxItem] = []
+    if kind != "budget":
+        rows = yield from fetch("list_inbox", agent=agent, queue=queue, kind=kind)
+        items += [inbox_item_from(row, effect_from(row)) for row in rows]
+    if kind in (None, "budget"):
+        rows = yield from fetch("list_budget_inbox", agent=agent, queue=queue)
+        items += [inbox_item_from(row) for row in rows]
+        items.sort(key=lambda item: item.since)
     return [item for item in items if tag is None or tag in item.tags]
 
 

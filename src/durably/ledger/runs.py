@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from durably.errors import RunNotFound
+from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.queues import get_setting
@@ -133,7 +134,7 @@ def discard(claim: Claim, error: str, traceback: str, step: Step) -> Operation[R
 def suspend(
     claim: Claim, waiting_kind: str, waiting_on: dict[str, object], step: Step
 ) -> Operation[RunRecord]:
-    """Wait for people; if everything was decided meanwhile, be available at once."""
+    """Wait for people; if everything was decided, or a budget raised, be available at once."""
     yield from record_step(claim, step)
     run = yield from _settle(
         claim,
@@ -142,7 +143,7 @@ def suspend(
         waiting_kind=waiting_kind,
         waiting_on=json.dumps(waiting_on),
     )
-    return (yield from wake_if_settled(run.id)) or run
+    return (yield from wake_if_settled(run.id)) or (yield from wake_if_funded(run)) or run
 
 
 def hand_back(claim: Claim, step: Step) -> Operation[RunRecord]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from durably.agents import history, human
     from durably.agents.registry import RunInfo
     from durably.app import Durably
+    from durably.budgets import Budget, SharedBudget
     from durably.dispatch.oban import RunAgent
     from durably.errors import (
         ConfigError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from durably.execution.call import Call, current_call
     from durably.lifecycle import EffectState, RunState
+    from durably.prices import Price
     from durably.records import Attempt, Decision, Effect, Event, InboxItem, RunRecord, WorkerRecord
     from durably.retry import RetryPolicy
     from durably.run import Run
@@ -54,6 +56,9 @@ _HOMES = {
     "Call": "durably.execution.call",
     "current_call": "durably.execution.call",
     "RunAgent": "durably.dispatch.oban",
+    "Budget": "durably.budgets",
+    "SharedBudget": "durably.budgets",
+    "Price": "durably.prices",
     "RetryPolicy": "durably.retry",
     "RunState": "durably.lifecycle",
     "EffectState": "durably.lifecycle",
@@ -75,6 +80,7 @@ _MODULES = {
 
 __all__ = [
     "Attempt",
+    "Budget",
     "Call",
     "ConfigError",
     "Decision",
@@ -94,6 +100,7 @@ __all__ = [
     "LedgerMoved",
     "LedgerUnavailable",
     "NotDone",
+    "Price",
     "ResultNotSerializable",
     "RetryPolicy",
     "Run",
@@ -107,6 +114,7 @@ __all__ = [
     "RunState",
     "RunSuspended",
     "SchemaError",
+    "SharedBudget",
     "TransactionEnded",
     "TransitionRefused",
     "UnknownAgent",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
+from shlex import quote
 from typing import Any, Literal, cast, get_args
 
 from durably.errors import ConfigError
@@ -232,10 +233,15 @@ class UsedUp:
 
     def describe(self) -> str:
         """How much of what is spent, such as ``$1.52 of $1.50``."""
-        if self.what == "usd":
-            return f"{usd_shown(self.spent)} of {usd_shown(self.limit)}"
         wanted = f", and {self.wanted} more wanted" if self.wanted else ""
-        return f"{self.spent:,} of {self.limit:,} {self.what.replace('_', ' ')}{wanted}"
+        return describe(self.what, self.limit, self.spent) + wanted
+
+    def command(self) -> str:
+        """The command that gives more, without a number."""
+        name = quote(self.name)
+        if self.scope == "run":
+            return f"budgets raise {name} {self.what}=..."
+        return f"budgets set --{self.scope} {name} {self.what}=..."
 
     def whose(self) -> str:
         """Whose budget it is, such as ``the budget of tag 'tenant:acme'``."""
@@ -262,6 +268,13 @@ def _checked_count(name: str, count: object) -> int | None:
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def describe(what: str, limit: int | None, spent: int) -> str:
+    """How much is spent of a limit, such as ``7 of 20 requests``; without one, how much at all."""
+    if what == "usd":
+        return usd_shown(spent) + ("" if limit is None else f" of {usd_shown(limit)}")
+    return f"{spent:,}{'' if limit is None else f' of {limit:,}'} {what.replace('_', ' ')}"
 
 
 NO_LIMIT = Budget()

@@ -20,6 +20,7 @@ from durably.agents.registry import (
     Registration,
     Registry,
 )
+from durably.budgets import Budget
 from durably.dispatch.requests import RunRequest
 from durably.errors import ConfigError, HistoryError, KeyConflict
 from durably.ledger.rows import timestamp
@@ -43,6 +44,7 @@ def new_run(
     tags: Iterable[str],
     meta: Mapping[str, Any] | None,
     unique_for: float | None,
+    budget: Budget | None = None,
 ) -> NewRun:
     """The row that these options ask for; see `Durably.enqueue` for what they mean.
 
@@ -80,7 +82,21 @@ def new_run(
         scheduled_at=None if scheduled_at is None else timestamp(scheduled_at),
         fingerprint=twin if unique_for is not None else None,
         unique_seconds=unique_for,
+        budget=None if budget is None else json.dumps(budget.to_json()),
     )
+
+
+def sharers(thread: str | None, tag: str | None) -> tuple[str, str]:
+    """Whose runs share a budget: ``thread`` or ``tag``, and its name.
+
+    Raises:
+        ConfigError: not exactly one of them is given, or it can be no name.
+    """
+    given = [(scope, name) for scope, name in (("thread", thread), ("tag", tag)) if name]
+    if len(given) != 1:
+        raise ConfigError("Say whose budget it is: thread=... or tag=..., one of them.")
+    _check_text(*given[0])
+    return given[0]
 
 
 class JobIntake:
@@ -104,6 +120,7 @@ class JobIntake:
             tags=request.tags or (),
             meta=request.meta,
             unique_for=None,
+            budget=None if request.budget is None else Budget.from_json(request.budget),
         )
 
     def check_same(self, new: NewRun, existing: RunRecord, asked: RunInput) -> None:

@@ -14,7 +14,7 @@ from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
 from pydantic_ai.messages import ModelMessage, ModelResponse
-from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDefinition
 from pydantic_ai.usage import RunUsage
 
@@ -23,7 +23,8 @@ from durably.agents.fingerprint import Fingerprint, fingerprint_of
 from durably.agents.history import message_to_json
 from durably.agents.positions import after_responses, count_responses
 from durably.agents.registry import OnChange
-from durably.agents.usage import usage_after, usage_to_json
+from durably.agents.spending import Spending
+from durably.agents.usage import usage_after
 from durably.execution.journal import Journal
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
 
@@ -46,6 +47,7 @@ class AttemptState:
     replay: ModelResponse | None
     known_responses: int
     response_seq: int
+    spending: Spending
     saved_requests: int = 0
     stand_ins: set[str] = field(default_factory=set[str])
     asked: dict[str, str] = field(default_factory=dict[str, str])
@@ -77,16 +79,20 @@ class Checkpoints(AbstractCapability[Any]):
             # The response was paid for by an earlier attempt: the model is not asked again.
             response, state.replay = state.replay, None
             await state.journal.write()
+            await self._check_response(ctx, response, request_context, replayed=True)
             return response
         # A response that a capability rejected (ModelRetry) was paid for as well.
-        await self._save_rejected(ctx)
+        await self._save_rejected(ctx, request_context.model)
+        await state.spending.check_request(ctx.usage, request_context.model)
         before = copy.deepcopy(ctx.usage)
         boundaries.reached("model:before")
         response = await handler(request_context)
         boundaries.reached("model:after")
+        state.spending.pay(response, request_context.model)
         await self._save(ctx, response, before)
         if state.journal.control.leaving:
             raise AttemptEnds(HandedBack())
+        await self._check_response(ctx, response, request_context, replayed=False)
         return response
 
     async def handle_deferred_tool_calls(
@@ -105,7 +111,21 @@ class Checkpoints(AbstractCapability[Any]):
         assert self.state is not None, "made by the runner, with its state"
         return self.state
 
-    async def _save_rejected(self, ctx: RunContext[Any]) -> None:
+    async def _check_response(
+        self,
+        ctx: RunContext[Any],
+        response: ModelResponse,
+        request_context: ModelRequestContext,
+        *,
+        replayed: bool,
+    ) -> None:
+        state = self._attempt
+        calls = sum(call.tool_name in state.tools for call in response.tool_calls)
+        await state.spending.check_response(
+            ctx.usage, request_context.model, calls, replayed=replayed
+        )
+
+    async def _save_rejected(self, ctx: RunContext[Any], asked: Model) -> None:
         """Save what came of a response that was turned down, with the request that says why.
 
         Without the request, a later attempt would take the response for an accepted one.
@@ -113,6 +133,9 @@ class Checkpoints(AbstractCapability[Any]):
         state = self._attempt
         new = after_responses(ctx.messages, state.known_responses)
         if count := count_responses(new):
+            for message in new:
+                if isinstance(message, ModelResponse):
+                    state.spending.pay(message, asked)
             await self._append(new[state.saved_requests :], ctx.usage)
             state.known_responses += count
             state.saved_requests = len(after_responses(new, count))
@@ -129,7 +152,8 @@ class Checkpoints(AbstractCapability[Any]):
         state = self._attempt
         await state.journal.checkpoint(
             [(message.kind, message_to_json(message)) for message in messages],
-            usage_to_json(usage),
+            state.spending.usage_json(usage),
+            state.spending.cost_nanousd,
         )
         state.response_seq = state.journal.last_response
 

@@ -17,8 +17,10 @@ from durably.agents.guard import EffectGuard
 from durably.agents.history import message_from_json, message_to_json
 from durably.agents.outputs import OutputGuard
 from durably.agents.positions import after_responses, count_responses
+from durably.agents.pricing import Prices
 from durably.agents.registry import Registration, Registry, RunInfo
-from durably.agents.usage import usage_before, usage_from, usage_to_json
+from durably.agents.spending import Spending
+from durably.agents.usage import usage_before, usage_from
 from durably.execution.executor import AttemptOptions
 from durably.execution.journal import Journal
 from durably.execution.outcome import Completed
@@ -29,6 +31,7 @@ class Runner:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._prices = Prices(registry.prices)
 
     def options(self, agent: str) -> AttemptOptions:
         registration = self._registry.find(agent)
@@ -46,6 +49,12 @@ class Runner:
             replay=replay,
             known_responses=count_responses(history) + (replay is not None),
             response_seq=journal.last_response,
+            spending=Spending.of(
+                journal,
+                self._prices,
+                registration.budget,
+                [m for m in (*history, replay) if isinstance(m, ModelResponse)],
+            ),
             saved_requests=len(after_responses(history, count_responses(history)))
             if replay is None
             else 0,
@@ -99,7 +108,9 @@ def _completed(journal: Journal, state: AttemptState, result: Any) -> Completed:
     tail = after_responses(result.all_messages(), state.known_responses)[state.saved_requests :]
     output = encode_output(journal.run.agent, result.output)
     messages = journal.append([(m.kind, message_to_json(m)) for m in tail])
-    return Completed(output=output, usage=usage_to_json(result.usage), messages=messages)
+    spending = state.spending
+    usage = spending.usage_json(result.usage)
+    return Completed(output, usage, messages, spending.cost_nanousd)
 
 
 def _info(journal: Journal) -> RunInfo:

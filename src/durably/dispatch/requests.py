@@ -27,6 +27,7 @@ class RunRequest(BaseModel):
 
     Attributes:
         prompt: text, or a list of parts as pydantic-ai writes them in JSON.
+        budget: limits by the names that `durably.Budget` has for them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +43,7 @@ class RunRequest(BaseModel):
     scheduled_at: AwareDatetime | None = None
     tags: list[str] | None = None
     meta: dict[str, JsonValue] | None = None
+    budget: dict[str, JsonValue] | None = None
 
 
 class Intake(Protocol):

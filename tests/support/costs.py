@@ -8,6 +8,7 @@ from support.ledgers import done, message, tool_call
 PER_STEP = {"insert_message", "insert_event", "insert_intent", "record_outcome", "touch_run"}
 PER_STEP |= {"hold_run", "withdraw_intent", "get_effect", "settle_late", "withdraw_late"}
 PER_STEP |= {"doubt_effect", "ask_person", "return_approved"}
+PER_STEP |= {"budgets_of", "add_spending"}
 PER_ATTEMPT = {"claim_runs", "claim_run", "next_due", "insert_attempt", "end_attempt"}
 PER_ATTEMPT |= {"complete_run", "fail_run", "discard_run", "suspend_run", "hand_back_run"}
 PER_ATTEMPT |= {"stop_run", "doubt_effects", "wake_settled_run", "list_messages", "list_effects"}
@@ -15,6 +16,8 @@ PER_ATTEMPT |= {"get_queue"}
 PER_LOOK = {"count_orphans", "list_orphans", "rescue_run", "held_runs", "register_worker"}
 PER_LOOK |= {"approve_effect", "decide_effect", "insert_decision", "list_decisions", "add_tag"}
 PER_LOOK |= {"list_expired", "stop_expiry", "list_untold_ends", "told_end"}
+PER_LOOK |= {"list_budget_waits", "list_waits_for_budget", "list_budget_inbox", "get_budget"}
+PER_LOOK |= {"wake_funded_run", "set_run_budget", "set_budget", "remove_budget"}
 PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 
 

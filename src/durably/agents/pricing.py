@@ -17,7 +17,7 @@ from pydantic_ai.usage import RequestUsage
 
 from durably.agents.history import message_from_json
 from durably.errors import HistoryError
-from durably.prices import Price, nanousd
+from durably.prices import NANO, Price, nanousd
 from durably.records import Cost, StoredMessage
 
 
@@ -42,7 +42,7 @@ class Prices:
         usage = response.usage
         if not usage.has_values() or getattr(usage, "unmeasured_requests", 0):
             return None  # Not measured: what it cost is not nothing.
-        own = self._own_price(_names_of(response, asked))
+        own = self._own_price(self._names_of(response, asked))
         if own is not None:
             read = usage.cache_read_tokens
             return nanousd(own.of(usage.input_tokens, usage.output_tokens, read))
@@ -71,6 +71,19 @@ class Prices:
             self._known.add(key)
         return True
 
+    def _names_of(self, response: ModelResponse, asked: Model | None) -> Iterator[str]:
+        """The names under which a response may be priced, most exact first."""
+        answered, provider = response.model_name, response.provider_name
+        if not answered:
+            return
+        yield from _names(provider, answered)
+        if provider is None:  # Whoever it was.
+            yield from (name for name in self._own if name.endswith(f":{answered}"))
+        for model in () if asked is None else _models_in(asked):
+            # Only one that this is a longer name of: what a router chose has a price of its own.
+            if provider in (None, model.system) and answered.startswith(model.model_name):
+                yield from _names(model.system, model.model_name)
+
     def _own_price(self, names: Iterator[str]) -> Price | None:
         if not self._own:
             return None
@@ -89,7 +102,7 @@ def cost_of(messages: Sequence[StoredMessage], prices: Prices | None = None) -> 
             unpriced += 1
         else:
             total += price
-    return Cost(Decimal(total).scaleb(-9), unpriced)
+    return Cost(Decimal(total) / NANO, unpriced)
 
 
 def response_name(response: ModelResponse) -> str:
@@ -112,19 +125,6 @@ def _library_price(response: ModelResponse) -> Decimal | None:
     except (LookupError, AssertionError, ValueError):
         # An unknown model, no model name, usage that cannot be.
         return None
-
-
-def _names_of(response: ModelResponse, asked: Model | None) -> Iterator[str]:
-    """The names under which an application may have priced a response, most exact first."""
-    answered = response.model_name or ""
-    if answered:
-        yield from _names(response.provider_name, answered)
-    models = [] if asked is None else list(_models_in(asked))
-    for model in models:
-        # Of several models only the one that this is a longer name of.
-        same = response.provider_name in (None, model.system)
-        if len(models) == 1 or (same and answered.startswith(model.model_name)):
-            yield from _names(model.system, model.model_name)
 
 
 def _names(provider: str | None, model: str) -> Iterator[str]:

@@ -93,8 +93,7 @@ _HOW = {
     "question": "Answer a question:   durably answer RUN CALL TEXT (or --value JSON)",
     "answer": "Answer in its place: durably answer RUN CALL --value JSON",
     "doubt": "Settle a doubt:      durably resolve RUN CALL (--done JSON, --failed TEXT, --again)",
-    "budget": "Give more, or end:   durably budgets raise RUN usd=…, durably budgets set --tag NAME "
-    "usd=…, durably cancel RUN",
+    "budget": "Give more, or end:   durably budgets raise RUN LIMITS (or budgets set), cancel RUN",
 }
 
 

@@ -7,13 +7,23 @@ it may go on is `durably.budgets`'s arithmetic, when that is asked the agents'.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from durably.budgets import Budget, SharedBudget, Spent, UsedUp, spent_of
 from durably.errors import ConfigError, RunNotFound, TransitionRefused
 from durably.ledger.fence import record_event
-from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
+from durably.ledger.operations import (
+    Operation,
+    Row,
+    Statement,
+    execute,
+    execute_last,
+    fetch,
+    fetch_one,
+)
 from durably.ledger.rows import decoded, run_from, shared_budget_from
 from durably.ledger.waking import dispatch
 from durably.lifecycle import RunState, allowed
@@ -37,8 +47,10 @@ class Sharing(NamedTuple):
         thread = next((b.name for b in budgets if b.scope == "thread"), None)
         return cls(thread, tuple(b.name for b in budgets if b.scope == "tag"))
 
-    def params(self) -> dict[str, object]:
-        return {"thread": self.thread, "tags": json.dumps(self.tags)}
+    def names(self) -> list[tuple[str, str]]:
+        """Scope and name of each, in the order in which they are locked."""
+        threads = [] if self.thread is None else [("thread", self.thread)]
+        return sorted([*threads, *(("tag", tag) for tag in self.tags)])
 
 
 # --- shared budgets
@@ -89,14 +101,23 @@ def spend(sharing: Sharing, before: Row, usage: str | None, cost: int | None) ->
     spent = spent_of(now, paid if cost is None else cost, shared=True)
     news = spent.since(spent_of(was, paid, shared=True))
     if news != Spent():
-        yield from execute(
-            "add_spending",
-            **sharing.params(),
-            requests=news.requests,
-            tokens=news.tokens,
-            tool_calls=news.tool_calls,
-            nanousd=news.nanousd,
-        )
+        for scope, name in sharing.names():
+            yield from execute_last("add_spending", scope=scope, name=name, **asdict(news))
+
+
+def spend_together(postponed: Sequence[Statement]) -> Operation[None]:
+    """What several operations of one transaction spend: one write for each budget, in order.
+
+    In the order of each operation's own, two transactions would wait for each other.
+    """
+    sums: defaultdict[tuple[str, str], Spent] = defaultdict(Spent)
+    for statement in postponed:
+        news: dict[str, Any] = dict(statement.params)
+        budget = news.pop("scope"), news.pop("name")
+        sums[budget] += Spent(**news)
+    for scope, name in sorted(sums):
+        spent = asdict(sums[scope, name])
+        yield from execute("add_spending", scope=scope, name=name, **spent)
 
 
 # --- a run's own

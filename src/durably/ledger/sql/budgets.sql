@@ -1,4 +1,4 @@
--- Budgets that runs share. Whoever writes about a run and its budgets locks the run's row first, then
+-- Budgets that runs share. Whoever writes about runs and their budgets locks the runs' rows first, then
 -- the budgets', in the order of their names: nobody waits in a circle.
 
 -- name: set_budget
@@ -34,26 +34,12 @@ WHERE (scope = 'thread' AND name = CAST(:thread AS TEXT))
        AND name = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST(:tags AS JSONB)))))
 ORDER BY scope COLLATE "C", name COLLATE "C";
 
--- name: add_spending (sqlite)
+-- name: add_spending
 UPDATE durably_budgets
 SET spent_requests = spent_requests + :requests, spent_tokens = spent_tokens + :tokens,
     spent_tool_calls = spent_tool_calls + :tool_calls, spent_nanousd = spent_nanousd + :nanousd
-WHERE (scope = 'thread' AND name = :thread)
-   OR (scope = 'tag' AND name IN (SELECT value FROM json_each(:tags)))
+WHERE scope = :scope AND name = :name
 RETURNING scope;
-
--- name: add_spending (postgres)
-WITH held AS MATERIALIZED (
-    SELECT scope, name FROM durably_budgets
-    WHERE (scope = 'thread' AND name = CAST(:thread AS TEXT))
-       OR (scope = 'tag'
-           AND name = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST(:tags AS JSONB)))))
-    ORDER BY scope, name FOR NO KEY UPDATE)
-UPDATE durably_budgets AS b
-SET spent_requests = spent_requests + :requests, spent_tokens = spent_tokens + :tokens,
-    spent_tool_calls = spent_tool_calls + :tool_calls, spent_nanousd = spent_nanousd + :nanousd
-FROM held WHERE b.scope = held.scope AND b.name = held.name
-RETURNING b.scope;
 
 -- name: set_run_budget
 UPDATE durably_runs SET budget = :budget WHERE id = :run_id RETURNING *;

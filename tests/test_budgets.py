@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.usage import RequestUsage, RunUsage
 
 from durably import Budget, ConfigError, Durably, Price
+from durably.agents.usage import usage_before
 from durably.budgets import NO_LIMIT, Spent, UsedUp, spent_of
 from durably.intake import JobIntake
 from durably.ledger.budgets import Sharing, spend, spend_together
@@ -155,3 +158,19 @@ def statements(operation: Operation[None]) -> list[Statement]:
             statement = operation.send(())
     except StopIteration:
         return asked
+
+
+def test_replayed_response_is_taken_back_whole() -> None:
+    """Also what newer versions of pydantic-ai say that it cost: it is counted again."""
+    responses = [
+        ModelResponse(parts=[], usage=RequestUsage(input_tokens=n, output_tokens=1))
+        for n in (10, 20)
+    ]
+    total, first = RunUsage(requests=2), RunUsage(requests=1)
+    for number, response in enumerate(responses):
+        if hasattr(response.usage, "cost"):
+            response.usage.cost = Decimal(number + 1)
+        total.incr(response.usage)
+        if number == 0:
+            first.incr(response.usage)
+    assert usage_before(total, responses[1]) == first

@@ -117,30 +117,28 @@ def test_budget_in_dollars_needs_a_price(desk: Desk) -> None:
     assert run["budget"] == {"usd": "1.5", "on_limit": "suspend"}
 
 
+REFUSED: list[tuple[tuple[str, ...], str]] = [
+    (
+        ("enqueue", "echo", "x", "--budget", "dollars=1"),
+        "--budget 'dollars=1': write requests=",
+    ),
+    (("enqueue", "echo", "x", "--budget", "tokens=many"), "tokens is a whole number from 0."),
+    (("enqueue", "echo", "x", "--budget", "usd=much"), "usd='much': from 0 to"),
+    (("enqueue", "echo", "x", "--budget", "on_limit=stop"), "use 'suspend' or 'discard'."),
+    (("budgets", "set", "usd=1"), "thread=... or tag=..., one of them."),
+    (("budgets", "set", "usd=1", "--tag", "a", "--thread", "b"), "one of them."),
+    (("budgets", "set", "on_limit=discard", "--tag", "a"), "This budget limits nothing"),
+    (("budgets", "remove", "--tag", "a"), "There is no budget of tag 'a'."),
+    (("budgets", "raise", "k", "requests=1"), "Run 'k' has spent 1 of 1 requests"),
+    (("budgets", "raise", "k", "on_limit=discard"), "declared when the run is enqueued."),
+    (("budgets", "raise", "k", ","), "raise_budget() takes requests="),
+    (("budgets", "raise", "nobody", "usd=1"), "No run has the key 'nobody'."),
+    (("budgets", "--json", "set", "usd=1", "--tag", "a"), "Write the options behind"),
+]
+
+
 @pytest.mark.usefixtures("on_sqlite")
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (
-            ("enqueue", "echo", "x", "--budget", "dollars=1"),
-            "--budget 'dollars=1': write requests=",
-        ),
-        (("enqueue", "echo", "x", "--budget", "tokens=many"), "tokens is a whole number from 0."),
-        (("enqueue", "echo", "x", "--budget", "usd=much"), "usd='much': from 0 to"),
-        (("enqueue", "echo", "x", "--budget", "on_limit=stop"), "use 'suspend' or 'discard'."),
-        (("budgets", "set", "usd=1"), "thread=... or tag=..., one of them."),
-        (("budgets", "set", "usd=1", "--tag", "a", "--thread", "b"), "one of them."),
-        (("budgets", "set", "on_limit=discard", "--tag", "a"), "This budget limits nothing"),
-        (("budgets", "remove", "--tag", "a"), "There is no budget of tag 'a'."),
-        (("budgets", "raise", "k", "requests=1"), "Run 'k' has spent 1 of 1 requests"),
-        (("budgets", "raise", "k", "on_limit=discard"), "declared when the run is enqueued."),
-        (("budgets", "raise", "k", ","), "raise_budget() takes requests="),
-        (("budgets", "raise", "nobody", "usd=1"), "No run has the key 'nobody'."),
-        (("budgets", "--json", "set", "usd=1", "--tag", "a"), "Write the options behind"),
-    ],
-)
-def test_what_cannot_be_is_one_sentence(
-    used_up: Desk, arguments: tuple[str, ...], sentence: str
-) -> None:
-    assert sentence in refused(used_up, *arguments)
+def test_what_cannot_be_is_one_sentence(used_up: Desk) -> None:
+    for arguments, sentence in REFUSED:
+        assert sentence in refused(used_up, *arguments)
     assert len(as_json(used_up, "inbox")) == 2, "all wait as before"

@@ -26,7 +26,7 @@ class Spending:
 
     Attributes:
         own: the run's own limits.
-        earlier: the responses of earlier attempts.
+        earlier: the run's own responses, of earlier attempts.
         cost_nanousd: what its responses cost, and its child runs, as far as prices are known.
         from_children: the part of its usage and cost that child runs have spent. They count for
             themselves where budgets are shared; the run's own budget counts them too.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from durably.agents.child import run_child
     from durably.agents.registry import RunInfo
     from durably.app import Durably
+    from durably.budgets import Budget, SharedBudget
     from durably.dispatch.oban import RunAgent
     from durably.errors import (
         ChildFailed,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from durably.execution.call import Call, current_call
     from durably.execution.inside import sleep, step, wait_for_signal
     from durably.lifecycle import EffectState, RunState
+    from durably.prices import Price
     from durably.records import (
         Attempt,
         Decision,
@@ -74,6 +76,9 @@ _HOMES = {
     "step": "durably.execution.inside",
     "wait_for_signal": "durably.execution.inside",
     "RunAgent": "durably.dispatch.oban",
+    "Budget": "durably.budgets",
+    "SharedBudget": "durably.budgets",
+    "Price": "durably.prices",
     "RetryPolicy": "durably.retry",
     "RunState": "durably.lifecycle",
     "EffectState": "durably.lifecycle",
@@ -96,6 +101,7 @@ _MODULES = {
 
 __all__ = [
     "Attempt",
+    "Budget",
     "Call",
     "ChildFailed",
     "ConfigError",
@@ -117,6 +123,7 @@ __all__ = [
     "LedgerUnavailable",
     "NotDone",
     "OutcomeUnknown",
+    "Price",
     "ResultNotSerializable",
     "RetryPolicy",
     "Run",
@@ -130,6 +137,7 @@ __all__ = [
     "RunState",
     "RunSuspended",
     "SchemaError",
+    "SharedBudget",
     "Signal",
     "SignalTimeout",
     "StepFailed",

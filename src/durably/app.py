@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably import agents
 from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
+from durably.budgets import NO_LIMIT, Budget, SharedBudget
 from durably.config import Settings
 from durably.dispatch.choice import Dispatching
 from durably.effects import DEFAULT, EffectPolicy, as_policy
 from durably.errors import ConfigError, LedgerUnavailable, SchemaError
 from durably.execution.executor import Executor
+from durably.execution.funding import wake_waiting_for
 from durably.execution.interrupts import interrupt_for
 from durably.health import examine
 from durably.here import drain_here, run_here
-from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
-from durably.ledger import queues, reads, runs, threads, waits
+from durably.intake import ChildIntake, JobIntake, check_same, new_run, sharers, signal_payload
+from durably.ledger import budgets, queues, reads, runs, threads, waits
 from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
 from durably.lifecycle import FINAL, RunState
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
     from durably.agents.registry import AbstractAgent, AnyAgent, Prompt, UsageLimits
     from durably.ledger.database import Database
+    from durably.prices import Price
 
 OutputT = TypeVar("OutputT")
 
@@ -70,9 +73,11 @@ class Durably:
             else ``sqlite:///durably.db``.
         agents: agents to register with default options; see `register` for others.
         default_effect: the policy of tools that declare none; ``effects.once()`` by default.
+        prices: what models cost that pydantic-ai has no price for, or another one, by
+            ``provider:model`` or ``model``.
 
     Raises:
-        ConfigError: the URL names no database that durably knows.
+        ConfigError: the URL names no database that durably knows, or a price is none.
     """
 
     def __init__(
@@ -81,10 +86,11 @@ class Durably:
         *,
         agents: Iterable[AnyAgent] = (),
         default_effect: Mapping[str, Any] | EffectPolicy = DEFAULT,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
         self.settings = Settings.load(url=url)
         self.ledger: Database = database_for(self.settings.url)
-        self.registry = Registry()
+        self.registry = Registry(prices)
         self._default_effect = as_policy(default_effect)
         self._was_away = False
         for agent in agents:
@@ -104,6 +110,7 @@ class Durably:
         usage_limits: UsageLimits | None = None,
         on_change: OnChange = "continue",
         default_effect: Mapping[str, Any] | EffectPolicy | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Make an agent known under its name, with how its runs are executed.
 
@@ -119,6 +126,7 @@ class Durably:
             on_change: what to do with a run in whose middle the agent's instructions, tools or
                 model changed: ``"continue"``, ``"suspend"`` or ``"discard"``.
             default_effect: the policy of this agent's tools that declare none.
+            budget: what each of its runs may spend, over all its attempts, and what happens then.
 
         Raises:
             ConfigError: the agent has no name, its name is taken, or an option cannot work.
@@ -136,6 +144,7 @@ class Durably:
                 usage_limits=usage_limits,
                 on_change=on_change,
                 default_effect=policy,
+                budget=budget or NO_LIMIT,
             )
         )
 
@@ -158,6 +167,7 @@ class Durably:
         unique_for: float | None = None,
         thread: str | None = None,
         on_busy: OnBusy = "queue",
+        budget: Budget | None = None,
         conn: object | None = None,
     ) -> Run[OutputT]:
         """Store a run; once this returns, the run will reach an end, or say what it waits for.
@@ -183,6 +193,7 @@ class Durably:
                 for its turn; ``"reject"``: nothing is stored; ``"interrupt"``: the other is
                 cancelled, and what it did stays in the conversation; ``"steer"``: the running
                 agent sees the prompt before its next model request, and the two end together.
+            budget: what it may spend; where it has no limit, the agent's holds.
             conn: the caller's own open transaction on the ledger's database (a connection of
                 sqlite3, psycopg or SQLAlchemy): the run exists once the caller commits, and does
                 not if they roll back. Open the app before that transaction begins.
@@ -209,6 +220,7 @@ class Durably:
             unique_for=unique_for,
             thread=thread,
             on_busy=on_busy,
+            budget=budget,
         )
         if conn is not None:
             await self.ledger.open_beside(conn)
@@ -280,7 +292,7 @@ class Durably:
         """Everything that waits for a person, oldest first.
 
         Args:
-            kind: ``"approval"``, ``"answer"``, ``"question"`` or ``"doubt"``.
+            kind: ``"approval"``, ``"answer"``, ``"question"``, ``"doubt"`` or ``"budget"``.
 
         Raises:
             ConfigError: ``kind`` is none of these.
@@ -322,6 +334,46 @@ class Durably:
         """The workers, alive or lately dead."""
         await self.open()
         return await self.ledger.read(reads.list_workers)
+
+    # --- budgets that runs share
+
+    async def set_budget(
+        self, budget: Budget, *, thread: str | None = None, tag: str | None = None
+    ) -> SharedBudget:
+        """Limit what all runs of a thread, or with a tag, may spend together.
+
+        Set again, its limits change and what was spent stays. What was spent before it was first
+        set is not counted. Runs that wait for it go on if it has room now.
+
+        Args:
+            thread, tag: whose runs share it; exactly one of them.
+
+        Raises:
+            ConfigError: neither or both are given, or the budget limits nothing.
+        """
+        scope, name = sharers(thread, tag)
+        if not budget.limited:
+            raise ConfigError(f"This budget limits nothing; remove_budget({scope}=...) does that.")
+        await self.open()
+        record = await self.ledger.write(budgets.set_shared, scope, name, budget)
+        await wake_waiting_for(self.ledger, scope, name)
+        return record
+
+    async def remove_budget(self, *, thread: str | None = None, tag: str | None = None) -> None:
+        """Limit these runs together no more, and forget what they spent.
+
+        Raises:
+            ConfigError: neither or both are given, or there is no such budget.
+        """
+        scope, name = sharers(thread, tag)
+        await self.open()
+        await self.ledger.write(budgets.remove_shared, scope, name)
+        await wake_waiting_for(self.ledger, scope, name)
+
+    async def budgets(self) -> list[SharedBudget]:
+        """Every shared budget, with what was spent of it."""
+        await self.open()
+        return await self.ledger.read(budgets.list_shared)
 
     # --- queues
 

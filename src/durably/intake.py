@@ -21,6 +21,7 @@ from durably.agents.registry import (
     Registration,
     Registry,
 )
+from durably.budgets import Budget
 from durably.dispatch.requests import RunRequest
 from durably.errors import ConfigError, HistoryError, KeyConflict
 from durably.ledger.rows import timestamp
@@ -46,6 +47,7 @@ def new_run(
     unique_for: float | None,
     thread: str | None = None,
     on_busy: str = "queue",
+    budget: Budget | None = None,
 ) -> NewRun:
     """The row that these options ask for; see `Durably.enqueue` for what they mean.
 
@@ -88,6 +90,7 @@ def new_run(
         unique_seconds=unique_for,
         thread=thread,
         on_busy=on_busy,
+        budget=None if budget is None else json.dumps(budget.to_json()),
     )
 
 
@@ -123,6 +126,19 @@ class ChildIntake:
         return replace(new, parent_id=parent.id)
 
 
+def sharers(thread: str | None, tag: str | None) -> tuple[str, str]:
+    """Whose runs share a budget: ``thread`` or ``tag``, and its name.
+
+    Raises:
+        ConfigError: not exactly one of them is given, or it can be no name.
+    """
+    given = [(scope, name) for scope, name in (("thread", thread), ("tag", tag)) if name]
+    if len(given) != 1:
+        raise ConfigError("Say whose budget it is: thread=... or tag=..., one of them.")
+    _check_text(*given[0])
+    return given[0]
+
+
 class JobIntake:
     """The rules for runs that are asked for by jobs, from any language (see `RunRequest`)."""
 
@@ -146,6 +162,7 @@ class JobIntake:
             unique_for=None,
             thread=request.thread,
             on_busy=request.on_busy,
+            budget=None if request.budget is None else Budget.from_json(request.budget),
         )
 
     def check_same(self, new: NewRun, existing: RunRecord, asked: RunInput) -> None:

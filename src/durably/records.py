@@ -225,16 +225,19 @@ class Effect:
 WAIT_KINDS = ("timer", "signal", "child")
 """What a tool may wait for that is no person."""
 
-INBOX_KINDS = ("approval", "answer", "question", "doubt")
-"""What a person may be asked."""
+INBOX_KINDS = ("approval", "answer", "question", "doubt", "budget")
+"""What a person may be asked: about a call, or for a budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class InboxItem:
-    """An effect that waits for a person, and whose run waits with it.
+    """What waits for a person: an effect, whose run waits with it, or a run for its budget.
 
     Attributes:
-        kind: what they are asked: ``approval``, ``answer``, ``question`` or ``doubt``.
+        kind: what they are asked: ``approval``, ``answer``, ``question``, ``doubt`` or ``budget``.
+        effect: the call that they are asked about; None where it is about the run.
+        waiting: what the run waits for; of a budget: whose it is, what is used up, how much of it.
+        since: when it began to wait.
         path: the keys of the runs above the run, outermost first, if another run started it.
     """
 
@@ -242,11 +245,15 @@ class InboxItem:
     agent: str
     queue: str
     tags: list[str]
-    effect: Effect
+    effect: Effect | None
+    waiting: dict[str, Any]
+    since: datetime
     path: list[str] = field(default_factory=list[str])
 
     @property
     def kind(self) -> str:
+        if self.effect is None:
+            return str(self.waiting.get("kind", ""))
         return self.effect.ask or "doubt"
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from durably import agents, replies
 from durably.agents.registry import Registry
+from durably.budgets import NO_LIMIT, Budget, Spent, UsedUp, limits_json, spent_of
 from durably.errors import (
     ConfigError,
     LedgerUnavailable,
@@ -24,9 +25,10 @@ from durably.errors import (
     TransitionRefused,
 )
 from durably.execution.ends import tell_end
-from durably.ledger import children, decisions, reads, runs, waits
+from durably.ledger import budgets, children, decisions, reads, runs, waits
 from durably.ledger.database import Database
 from durably.lifecycle import EffectState, RunState, allowed
+from durably.prices import Dollars
 from durably.records import (
     Attempt,
     Cost,
@@ -175,8 +177,55 @@ class Run[OutputT]:
         return await self._ledger.read(reads.list_messages, self.record.id, after)
 
     async def cost(self) -> Cost:
-        """What its model requests cost, as far as pydantic-ai knows the prices."""
-        return agents.pricing.cost_of(await self.messages())
+        """What its model requests cost, as far as the application or pydantic-ai knows."""
+        prices = agents.pricing.Prices(self._registry.prices)
+        return agents.pricing.cost_of(await self.messages(), prices)
+
+    @property
+    def budget(self) -> Budget:
+        """What it may spend: its own limits and, where it has none, its agent's.
+
+        Where this process does not know the agent, its own alone.
+        """
+        registration = self._registry.find(self.record.agent)
+        declared = registration.budget if registration else NO_LIMIT
+        return declared.overlaid(self.record.budget)
+
+    @property
+    def spent(self) -> Spent:
+        """What it has spent so far, over all its attempts, at its last checkpoint."""
+        return spent_of(self.record.usage, self.record.cost_nanousd)
+
+    async def raise_budget(
+        self,
+        *,
+        requests: int | None = None,
+        tokens: int | None = None,
+        tool_calls: int | None = None,
+        usd: Dollars | None = None,
+        by: str = OPERATOR,
+        note: str = "",
+    ) -> Run[OutputT]:
+        """Set limits of its own budget; those that are not given stay.
+
+        It goes on if it waits for one of them. An attempt under way learns of it once it reaches
+        the limit that it knows.
+
+        Args:
+            requests, tokens, tool_calls, usd: the new limits, of what it spends altogether.
+            note: why; kept with the decision.
+
+        Raises:
+            ConfigError: none is given, or one is no number.
+            TransitionRefused: it is final, or waits for a limit that would still be used up.
+        """
+        given = Budget(requests=requests, tokens=tokens, tool_calls=tool_calls, usd=usd)
+        if not given.limited:
+            raise ConfigError("raise_budget() takes requests=, tokens=, tool_calls= or usd=.")
+        self.record = await self._ledger.write(
+            budgets.raise_own, self.key, limits_json(given), by, note
+        )
+        return self
 
     async def effects(self) -> list[Effect]:
         """The tool calls that the ledger knows of."""
@@ -208,15 +257,16 @@ class Run[OutputT]:
         """Let a discarded or cancelled run go on where it was, or accept a changed agent.
 
         Children that were cancelled with it, and that it still waits for, go on as well. A run of a
-        thread may have to wait for its turn.
+        thread may have to wait for its turn. One that waits for a budget looks at it again: its
+        agent's may be another by now.
 
         Raises:
-            TransitionRefused: it is neither, nor suspended because its agent changed; or later
-                runs of its thread have begun.
+            TransitionRefused: it is neither, nor suspended because its agent changed, or for a
+                budget; or later runs of its thread have begun.
         """
         await self.refresh()
-        changed = (self.record.waiting_on or {}).get("kind") == "change"
-        transition = runs.wake if self.state is RunState.SUSPENDED and changed else runs.revive
+        woken = (self.record.waiting_on or {}).get("kind") in ("change", "budget")
+        transition = runs.wake if self.state is RunState.SUSPENDED and woken else runs.revive
         if allowed("revive", self.state):
             # Before the parent, which would take them for ended otherwise.
             for child in await self._ledger.read(children.list_waited_for, self.record.id):
@@ -366,6 +416,12 @@ class Run[OutputT]:
         others = " and ".join(_described_wait(wait) for wait in waiting.get("waits", []))
         if waiting.get("kind") == "waits":
             return f"Run {self.key!r} waits {others}."
+        if waiting.get("kind") == "budget":
+            used = UsedUp.from_json(waiting)
+            return (
+                f"Run {self.key!r} waits because {used.whose()} is used up, {used.describe()}: "
+                f"`durably {used.command()}` lets it go on, `durably cancel {self.key}` ends it."
+            )
         calls = ", ".join(waiting.get("effects", [])) or "a decision"
         also = f" and {others}" if others else ""
         return (

@@ -59,6 +59,9 @@ SELECT id, 'x', '{{}}', 'ann', now() FROM durably_runs, generate_series(0, 1);
 INSERT INTO durably_attempts SELECT id, 1, 'w1', now(), now() FROM durably_runs;
 INSERT INTO durably_events (run_id, kind, attempt, at)
 SELECT id, 'e', 1, now() FROM durably_runs, generate_series(0, 3);
+INSERT INTO durably_budgets (scope, name, limits, changed_at)
+SELECT scope, 't' || n, '{{}}', now()
+FROM generate_series(0, 3999) n, unnest(ARRAY['tag', 'thread']) scope;
 INSERT INTO durably_workers SELECT 'w' || n, 'w', 1, '{{}}', 30, now(), now(), now()
 FROM generate_series(0, 19) n;
 INSERT INTO oban_jobs (state, queue, worker, args, cancelled_at)
@@ -71,7 +74,7 @@ VACUUM ANALYZE;
 
 EVERYTHING = {"count_runs", "count_prunable", "list_workers", "prune_workers"}
 """Statements that count all runs, for a person who asks, or look at all workers, a few rows."""
-EVERYTHING |= {"list_queue_settings"}
+EVERYTHING |= {"list_queue_settings", "list_budgets"}
 
 TRANSFER = set(
     re.findall(
@@ -138,6 +141,13 @@ VALUES: dict[str, Any] = {
     "budget": None,
     "until": None,
     "payload": "{}",
+    "scope": "tag",
+    "limits": "{}",
+    "requests": 1,
+    "tokens": 100,
+    "tool_calls": 1,
+    "nanousd": 1000,
+    "cost_nanousd": 1000,
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

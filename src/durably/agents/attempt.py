@@ -14,6 +14,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from durably.agents.positions import after_responses, request_parts, without_parts
 from durably.agents.registry import OnChange, Registry
+from durably.agents.spending import Spending
 from durably.effects import DEFAULT, EffectPolicy
 from durably.execution.journal import Journal
 from durably.execution.outcome import Suspended
@@ -35,6 +36,7 @@ class AttemptState:
         foreign: parts of requests after the last of these that are an earlier run's of the thread.
         steers: messages of the thread that the model is shown, and what it is shown of them, until
             they are saved with the response that they led to.
+        spending: what the run has spent, and may.
         registry: the agents that a tool may have run as children.
         new_child: makes the run of one, from the agent's name, the prompt, a key, and options.
         default_effect: the policy of tools that declare none.
@@ -49,6 +51,7 @@ class AttemptState:
     replay: ModelResponse | None
     known_responses: int
     response_seq: int
+    spending: Spending
     registry: Registry
     new_child: NewChild
     saved_requests: int = 0

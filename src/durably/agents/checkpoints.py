@@ -13,12 +13,8 @@ from typing import Any
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
-from pydantic_ai.messages import (
-    ModelMessage,
-    ModelResponse,
-    UserPromptPart,
-)
-from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.messages import ModelMessage, ModelResponse, UserPromptPart
+from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
 from pydantic_ai.usage import RunUsage
 
@@ -29,7 +25,7 @@ from durably.agents.codec import decode_prompt
 from durably.agents.fingerprint import Fingerprint, fingerprint_of
 from durably.agents.history import message_to_json
 from durably.agents.positions import after_responses, count_responses
-from durably.agents.usage import usage_after, usage_to_json
+from durably.agents.usage import usage_after
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
 
 
@@ -60,17 +56,21 @@ class Checkpoints(AbstractCapability[Any]):
             # The response was paid for by an earlier attempt: the model is not asked again.
             response, state.replay = state.replay, None
             await state.journal.write()
+            await self._check_response(ctx, response, request_context, replayed=True)
             return response
         # A response that a capability rejected (ModelRetry) was paid for as well.
-        await self._save_rejected(ctx)
+        await self._save_rejected(ctx, request_context.model)
+        await state.spending.check_request(ctx.usage, request_context.model)
         await self._steer(ctx)
         before = copy.deepcopy(ctx.usage)
         boundaries.reached("model:before")
         response = await handler(request_context)
         boundaries.reached("model:after")
+        state.spending.pay(response, request_context.model)
         await self._save(ctx, response, before)
         if state.journal.control.leaving:
             raise AttemptEnds(HandedBack())
+        await self._check_response(ctx, response, request_context, replayed=False)
         return response
 
     async def handle_deferred_tool_calls(
@@ -100,7 +100,21 @@ class Checkpoints(AbstractCapability[Any]):
                 state.steers.append((steer, part))
                 ctx.enqueue(part)
 
-    async def _save_rejected(self, ctx: RunContext[Any]) -> None:
+    async def _check_response(
+        self,
+        ctx: RunContext[Any],
+        response: ModelResponse,
+        request_context: ModelRequestContext,
+        *,
+        replayed: bool,
+    ) -> None:
+        state = self._attempt
+        calls = sum(call.tool_name in state.tools for call in response.tool_calls)
+        await state.spending.check_response(
+            ctx.usage, request_context.model, calls, replayed=replayed
+        )
+
+    async def _save_rejected(self, ctx: RunContext[Any], asked: Model) -> None:
         """Save what came of a response that was turned down, with the request that says why.
 
         Without the request, a later attempt would take the response for an accepted one.
@@ -108,6 +122,9 @@ class Checkpoints(AbstractCapability[Any]):
         state = self._attempt
         new = after_responses(ctx.messages, state.known_responses)
         if count := count_responses(new):
+            for message in new:
+                if isinstance(message, ModelResponse):
+                    state.spending.pay(message, asked)
             await self._append(state.unsaved(ctx.messages), ctx.usage)
             state.known_responses += count
             state.saved_requests = len(after_responses(new, count))
@@ -127,7 +144,8 @@ class Checkpoints(AbstractCapability[Any]):
         seen = state.seen_in(messages)
         await state.journal.checkpoint(
             [(message.kind, message_to_json(message)) for message in messages],
-            usage_to_json(usage),
+            state.spending.usage_json(usage),
+            state.spending.cost_nanousd,
             seen,
         )
         state.steers = [shown for shown in state.steers if shown[0] not in seen]

@@ -11,9 +11,11 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from durably.budgets import NO_LIMIT, Budget
 from durably.effects import DEFAULT, EffectPolicy, policy_of
 from durably.errors import ConfigError, UnknownAgent
 from durably.execution.executor import AttemptOptions
+from durably.prices import Price, checked_prices
 from durably.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Registration:
         usage_limits: pydantic-ai's limits, counted over all attempts of a run.
         on_change: what to do when the agent changed in the middle of a run.
         default_effect: the policy of tools that declare none.
+        budget: limits of each of its runs, unless they are given others.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Registration:
     usage_limits: UsageLimits | None = None
     on_change: OnChange = "continue"
     default_effect: EffectPolicy = DEFAULT
+    budget: Budget = NO_LIMIT
 
     @property
     def attempt_options(self) -> AttemptOptions:
@@ -107,9 +111,14 @@ class Registration:
 
 
 class Registry:
-    """The registered agents, by name."""
+    """The registered agents, by name.
 
-    def __init__(self) -> None:
+    Args:
+        prices: of models, by ``provider:model`` or ``model``, before those that pydantic-ai knows.
+    """
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+        self.prices = checked_prices(prices or {})
         self._registrations: dict[str, Registration] = {}
 
     def add(self, registration: Registration) -> None:

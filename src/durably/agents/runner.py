@@ -21,8 +21,10 @@ from durably.agents.guard import EffectGuard
 from durably.agents.history import message_from_json, message_to_json
 from durably.agents.outputs import OutputGuard
 from durably.agents.positions import after_responses, count_responses, request_parts
+from durably.agents.pricing import Prices
 from durably.agents.registry import Registration, Registry, RunInfo
-from durably.agents.usage import usage_before, usage_from, usage_to_json
+from durably.agents.spending import Spending
+from durably.agents.usage import usage_before, usage_from
 from durably.execution.executor import AttemptOptions
 from durably.execution.journal import Journal
 from durably.execution.outcome import AttemptEnds, Completed
@@ -42,6 +44,7 @@ class Runner:
     def __init__(self, registry: Registry, child_intake: ChildIntake) -> None:
         self._registry = registry
         self._child_intake = child_intake
+        self._prices = Prices(registry.prices)
 
     def options(self, agent: str) -> AttemptOptions:
         registration = self._registry.find(agent)
@@ -63,6 +66,12 @@ class Runner:
             response_seq=journal.last_response,
             registry=self._registry,
             new_child=partial(self._child_intake, journal.run),
+            spending=Spending.of(
+                journal,
+                self._prices,
+                registration.budget,
+                [m for m in (*own, replay) if isinstance(m, ModelResponse)],
+            ),
             default_effect=registration.default_effect,
             saved_requests=len(after_responses(own, count_responses(own))) if replay is None else 0,
             foreign=()
@@ -121,7 +130,9 @@ def _completed(journal: Journal, state: AttemptState, result: Any) -> Completed:
     tail = state.unsaved(result.all_messages())
     output = encode_output(journal.run.agent, result.output)
     messages = journal.append([(m.kind, message_to_json(m)) for m in tail], state.seen_in(tail))
-    return Completed(output=output, usage=usage_to_json(result.usage), messages=messages)
+    spending = state.spending
+    usage = spending.usage_json(result.usage)
+    return Completed(output, usage, messages, spending.cost_nanousd)
 
 
 def _missing_prompt(history: Sequence[ModelMessage]) -> list[AbstractCapability[Any]]:

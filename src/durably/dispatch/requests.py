@@ -27,6 +27,7 @@ class RunRequest(BaseModel):
 
     Attributes:
         prompt: text, or a list of parts as pydantic-ai writes them in JSON.
+        budget: limits by the names that `durably.Budget` has for them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +45,7 @@ class RunRequest(BaseModel):
     meta: dict[str, JsonValue] | None = None
     thread: str | None = None
     on_busy: str = "queue"
+    budget: dict[str, JsonValue] | None = None
 
 
 class Intake(Protocol):

@@ -13,10 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from durably import boundaries
+from durably.budgets import SharedBudget
 from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl
 from durably.execution.writes import Writes
-from durably.ledger import children, reads, steps, threads, waits
+from durably.ledger import budgets, children, reads, steps, threads, waits
+from durably.ledger.budgets import Sharing
 from durably.ledger.database import Database, ToolTransaction
 from durably.ledger.operations import Operation
 from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
@@ -67,6 +69,8 @@ class Journal:
         self._writes = Writes(ledger, run, control)
         self._effects = {effect.position: effect for effect in effects}
         self._usage: str | None = None
+        self._cost_nanousd: int | None = None
+        self._sharing: Sharing | None = None
         self._fingerprint: str | None = None
         self._fingerprint_is_news = False
         self._events: list[tuple[str, dict[str, object]]] = []
@@ -136,19 +140,37 @@ class Journal:
             return []
         return await self._writes.read(lambda: threads.list_steers(thread, self.run.id))
 
+    async def shared_budgets(self) -> list[SharedBudget]:
+        """The budgets that the run shares, as they are now; what it spends is counted there too.
+
+        Raises:
+            LeaseLost: the database was away for longer than the lease.
+        """
+        run = self.run
+        if run.thread is None and not run.tags:
+            return []
+        found = await self._writes.read(lambda: budgets.list_shared_of(run.thread, run.tags))
+        self._sharing = Sharing.of(found)
+        return found
+
     async def checkpoint(
-        self, messages: Sequence[tuple[str, str]], usage: str, steers: Sequence[Steer] = ()
+        self,
+        messages: Sequence[tuple[str, str]],
+        usage: str,
+        cost_nanousd: int | None = None,
+        steers: Sequence[Steer] = (),
     ) -> None:
         """Append messages (kind, JSON): from here on they are never asked for again.
 
         Args:
+            usage, cost_nanousd: what the run has spent so far, over all its attempts.
             steers: what `steers` gave, and the model has seen in these messages.
 
         Raises:
             LeaseLost: another attempt owns the run.
         """
         appended = self.append(messages, steers)
-        self._usage = usage
+        self._usage, self._cost_nanousd = usage, cost_nanousd
         boundaries.reached("checkpoint:before")
         await self._write_step(messages=appended)
         boundaries.reached("checkpoint:after")
@@ -269,7 +291,10 @@ class Journal:
         return await self._writes.write_late(steps.settle_late, self.claim, outcome)
 
     def remaining_step(
-        self, messages: tuple[NewMessage, ...] = (), usage: str | None = None
+        self,
+        messages: tuple[NewMessage, ...] = (),
+        usage: str | None = None,
+        cost_nanousd: int | None = None,
     ) -> Step:
         """Everything that waits for the next write, for the transition that ends the attempt."""
         return Step(
@@ -278,6 +303,8 @@ class Journal:
             outcomes=tuple(self._kept.values()),
             fingerprint=self._fingerprint if self._fingerprint_is_news else None,
             events=tuple(self._events),
+            cost_nanousd=self._cost_nanousd if cost_nanousd is None else cost_nanousd,
+            sharing=self._sharing,
         )
 
     async def settle(

@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from durably.errors import RunNotFound
+from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.queues import get_setting
@@ -141,7 +142,7 @@ def discard(claim: Claim, error: str, traceback: str, step: Step) -> Operation[R
 def suspend(
     claim: Claim, waiting_kind: str, waiting_on: dict[str, Any], step: Step
 ) -> Operation[RunRecord]:
-    """Wait; if everything was decided meanwhile, or a wait is over, be available at once."""
+    """Wait; if what it waits for has come meanwhile, be available at once."""
     yield from record_step(claim, step)
     run = yield from _settle(
         claim,
@@ -152,7 +153,7 @@ def suspend(
     )
     over = [wait["call_id"] for wait in waiting_on.get("waits", ())]
     woken = (yield from wake_if_settled(run.id)) or (yield from wake_if_over(run.id, over))
-    return woken or run
+    return woken or (yield from wake_if_funded(run)) or run
 
 
 def hand_back(claim: Claim, step: Step) -> Operation[RunRecord]:

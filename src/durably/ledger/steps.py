@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.errors import LedgerError
+from durably.ledger.budgets import Sharing, spend
 from durably.ledger.fence import hold, lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.rows import decoded, effect_from
@@ -87,6 +88,8 @@ class Step:
 
     Attributes:
         usage: usage of the run so far, as JSON; None: as it was.
+        cost_nanousd: what it cost so far; None: as it was.
+        sharing: the shared budgets that it spends from; None: there are none.
         fingerprint: the agent's fingerprint, if it was not recorded for this attempt yet.
     """
 
@@ -95,6 +98,8 @@ class Step:
     outcomes: tuple[CallOutcome, ...] = ()
     fingerprint: str | None = None
     events: tuple[tuple[str, dict[str, object]], ...] = field(default=())
+    cost_nanousd: int | None = None
+    sharing: Sharing | None = None
 
 
 def record_step(claim: Claim, step: Step) -> Operation[None]:
@@ -103,11 +108,18 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
     The same step may come twice, when nobody heard whether the first was committed: its messages,
     or the agent's fingerprint, tell that its events are there as well.
     """
+    before = None if step.sharing is None else (yield from hold(claim))
     row = yield from fetch_one(
-        "touch_run", run_id=claim.run_id, attempt=claim.attempt, usage=step.usage
+        "touch_run",
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        usage=step.usage,
+        cost_nanousd=step.cost_nanousd,
     )
     if row is None:
         raise (yield from lease_lost(claim))
+    if step.sharing is not None and before is not None:
+        yield from spend(step.sharing, before, step.usage, step.cost_nanousd)
     for message in step.messages:
         if not (yield from _append(claim, message)):
             return  # The whole step is there: it was committed together.

@@ -140,7 +140,8 @@ WHERE run_id = :run_id AND response = :response AND call = :call AND step = :ste
 SELECT * FROM durably_effects WHERE run_id = :run_id ORDER BY response, call, step;
 
 -- name: list_inbox
-SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, e.* FROM durably_runs r
+SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind, r.waiting_on, e.*
+FROM durably_runs r
 JOIN durably_effects e ON e.run_id = r.id
 WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)

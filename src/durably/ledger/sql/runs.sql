@@ -143,19 +143,21 @@ SELECT CASE WHEN (SELECT id FROM durably_runs WHERE state = 'available' AND queu
        durably_now() AS now;
 
 -- name: touch_run
--- The fence of a checkpoint: also keeps the usage so far.
-UPDATE durably_runs SET usage = COALESCE(:usage, usage)
+-- The fence of a checkpoint: also keeps the usage so far, and what it cost.
+UPDATE durably_runs
+SET usage = COALESCE(:usage, usage),
+    cost_nanousd = COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING id, key;
 
 -- name: hold_run (sqlite)
-SELECT id FROM durably_runs
+SELECT id, usage, cost_nanousd FROM durably_runs
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing';
 
 -- name: hold_run (postgres)
 -- Until this write is committed nobody can take the run; and what is written about one run is
 -- written in one order, so that its events' ids are in the order in which they can be seen.
-SELECT id FROM durably_runs
+SELECT id, usage, cost_nanousd FROM durably_runs
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing' FOR NO KEY UPDATE;
 
 -- name: complete_run

@@ -42,6 +42,11 @@ class Traps:
                 _wait_to_be_killed()
                 return
 
+    def disarm(self) -> None:
+        """Take away those that nobody has stepped into."""
+        for path in self._folder.glob("*.armed"):
+            path.unlink(missing_ok=True)
+
     def sprung(self) -> list[Sprung]:
         """The traps in which a worker sits, or sat."""
         found: list[Sprung] = []

@@ -131,7 +131,7 @@ class Keyboard:
         while text := await self._line(f"Amount, {money(at_most)} at most (Enter: go back): "):
             if cents := amount(text, at_most):
                 return cents
-            self._console.print(f"{text!r} is none: such as 25 or 49.90.", markup=False)
+            self._console.print(f"{text!r} is no such amount; write 25 or 49.90.", markup=False)
         return None
 
     async def _line(self, prompt: str) -> str:

@@ -21,7 +21,7 @@ from durably.demo.site import Site
 from durably.demo.story import Story
 from durably.demo.tickets import Answer, Ticket
 from durably.demo.tools import APPROVED, receipt
-from durably.demo.traps import Sprung, Traps
+from durably.demo.traps import Traps
 from durably.errors import DurablyError
 from durably.records import Effect
 
@@ -57,7 +57,6 @@ class Performance:
         self._story = Story(screen, self._workers, oban=self._oban)
         self._traps = Traps(site.traps)
         self._provider = PaymentProvider(site.payments)
-        self._done: set[Sprung] = set()
         self._ruled: set[str] = set()
         self._one_question = asyncio.Lock()
         self._deadline = asyncio.timeout(None)
@@ -186,7 +185,7 @@ class Performance:
         while True:
             self._crew.check()
             for trap in self._traps.sprung():
-                if trap not in self._done and (member := self._crew.find(trap.pid)):
+                if member := self._crew.find(trap.pid):
                     await self._kill(member)
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -194,7 +193,7 @@ class Performance:
         pid = member.process.pid
         ids = {worker.id for worker in await self._app.workers() if worker.pid == pid}
         self._crew.kill(member)
-        trap = self._trap_of(pid)
+        trap = self._traps.sat_in(pid, BEFORE_PAYING)
         executing = await self._app.runs(state="executing", limit=len(self._tickets))
         held = [run for run in executing if run.record.worker_id in ids]
         in_doubt = {
@@ -207,13 +206,3 @@ class Performance:
         Book(self._site.kills).append(lambda _: kill)
         self._story.killed(member.name, trap, [run.key for run in held], in_doubt)
         self._screen.say(f"{self._crew.start().name} started in its place", "dim")
-
-    def _trap_of(self, pid: int) -> Sprung:
-        """The trap in which a dead worker sat. Of two, one is laid again, to tell it as well."""
-        found = [trap for trap in self._traps.sprung() if trap.pid == pid]
-        found.sort(key=lambda trap: trap.name in BEFORE_PAYING)
-        self._done.update(found)
-        for trap in found[1:]:
-            if trap.name in BEFORE_PAYING:
-                self._traps.arm(trap.name, trap.ticket)
-        return found[0]

@@ -85,15 +85,16 @@ def decide(text: str, order: Order | None, prices: dict[str, int]) -> Decision:
             return Decision("answered", STATUS[order["status"]])
 
 
-def settle(decision: Decision, answer: dict[str, Any] | str) -> Decision:
+def settle(decision: Decision, answer: Any) -> Decision:
     """What came of a charge or a refund: a person may have denied it, or lowered the amount."""
-    if isinstance(answer, str):
-        return Decision("answered", f"We did not pay this back. {answer}")
-    paid: int = answer["cents"]
-    if paid == decision.cents:
-        return decision
-    said = f"We refunded {money(paid)} of the {money(decision.cents)} for this."
-    return Decision(decision.outcome, said, paid)
+    match answer:
+        case {"cents": int(paid)} if paid == decision.cents:
+            return decision
+        case {"cents": int(paid)}:
+            said = f"We refunded {money(paid)} of the {money(decision.cents)} for this."
+            return Decision(decision.outcome, said, paid)
+        case {"error": reason} | reason:
+            return Decision("answered", f"We did not pay this back. {reason}")
 
 
 def mail(text: str, decision: Decision, order: Order | None) -> dict[str, str]:

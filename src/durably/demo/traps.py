@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +55,19 @@ class Traps:
             name, ticket, pid, _ = path.name.split(".")
             found.append(Sprung(name, ticket, int(pid)))
         return found
+
+    def sat_in(self, pid: int, repeatable: Collection[str]) -> Sprung:
+        """The trap in which a dead worker sat. Of two, one is laid again, to have its own kill.
+
+        Args:
+            repeatable: the traps by which a ticket comes once more.
+        """
+        found = [trap for trap in self.sprung() if trap.pid == pid]
+        first, *others = sorted(found, key=lambda trap: trap.name in repeatable)
+        for trap in others:
+            if trap.name in repeatable:
+                self.arm(trap.name, trap.ticket)
+        return first
 
     def _armed(self, name: str, ticket: str) -> Path:
         return self._folder / f"{name}.{ticket}.armed"

@@ -72,8 +72,8 @@ def summary(evidence: Evidence) -> str:
     if evidence.jobs is not None:
         oban = f" {sum(evidence.jobs.values())} jobs of Oban began {attempts} attempts."
     return (
-        f"{decided(evidence)} {len(evidence.kills)} workers were killed, {cut_off} attempts cut off "
-        "or failed; each of those may cost the one response that was in flight: "
+        f"{decided(evidence)} {len(evidence.kills)} workers were killed, {cut_off} attempts cut "
+        "off or failed; each of those may cost the one response that was in flight: "
         f"{asked} requests were paid for {saved} responses.{oban}"
     )
 

@@ -27,31 +27,31 @@ class Traps:
     """A folder with a file for each trap; renaming it is what springs the trap, once."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def arm(self, name: str, ticket: str = ANYBODY) -> None:
         """Lay a trap for the worker that reaches this moment with this ticket."""
-        self._folder.mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         self._armed(name, ticket).touch()
 
     def step_in(self, name: str, ticket: str) -> None:
         """In a worker: if the trap is armed, wait here to be killed; blocks the thread."""
         for wanted in (ticket, ANYBODY):
             with suppress(FileNotFoundError):
-                sprung = self._folder / f"{name}.{ticket}.{os.getpid()}.sprung"
+                sprung = self.folder / f"{name}.{ticket}.{os.getpid()}.sprung"
                 self._armed(name, wanted).rename(sprung)
                 _wait_to_be_killed()
                 return
 
     def disarm(self) -> None:
         """Take away those that nobody has stepped into."""
-        for path in self._folder.glob("*.armed"):
+        for path in self.folder.glob("*.armed"):
             path.unlink(missing_ok=True)
 
     def sprung(self) -> list[Sprung]:
         """The traps in which a worker sits, or sat."""
         found: list[Sprung] = []
-        for path in sorted(self._folder.glob("*.sprung")):
+        for path in sorted(self.folder.glob("*.sprung")):
             name, ticket, pid, _ = path.name.split(".")
             found.append(Sprung(name, ticket, int(pid)))
         return found
@@ -70,7 +70,7 @@ class Traps:
         return first
 
     def _armed(self, name: str, ticket: str) -> Path:
-        return self._folder / f"{name}.{ticket}.armed"
+        return self.folder / f"{name}.{ticket}.armed"
 
 
 def _wait_to_be_killed() -> None:

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from durably import effects, errors
+    from durably import effects, errors, hooks
     from durably.agents import history, human
     from durably.agents.registry import RunInfo
     from durably.app import Durably
@@ -41,7 +41,16 @@ if TYPE_CHECKING:
     )
     from durably.execution.call import Call, current_call
     from durably.lifecycle import EffectState, RunState
-    from durably.records import Attempt, Decision, Effect, Event, InboxItem, RunRecord, WorkerRecord
+    from durably.records import (
+        Attempt,
+        Decision,
+        Effect,
+        Event,
+        InboxItem,
+        RunRecord,
+        Waiting,
+        WorkerRecord,
+    )
     from durably.retry import RetryPolicy
     from durably.run import Run
 
@@ -63,6 +72,7 @@ _HOMES = {
     "Event": "durably.records",
     "InboxItem": "durably.records",
     "RunRecord": "durably.records",
+    "Waiting": "durably.records",
     "WorkerRecord": "durably.records",
 }
 
@@ -70,6 +80,7 @@ _MODULES = {
     "effects": "durably.effects",
     "errors": "durably.errors",
     "history": "durably.agents.history",
+    "hooks": "durably.hooks",
     "human": "durably.agents.human",
 }
 
@@ -110,11 +121,13 @@ __all__ = [
     "TransactionEnded",
     "TransitionRefused",
     "UnknownAgent",
+    "Waiting",
     "WorkerRecord",
     "current_call",
     "effects",
     "errors",
     "history",
+    "hooks",
     "human",
 ]
 

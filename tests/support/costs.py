@@ -11,9 +11,12 @@ PER_STEP |= {"doubt_effect", "ask_person", "return_approved"}
 PER_ATTEMPT = {"claim_runs", "claim_run", "next_due", "insert_attempt", "end_attempt"}
 PER_ATTEMPT |= {"complete_run", "fail_run", "discard_run", "suspend_run", "hand_back_run"}
 PER_ATTEMPT |= {"stop_run", "doubt_effects", "wake_settled_run", "list_messages", "list_effects"}
-PER_ATTEMPT |= {"get_queue"}
+PER_ATTEMPT |= {"get_queue", "insert_call_notices", "insert_notice"}
 PER_LOOK = {"count_orphans", "list_orphans", "rescue_run", "held_runs", "register_worker"}
 PER_LOOK |= {"approve_effect", "decide_effect", "insert_decision", "list_decisions", "add_tag"}
+PER_LOOK |= {"find_due_notice", "claim_notices", "find_waiting_call", "find_waiting_run"}
+PER_LOOK |= {"list_path", "settle_notice", "postpone_notice", "drop_notice", "forget_notices"}
+PER_LOOK |= {"count_given_up"}
 PER_LOOK |= {"list_expired", "stop_expiry", "list_untold_ends", "told_end"}
 PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 

@@ -16,6 +16,7 @@ from durably.records import (
     Event,
     HeldRun,
     InboxItem,
+    Notice,
     QueueSetting,
     RunRecord,
     StoredMessage,
@@ -130,6 +131,22 @@ def inbox_item_from(row: Row) -> InboxItem:
         queue=row["queue"],
         tags=decoded(row["tags"]),
         effect=effect_from(row),
+    )
+
+
+def notice_from(row: Row) -> Notice:
+    """A row of durably_notices."""
+    about_run = row["response"] is None
+    return Notice(
+        id=row["id"],
+        run_id=row["run_id"],
+        position=None if about_run else CallPosition(row["response"], row["call"], row["step"]),
+        kind=row["kind"],
+        attempt=row["attempt"],
+        reason=row["reason"],
+        made_at=moment(row["made_at"]),
+        tries=row["tries"],
+        taken_by=tuple(decoded(row["taken_by"])),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from durably.errors import RunNotFound
+from durably.ledger import notices
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.queues import get_setting
@@ -142,7 +143,11 @@ def suspend(
         waiting_kind=waiting_kind,
         waiting_on=json.dumps(waiting_on),
     )
-    return (yield from wake_if_settled(run.id)) or run
+    if (woken := (yield from wake_if_settled(run.id))) is not None:
+        return woken
+    if run.state is RunState.SUSPENDED:
+        yield from notices.note_waiting(run)
+    return run
 
 
 def hand_back(claim: Claim, step: Step) -> Operation[RunRecord]:
@@ -193,6 +198,7 @@ def revive(key: str, by: str) -> Operation[RunRecord]:
     """
     run = yield from _by_hand("revive", "revive_run", key)
     yield from record_event(run.claim, "revived", by=by)
+    yield from notices.forget(run.id)
     yield from dispatch(run)
     return run
 

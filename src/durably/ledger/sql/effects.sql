@@ -40,7 +40,8 @@ RETURNING *;
 UPDATE durably_effects
 SET state = 'in_doubt', asked = :asked, result = :result, error = COALESCE(:error, error),
     ask = CASE WHEN :asked THEN 'doubt' ELSE ask END,
-    asked_at = CASE WHEN :asked THEN COALESCE(asked_at, durably_now()) ELSE asked_at END
+    asked_at = CASE WHEN :asked AND (NOT asked OR asked_at IS NULL) THEN durably_now()
+                    ELSE asked_at END
 WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND (state = 'started'
        OR (state = 'in_doubt' AND (asked <> :asked OR (result IS NOT NULL) <> :told)))

@@ -62,12 +62,13 @@ COPY durably_signals (run_id, id, name, payload, by, signal_id, sent_at, taken_r
 FROM STDIN;
 
 -- name: read_notices
-SELECT run_id, id, response, call, step, reason, made_at, due_at, tries, sent_at, error
+SELECT run_id, id, response, call, step, kind, attempt, reason, made_at, due_at, tries, taken_by,
+       sent_at, error
 FROM durably_notices WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, id;
 
 -- name: write_notices (postgres)
-COPY durably_notices (run_id, id, response, call, step, reason, made_at, due_at, tries, sent_at,
-                      error)
+COPY durably_notices (run_id, id, response, call, step, kind, attempt, reason, made_at, due_at,
+                      tries, taken_by, sent_at, error)
 FROM STDIN;
 
 -- name: read_attempts

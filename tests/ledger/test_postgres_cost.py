@@ -54,7 +54,8 @@ UPDATE durably_effects SET state = 'awaiting', ask = 'approval', asked_at = now(
 WHERE asked;
 INSERT INTO durably_decisions (run_id, response, call, decision, by, at)
 SELECT id, 0, n, 'resolved', 'ann', now() FROM durably_runs, generate_series(0, 1) n;
-INSERT INTO durably_notices (run_id, response, call, kind, attempt, reason, made_at, due_at, sent_at)
+INSERT INTO durably_notices (run_id, response, call, kind, attempt, reason, made_at, due_at,
+                             sent_at)
 SELECT id, 0, 0, 'approval', 1, 'waiting', now(), now() + make_interval(secs => id),
        CASE WHEN state <> 'suspended' THEN now() END FROM durably_runs;
 UPDATE durably_notices SET due_at = NULL WHERE sent_at IS NOT NULL;

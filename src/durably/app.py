@@ -14,7 +14,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from durably import agents
-from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
+from durably.agents.registry import (
+    OnChange,
+    Registration,
+    Registry,
+    name_of,
+    queues_of,
+    undeclared_tools,
+)
 from durably.calling import Hook, Hooks
 from durably.config import Settings
 from durably.dispatch.choice import Dispatching
@@ -403,7 +410,8 @@ class Durably:
 
     def default_queues(self) -> dict[str, int]:
         """Every queue that the registered agents use, 20 runs each."""
-        queues = {r.queue: DEFAULT_CONCURRENCY for r in self.registry.all().values()}
+        found = [queue for r in self.registry.all().values() for queue in sorted(queues_of(r))]
+        queues = dict.fromkeys(found, DEFAULT_CONCURRENCY)
         return queues or {"agents": DEFAULT_CONCURRENCY}
 
     async def run(

@@ -161,6 +161,7 @@ class Effect:
         request: what they are shown: the tool's schema, the question, its choices.
         approved: True once somebody let it run.
         expires_at: when nobody need decide any more; ``on_expiry`` says what happens then.
+        escalate_queue: where its run goes on once it was escalated; None: where it is.
     """
 
     run_id: int
@@ -186,6 +187,7 @@ class Effect:
     expires_at: datetime | None
     on_expiry: str | None
     awaits: str | None = None
+    escalate_queue: str | None = None
 
     @property
     def call_id(self) -> str:

@@ -12,6 +12,8 @@ from pydantic_ai import Agent
 
 import durably
 from durably import ConfigError, Durably, Run, RunState, RunSuspended, Waiting, effects
+from durably.ledger import notices
+from durably.records import FindingStatus
 from support.databases import ON_SQLITE
 from support.scripted import Script, call
 
@@ -89,6 +91,37 @@ async def test_escalation_is_told_too(app: Durably) -> None:
         await asyncio.wait_for(escalated.wait(), PATIENCE_SECONDS)
     assert reasons[-1] == "escalated"
     assert (await run.refresh()).record.tags == ["escalated"]
+
+
+async def test_escalated_run_waits_and_goes_on_in_the_queue_that_was_declared(
+    app: Durably,
+) -> None:
+    till(app, approve_within=0.01, on_expiry="escalate", escalate_queue="urgent")
+    queues: list[str] = []
+    app.on_waiting(lambda item: queues.append(item.queue))
+    run = await app.enqueue("till", "pay back")
+    assert app.default_queues() == {"agents": 20, "urgent": 20}
+    async with app.worker({"agents": 1}):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "urgent" not in queues:
+                await asyncio.sleep(0.02)
+    assert [item.run_key for item in await app.inbox(queue="urgent")] == [run.key]
+    await run.approve("1.0")
+    async with app.worker({"urgent": 1}):
+        assert await run.result(timeout=PATIENCE_SECONDS) == "done"
+
+
+async def test_examination_finds_what_nobody_could_be_told_of(app: Durably) -> None:
+    till(app)
+    await app.enqueue("till", "pay back")
+    await app.drain()
+    (notice,) = await app.ledger.write(notices.claim, 60.0, 5)
+    await app.ledger.write(notices.failed, notice, [], "slack: away", None)
+    (found,) = [f for f in await app.examine() if f.subject == "hooks"]
+    assert (found.status, found.text) == (
+        FindingStatus.WARNING,
+        "nobody could be told of 1 that wait in `durably inbox`; events say why",
+    )
 
 
 async def test_agent_that_changed_is_told_as_waiting_itself(app: Durably) -> None:

@@ -86,7 +86,8 @@ def _ask(
         shown["schema"] = parameters
     if approval is None:
         return Ask("approval", _shown(shown))
-    return Ask("approval", _shown(shown), approval.within_seconds, approval.on_expiry)
+    within, queue = approval.within_seconds, approval.escalate_queue
+    return Ask("approval", _shown(shown), within, approval.on_expiry, queue)
 
 
 def _shown(request: dict[str, Any]) -> str:

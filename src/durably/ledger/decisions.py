@@ -177,9 +177,8 @@ def expire(key: str, call_id: str) -> Operation[Effect | None]:
     decision = "expired"
     if effect.on_expiry == "escalate":
         decision = "escalated"
-        if ESCALATED not in run.tags:
-            tags = json.dumps([*run.tags, ESCALATED])
-            yield from execute("add_tag", run_id=run.id, tags=tags)
+        tags = json.dumps(list(dict.fromkeys([*run.tags, ESCALATED])))
+        yield from execute("escalate_run", run_id=run.id, tags=tags, queue=effect.escalate_queue)
         yield from notices.note_escalation(effect)
     yield from record_event(
         run.claim, decision, call_id=effect.call_id, tool=effect.tool_name, by=BY_CLOCK

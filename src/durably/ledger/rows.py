@@ -120,6 +120,7 @@ def effect_from(row: Row) -> Effect:
         expires_at=moment_or_none(row["expires_at"]),
         on_expiry=row["on_expiry"],
         awaits=row["awaits"],
+        escalate_queue=row["escalate_queue"],
     )
 
 

@@ -92,12 +92,12 @@ RETURNING run_id;
 -- A call waits for a person; also one that this attempt has not recorded before.
 INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_id, args,
                              policy, on_doubt, state, asked, attempt, idempotency_key, started_at, ask,
-                             request, asked_at, expires_at, on_expiry)
+                             request, asked_at, expires_at, on_expiry, escalate_queue)
 SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'awaiting',
        TRUE, r.attempt, :idempotency_key, durably_now(), :ask, :request, durably_now(),
        CASE WHEN CAST(:within_seconds AS DOUBLE PRECISION) IS NOT NULL
             THEN durably_after(CAST(:within_seconds AS DOUBLE PRECISION)) END,
-       :on_expiry
+       :on_expiry, :escalate_queue
 FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
 ON CONFLICT (run_id, response, call, step) DO NOTHING

@@ -32,7 +32,7 @@ COPY durably_messages (run_id, seq, kind, attempt, body, inserted_at) FROM STDIN
 -- name: read_effects
 SELECT run_id, response, call, step, tool_name, tool_call_id, args, policy, on_doubt, state, asked,
        attempt, idempotency_key, result, error, resolved_by, started_at, finished_at, ask, request,
-       approved, asked_at, expires_at, on_expiry, awaits
+       approved, asked_at, expires_at, on_expiry, awaits, escalate_queue
 FROM durably_effects WHERE run_id > :after AND run_id <= :upto
 ORDER BY run_id, response, call, step;
 
@@ -40,7 +40,7 @@ ORDER BY run_id, response, call, step;
 COPY durably_effects (run_id, response, call, step, tool_name, tool_call_id, args, policy,
                       on_doubt, state, asked, attempt, idempotency_key, result, error, resolved_by,
                       started_at, finished_at, ask, request, approved, asked_at, expires_at,
-                      on_expiry, awaits)
+                      on_expiry, awaits, escalate_queue)
 FROM STDIN;
 
 -- name: read_decisions

@@ -115,6 +115,7 @@ CREATE TABLE durably_effects (
     on_expiry       text CHECK (on_expiry IN ('deny', 'escalate', 'wait')),
     step            text NOT NULL DEFAULT '',
     awaits          text,
+    escalate_queue  text,
     PRIMARY KEY (run_id, response, call, step)
 );
 

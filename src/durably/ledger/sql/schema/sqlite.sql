@@ -101,6 +101,7 @@ CREATE TABLE durably_effects (
     expires_at      TEXT,
     on_expiry       TEXT CHECK (on_expiry IN ('deny', 'escalate', 'wait')),
     awaits          TEXT,
+    escalate_queue  TEXT,
     PRIMARY KEY (run_id, response, call, step)
 ) STRICT;
 

@@ -14,8 +14,9 @@ CREATE INDEX durably_runs_waiting ON durably_runs (waiting_kind, id) WHERE waiti
 
 -- A step of a call is a row of its own.
 ALTER TABLE durably_effects
-    ADD COLUMN step   text NOT NULL DEFAULT '',
-    ADD COLUMN awaits text,
+    ADD COLUMN step           text NOT NULL DEFAULT '',
+    ADD COLUMN awaits         text,
+    ADD COLUMN escalate_queue text,
     DROP CONSTRAINT durably_effects_pkey,
     ADD PRIMARY KEY (run_id, response, call, step),
     DROP CONSTRAINT durably_effects_policy_check,

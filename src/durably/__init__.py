@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from durably import effects, errors
+    from durably import effects, errors, hooks
     from durably.agents import history, human
     from durably.agents.child import run_child
     from durably.agents.registry import RunInfo
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         InboxItem,
         RunRecord,
         Signal,
+        Waiting,
         WorkerRecord,
     )
     from durably.retry import RetryPolicy
@@ -89,6 +90,7 @@ _HOMES = {
     "InboxItem": "durably.records",
     "RunRecord": "durably.records",
     "Signal": "durably.records",
+    "Waiting": "durably.records",
     "WorkerRecord": "durably.records",
 }
 
@@ -96,6 +98,7 @@ _MODULES = {
     "effects": "durably.effects",
     "errors": "durably.errors",
     "history": "durably.agents.history",
+    "hooks": "durably.hooks",
     "human": "durably.agents.human",
 }
 
@@ -145,11 +148,13 @@ __all__ = [
     "TransactionEnded",
     "TransitionRefused",
     "UnknownAgent",
+    "Waiting",
     "WorkerRecord",
     "current_call",
     "effects",
     "errors",
     "history",
+    "hooks",
     "human",
     "run_child",
     "sleep",

@@ -14,12 +14,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably import agents
-from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
+from durably.agents.registry import (
+    OnChange,
+    Registration,
+    Registry,
+    name_of,
+    queues_of,
+    undeclared_tools,
+)
 from durably.budgets import NO_LIMIT, Budget, SharedBudget
+from durably.calling import Hook, Hooks
 from durably.config import Settings
 from durably.dispatch.choice import Dispatching
 from durably.effects import DEFAULT, EffectPolicy, as_policy
-from durably.errors import ConfigError, LedgerUnavailable, SchemaError
+from durably.errors import ConfigError, LedgerUnavailable, RunSuspended, SchemaError
 from durably.execution.executor import Executor
 from durably.execution.funding import wake_waiting_for
 from durably.execution.interrupts import interrupt_for
@@ -30,6 +38,7 @@ from durably.ledger import budgets, queues, reads, runs, threads, waits
 from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
 from durably.lifecycle import FINAL, RunState
+from durably.notifying import Notifier
 from durably.records import (
     INBOX_KINDS,
     Finding,
@@ -92,6 +101,7 @@ class Durably:
         self.ledger: Database = database_for(self.settings.url)
         self.registry = Registry(prices)
         self._default_effect = as_policy(default_effect)
+        self._hooks = Hooks()
         self._was_away = False
         for agent in agents:
             self.register(agent)
@@ -330,6 +340,24 @@ class Durably:
         sent = await self.ledger.write(waits.send_signal, key, name, text, by, signal_id)
         return self._handle(sent)
 
+    def on_waiting[HookT: Hook](self, hook: HookT) -> HookT:
+        """Have a hook called whenever something begins to wait for a person, or is escalated.
+
+        ``@app.on_waiting`` above a function, sync or async, that takes a `durably.Waiting`; or
+        ``app.on_waiting(durably.hooks.slack(url))``. Workers call it, at least once for each thing
+        that waits: again, after a while that grows to an hour, if it raises or takes longer than
+        30 seconds, or if the worker dies; for about three days, and as long as it waits. It never
+        holds up a run. All workers of one ledger should have the same hooks.
+
+        Returns:
+            The hook.
+
+        Raises:
+            ConfigError: it cannot be called.
+        """
+        self._hooks.add(hook)
+        return hook
+
     async def workers(self) -> list[WorkerRecord]:
         """The workers, alive or lately dead."""
         await self.open()
@@ -479,7 +507,7 @@ class Durably:
             options = replace(options, name=name)
         try:
             await self.open()
-            worker = Worker(self.ledger, self._executor, options, dispatching)
+            worker = Worker(self.ledger, self._executor, options, dispatching, self._hooks)
             await worker.start(after_outage=self._was_away)
         except LedgerUnavailable:
             self._was_away = True
@@ -493,7 +521,8 @@ class Durably:
 
     def default_queues(self) -> dict[str, int]:
         """Every queue that the registered agents use, 20 runs each."""
-        queues = {r.queue: DEFAULT_CONCURRENCY for r in self.registry.all().values()}
+        found = [queue for r in self.registry.all().values() for queue in sorted(queues_of(r))]
+        queues = dict.fromkeys(found, DEFAULT_CONCURRENCY)
         return queues or {"agents": DEFAULT_CONCURRENCY}
 
     async def run(
@@ -520,15 +549,21 @@ class Durably:
         """
         run = await self.enqueue(agent, prompt, key=key, **options)
         lease = self.settings.lease or DEFAULT_LEASE_SECONDS
-        return await run_here(self.ledger, self._executor, run, lease)
+        try:
+            return await run_here(self.ledger, self._executor, run, lease)
+        except RunSuspended:
+            await Notifier(self.ledger, self._hooks).send_due()
+            raise
 
     async def drain(self, queues: Mapping[str, int] | None = None) -> int:
         """Work until nothing is due any more; returns how many attempts were made. For tests.
 
-        Paused queues are left alone.
+        Paused queues are left alone. Hooks are called for what waits then.
         """
         await self.open()
-        return await drain_here(self.ledger, self._executor, queues or self.default_queues())
+        attempts = await drain_here(self.ledger, self._executor, queues or self.default_queues())
+        await Notifier(self.ledger, self._hooks).send_due()
+        return attempts
 
     # --- opening and closing
 

@@ -5,6 +5,7 @@ Pure data; the ledger makes them from rows, everything above reads them.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -190,6 +191,7 @@ class Effect:
         request: what they are shown: the tool's schema, the question, its choices.
         approved: True once somebody let it run.
         expires_at: when nobody need decide any more; ``on_expiry`` says what happens then.
+        escalate_queue: where its run goes on once it was escalated; None: where it is.
     """
 
     run_id: int
@@ -215,6 +217,7 @@ class Effect:
     expires_at: datetime | None
     on_expiry: str | None
     awaits: str | None = None
+    escalate_queue: str | None = None
 
     @property
     def call_id(self) -> str:
@@ -255,6 +258,96 @@ class InboxItem:
         if self.effect is None:
             return str(self.waiting.get("kind", ""))
         return self.effect.ask or "doubt"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """That people have to be told of something that waits: a row of the outbox.
+
+    Attributes:
+        position: the call that waits; None for the run itself.
+        kind, attempt: which asking it is about; a call may be asked about again.
+        reason: ``waiting``, or ``escalated`` once nobody has decided in time.
+        tries: how often a worker took it up, with this time.
+        taken_by: the names of the hooks that have been called with success.
+    """
+
+    id: int
+    run_id: int
+    position: CallPosition | None
+    kind: str
+    attempt: int
+    reason: str
+    made_at: datetime
+    tries: int
+    taken_by: tuple[str, ...]
+
+    @property
+    def call_id(self) -> str:
+        """The call that it is about, such as ``3.0``; empty for the run itself."""
+        return self.position.call_id if self.position else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a hook of `Durably.on_waiting` is given: what waits for a person, and since when.
+
+    Attributes:
+        id: the same whenever this is sent again, and of nothing else.
+        reason: ``waiting``, or ``escalated`` once nobody has decided in time.
+        tries: 1 when it is sent for the first time; more after a failure, or a crash.
+        kind: ``approval``, ``answer``, ``question`` or ``doubt`` of a call; ``change`` or
+            ``budget`` of the run itself.
+        path: the keys of the runs that started this one, outermost first, and its own.
+        since: when it began to wait.
+        at: when there was this to tell: then, or once it was escalated.
+        request: what a person is shown: a tool's schema, the question, its choices.
+        effect: the call; None for what is about the run itself.
+    """
+
+    id: str
+    reason: str
+    tries: int
+    kind: str
+    run_key: str
+    agent: str
+    queue: str
+    tags: list[str]
+    path: list[str]
+    since: datetime
+    at: datetime
+    request: dict[str, Any]
+    effect: Effect | None
+
+    @property
+    def call_id(self) -> str:
+        """What ``run.approve`` and the others take, such as ``3.0``; empty for the run itself."""
+        return self.effect.call_id if self.effect else ""
+
+    @property
+    def tool_name(self) -> str:
+        """The tool that is called; empty for the run itself."""
+        return self.effect.tool_name if self.effect else ""
+
+    @property
+    def args(self) -> Any:
+        """The call's arguments, as the model gave them; None for the run itself."""
+        if self.effect is None:
+            return None
+        try:
+            return json.loads(self.effect.args or "{}")
+        except ValueError:
+            return self.effect.args
+
+    @property
+    def question(self) -> str | None:
+        """What the model asks; None if it asks nothing."""
+        return self.request.get("question")
+
+    @property
+    def choices(self) -> list[str] | None:
+        """What there is to choose from; None if it is no choice."""
+        return self.request.get("choices")
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,11 @@ INSERT INTO durably_decisions (run_id, response, call, decision, by, at)
 SELECT id, 0, n, 'resolved', 'ann', now() FROM durably_runs, generate_series(0, 1) n;
 INSERT INTO durably_signals (run_id, name, payload, by, sent_at)
 SELECT id, 'x', '{{}}', 'ann', now() FROM durably_runs, generate_series(0, 1);
+INSERT INTO durably_notices (run_id, response, call, kind, attempt, reason, made_at, due_at,
+                             sent_at)
+SELECT id, 0, 0, 'approval', 1, 'waiting', now(), now() + make_interval(secs => id),
+       CASE WHEN state <> 'suspended' THEN now() END FROM durably_runs;
+UPDATE durably_notices SET due_at = NULL WHERE sent_at IS NOT NULL;
 INSERT INTO durably_attempts SELECT id, 1, 'w1', now(), now() FROM durably_runs;
 INSERT INTO durably_events (run_id, kind, attempt, at)
 SELECT id, 'e', 1, now() FROM durably_runs, generate_series(0, 3);
@@ -148,6 +153,10 @@ VALUES: dict[str, Any] = {
     "tool_calls": 1,
     "nanousd": 1000,
     "cost_nanousd": 1000,
+    "notice_id": 5000,
+    "tries": 1,
+    "reason": "waiting",
+    "taken_by": "[]",
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

@@ -186,6 +186,18 @@ def name_of(agent: object) -> str:
 
 def undeclared_tools(agent: AnyAgent) -> list[str]:
     """Names of the agent's own function tools that declare no effect policy."""
+    return [name for name, policy in _own_tools(agent).items() if not policy.declared]
+
+
+def queues_of(registration: Registration) -> set[str]:
+    """Where its runs wait: its queue, and those that its tools' approvals escalate to."""
+    policies = [*_own_tools(registration.agent).values(), registration.default_effect]
+    approvals = [policy.approval for policy in policies if policy.approval is not None]
+    escalated = {approval.escalate_queue for approval in approvals if approval.escalate_queue}
+    return {registration.queue} | escalated
+
+
+def _own_tools(agent: AnyAgent) -> dict[str, EffectPolicy]:
     from pydantic_ai import Agent
     from pydantic_ai.agent import WrapperAgent
     from pydantic_ai.toolsets import FunctionToolset
@@ -193,11 +205,10 @@ def undeclared_tools(agent: AnyAgent) -> list[str]:
     while isinstance(agent, WrapperAgent):
         agent = agent.wrapped
     if not isinstance(agent, Agent):
-        return []
-    return [
-        name
+        return {}
+    return {
+        name: policy_of(tool.metadata)
         for toolset in agent.toolsets
         if isinstance(toolset, FunctionToolset)
         for name, tool in toolset.tools.items()
-        if not policy_of(tool.metadata).declared
-    ]
+    }

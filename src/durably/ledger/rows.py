@@ -17,6 +17,7 @@ from durably.records import (
     Event,
     HeldRun,
     InboxItem,
+    Notice,
     QueueSetting,
     RunRecord,
     Signal,
@@ -123,6 +124,7 @@ def effect_from(row: Row) -> Effect:
         expires_at=moment_or_none(row["expires_at"]),
         on_expiry=row["on_expiry"],
         awaits=row["awaits"],
+        escalate_queue=row["escalate_queue"],
     )
 
 
@@ -157,6 +159,22 @@ def shared_budget_from(row: Row) -> SharedBudget:
             row["spent_nanousd"],
         ),
         changed_at=moment(row["changed_at"]),
+    )
+
+
+def notice_from(row: Row) -> Notice:
+    """A row of durably_notices."""
+    about_run = row["response"] is None
+    return Notice(
+        id=row["id"],
+        run_id=row["run_id"],
+        position=None if about_run else CallPosition(row["response"], row["call"], row["step"]),
+        kind=row["kind"],
+        attempt=row["attempt"],
+        reason=row["reason"],
+        made_at=moment(row["made_at"]),
+        tries=row["tries"],
+        taken_by=tuple(decoded(row["taken_by"])),
     )
 
 

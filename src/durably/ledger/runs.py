@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from durably.errors import RunNotFound
+from durably.ledger import notices
 from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
@@ -153,7 +154,10 @@ def suspend(
     )
     over = [wait["call_id"] for wait in waiting_on.get("waits", ())]
     woken = (yield from wake_if_settled(run.id)) or (yield from wake_if_over(run.id, over))
-    return woken or (yield from wake_if_funded(run)) or run
+    woken = woken or (yield from wake_if_funded(run))
+    if woken is None and run.state is RunState.SUSPENDED:
+        yield from notices.note_waiting(run)
+    return woken or run
 
 
 def hand_back(claim: Claim, step: Step) -> Operation[RunRecord]:
@@ -203,6 +207,7 @@ def revive(key: str, by: str) -> Operation[RunRecord]:
         TransitionRefused: it is neither discarded nor cancelled, or its thread has gone on.
     """
     run = yield from revive_quietly(key, by)
+    yield from notices.forget(run.id)
     yield from dispatch(run)
     return run
 

@@ -42,12 +42,14 @@ class Ask:
         request: what they are shown, as JSON: the tool's schema, the question, its choices.
         within_seconds: how long they have; None: for ever.
         on_expiry: what happens then: ``deny``, ``escalate`` or ``wait``.
+        escalate_queue: where the run goes on once it was escalated; None: where it is.
     """
 
     kind: str
     request: str = "{}"
     within_seconds: float | None = None
     on_expiry: str = "wait"
+    escalate_queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +315,7 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
             request=outcome.ask.request,
             within_seconds=outcome.ask.within_seconds,
             on_expiry=outcome.ask.on_expiry,
+            escalate_queue=outcome.ask.escalate_queue,
         )
     else:
         row = yield from fetch_one(

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably import agents
+from durably.administration import Administration
 from durably.agents.registry import (
     OnChange,
     Registration,
@@ -22,36 +23,30 @@ from durably.agents.registry import (
     queues_of,
     undeclared_tools,
 )
-from durably.budgets import NO_LIMIT, Budget, SharedBudget
+from durably.budgets import NO_LIMIT, Budget
 from durably.calling import Hook, Hooks
 from durably.config import Settings
+from durably.deciding import OPERATOR
 from durably.dispatch.choice import Dispatching
 from durably.effects import DEFAULT, EffectPolicy, as_policy
-from durably.errors import ConfigError, LedgerUnavailable, RunSuspended, SchemaError
+from durably.errors import ConfigError, LedgerUnavailable, RunSuspended
 from durably.execution.executor import Executor
-from durably.execution.funding import wake_waiting_for
 from durably.execution.interrupts import interrupt_for
-from durably.health import examine
 from durably.here import drain_here, run_here
-from durably.intake import ChildIntake, JobIntake, check_same, new_run, sharers, signal_payload
-from durably.ledger import budgets, queues, reads, runs, threads, waits
-from durably.ledger.connect import database_for
+from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
+from durably.ledger import reads, runs, threads, waits
 from durably.ledger.operations import Operation
-from durably.lifecycle import FINAL, RunState
+from durably.lifecycle import RunState
 from durably.notifying import Notifier
 from durably.records import (
     INBOX_KINDS,
-    Finding,
     InboxItem,
     NewRun,
-    QueueRecord,
-    QueueSetting,
     RunInput,
     RunRecord,
-    WorkerRecord,
 )
 from durably.retry import RetryPolicy
-from durably.run import OPERATOR, Run
+from durably.run import Run
 from durably.worker import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE_SECONDS,
@@ -63,7 +58,6 @@ from durably.worker import (
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
     from durably.agents.registry import AbstractAgent, AnyAgent, Prompt, UsageLimits
-    from durably.ledger.database import Database
     from durably.prices import Price
 
 OutputT = TypeVar("OutputT")
@@ -73,7 +67,7 @@ OnBusy = Literal["queue", "reject", "interrupt", "steer"]
 log = logging.getLogger("durably")
 
 
-class Durably:
+class Durably(Administration):
     """Durable runs of pydantic-ai agents, in one database.
 
     Args:
@@ -97,9 +91,7 @@ class Durably:
         default_effect: Mapping[str, Any] | EffectPolicy = DEFAULT,
         prices: Mapping[str, Price] | None = None,
     ) -> None:
-        self.settings = Settings.load(url=url)
-        self.ledger: Database = database_for(self.settings.url)
-        self.registry = Registry(prices)
+        super().__init__(Settings.load(url=url), Registry(prices))
         self._default_effect = as_policy(default_effect)
         self._hooks = Hooks()
         self._was_away = False
@@ -358,120 +350,6 @@ class Durably:
         self._hooks.add(hook)
         return hook
 
-    async def workers(self) -> list[WorkerRecord]:
-        """The workers, alive or lately dead."""
-        await self.open()
-        return await self.ledger.read(reads.list_workers)
-
-    # --- budgets that runs share
-
-    async def set_budget(
-        self, budget: Budget, *, thread: str | None = None, tag: str | None = None
-    ) -> SharedBudget:
-        """Limit what all runs of a thread, or with a tag, may spend together.
-
-        Set again, its limits change and what was spent stays. What was spent before it was first
-        set is not counted. Runs that wait for it go on if it has room now.
-
-        Args:
-            thread, tag: whose runs share it; exactly one of them.
-
-        Raises:
-            ConfigError: neither or both are given, or the budget limits nothing.
-        """
-        scope, name = sharers(thread, tag)
-        if not budget.limited:
-            raise ConfigError(f"This budget limits nothing; remove_budget({scope}=...) does that.")
-        await self.open()
-        record = await self.ledger.write(budgets.set_shared, scope, name, budget)
-        await wake_waiting_for(self.ledger, scope, name)
-        return record
-
-    async def remove_budget(self, *, thread: str | None = None, tag: str | None = None) -> None:
-        """Limit these runs together no more, and forget what they spent.
-
-        Raises:
-            ConfigError: neither or both are given, or there is no such budget.
-        """
-        scope, name = sharers(thread, tag)
-        await self.open()
-        await self.ledger.write(budgets.remove_shared, scope, name)
-        await wake_waiting_for(self.ledger, scope, name)
-
-    async def budgets(self) -> list[SharedBudget]:
-        """Every shared budget, with what was spent of it."""
-        await self.open()
-        return await self.ledger.read(budgets.list_shared)
-
-    # --- queues
-
-    async def queues(self) -> list[QueueRecord]:
-        """Every queue that has runs, or a live worker, or that was paused or scaled."""
-        await self.open()
-        return await self.ledger.read(reads.list_queues)
-
-    async def pause(self, queue: str) -> QueueSetting:
-        """Let no attempt of a queue begin, on any worker, until `resume`.
-
-        Attempts under way go on. The queue may have no run yet. Workers that start later keep to
-        it as well; `run` does not, because it executes its own run.
-
-        Raises:
-            ConfigError: no queue can be called that.
-        """
-        await self.open()
-        return await self.ledger.write(queues.pause, queue)
-
-    async def resume(self, queue: str) -> QueueSetting:
-        """Let attempts of a queue begin again; does nothing if it is not paused.
-
-        Raises:
-            ConfigError: no queue can be called that.
-        """
-        await self.open()
-        return await self.ledger.write(queues.resume, queue)
-
-    async def scale(self, queue: str, limit: int | None) -> QueueSetting:
-        """Let every worker that serves a queue execute ``limit`` of its runs at once.
-
-        It holds for each worker, not for all together, and wins over what each was started with.
-        Where more are under way, they go on and end.
-
-        Args:
-            limit: from 1; None lets each worker go back to its own.
-
-        Raises:
-            ConfigError: no queue can be called that, or the limit cannot be.
-        """
-        await self.open()
-        return await self.ledger.write(queues.scale, queue, limit)
-
-    # --- house-keeping
-
-    async def prune(
-        self, *, older_than: float, state: str | None = None, batch: int = 500
-    ) -> AsyncGenerator[int]:
-        """Delete final runs that ended more than ``older_than`` seconds ago.
-
-        Yields:
-            How many have been deleted so far, after each batch.
-
-        Raises:
-            ConfigError: ``state`` is no final state.
-        """
-        _check_prunable(state)
-        await self.open()
-        deleted = 0
-        while count := await self.ledger.write(runs.prune, older_than, state, batch):
-            deleted += count
-            yield deleted
-
-    async def count_prunable(self, *, older_than: float, state: str | None = None) -> int:
-        """How many runs `prune` would delete."""
-        _check_prunable(state)
-        await self.open()
-        return await self.ledger.read(reads.count_prunable, older_than, state)
-
     # --- working
 
     @asynccontextmanager
@@ -565,52 +443,6 @@ class Durably:
         await Notifier(self.ledger, self._hooks).send_due()
         return attempts
 
-    # --- opening and closing
-
-    async def open(self, *, create: bool = True) -> None:
-        """Open the ledger, creating or upgrading its tables; every call does it when needed.
-
-        Args:
-            create: False refuses where there is no ledger yet.
-
-        Raises:
-            LedgerUnavailable, LedgerCorrupt, SchemaError: it cannot be used; the message says why.
-        """
-        if not create and not await self.ledger.exists():
-            raise SchemaError(
-                f"There is no ledger at {self.ledger.url}: check the URL, or create it with "
-                "`durably migrate`."
-            )
-        await self.ledger.open()
-
-    async def migrate(self) -> tuple[int, int]:
-        """Make the ledger's tables, or bring them up to date, and open it.
-
-        Returns:
-            Which schema version was there (0: none), and which is now.
-        """
-        await self.ledger.migrate()
-        return self.ledger.versions
-
-    async def migration_sql(self, found: int | None = None) -> str:
-        """What `migrate` would do on PostgreSQL, as a script for somebody who may; changes nothing.
-
-        Args:
-            found: the schema version that is there (0: none); by default it is looked up.
-
-        Raises:
-            ConfigError: a ledger on SQLite needs no script; or there is no such version.
-        """
-        return await self.ledger.migration_sql(found)
-
-    async def examine(self) -> list[Finding]:
-        """What is right and wrong with the ledger, the workers, the queues and the agents."""
-        return await examine(self.ledger, self.registry)
-
-    async def close(self) -> None:
-        """Let go of the ledger; the next call opens it again."""
-        await self.ledger.close()
-
     async def __aenter__(self) -> Durably:
         await self.open()
         return self
@@ -649,11 +481,6 @@ class Durably:
                     ", ".join(names),
                     registration.default_effect,
                 )
-
-
-def _check_prunable(state: str | None) -> None:
-    if state is not None and state not in FINAL:
-        raise ConfigError(f"{state!r} runs are not pruned; use one of: {', '.join(sorted(FINAL))}.")
 
 
 def _insert(new: NewRun) -> Operation[tuple[RunRecord, RunInput | None]]:

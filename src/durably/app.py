@@ -234,8 +234,11 @@ class Durably(Administration):
             check_same(new, record, asked)
         run: Run[OutputT] = Run(self.ledger, self.registry, record)
         if asked is None and conn is None and on_busy == "interrupt":
-            await interrupt_for(self.ledger, record)
-            await run.refresh()
+            try:
+                await interrupt_for(self.ledger, record)
+                await run.refresh()
+            except LedgerUnavailable as error:
+                log.warning("run %r interrupts a little later: %s", run.key, error)
         return run
 
     async def get(self, key: str) -> Run[Any]:

@@ -39,6 +39,7 @@ from durably import (
 )
 from support.clerk import until
 from support.databases import ON_SQLITE
+from support.provider import check_as_a_provider_does
 from support.scripted import NOW, call
 
 T = "customer-7"
@@ -87,25 +88,6 @@ class Talker:
 
 class Word(BaseModel):
     word: str
-
-
-def check_as_a_provider_does(messages: list[ModelMessage]) -> None:
-    """Every call answered exactly once by what follows it, and no answer without its call."""
-    open_calls: list[str] = []
-    for message in messages:
-        if isinstance(message, ModelResponse):
-            assert not open_calls, f"calls without an answer: {open_calls}"
-            open_calls = [part.tool_call_id for part in message.tool_calls]
-            continue
-        for part in message.parts:
-            if isinstance(part, ToolReturnPart) or (
-                isinstance(part, RetryPromptPart) and part.tool_name is not None
-            ):
-                assert part.tool_call_id in open_calls, f"an answer without its call: {part}"
-                open_calls.remove(part.tool_call_id)
-            elif isinstance(part, UserPromptPart):
-                assert not open_calls, f"calls without an answer: {open_calls}"
-    assert not open_calls, f"calls without an answer: {open_calls}"
 
 
 def said(messages: list[ModelMessage]) -> list[str]:

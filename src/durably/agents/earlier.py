@@ -51,22 +51,29 @@ def _left_by(run: EarlierRun) -> list[ModelMessage]:
         return messages
     effects = {e.position: e for e in run.effects}
     whole: list[ModelMessage] = []
-    for index, message in enumerate(messages):
+    asides: list[ModelRequestPart] = []
+    for place, message in enumerate(messages):
         if not isinstance(message, ModelResponse):
             whole.append(message)
             continue
-        whole.append(_closed(message))
-        seq = run.messages[index].seq
+        whole += _request(asides, message)
+        response = _closed(message)
         answers = [
             part
-            for call_index, call in _unanswered(message, messages[index + 1 :])
-            for part in _answer(run, message, call, effects.get(CallPosition(seq, call_index)))
+            for index, call in _unanswered(response, messages, place)
+            for part in _answer(
+                run, response, call, effects.get(CallPosition(run.messages[place].seq, index))
+            )
         ]
-        if answers:
-            # Results come before whatever else a request says.
-            answers.sort(key=lambda part: not isinstance(part, ToolReturnPart))
-            whole.append(ModelRequest(parts=answers, timestamp=message.timestamp))
-    return whole
+        # Results come first, also before those that were stored; what is said beside them last.
+        whole += [response, *_request([p for p in answers if _answers(p)], response)]
+        asides = [part for part in answers if not _answers(part)]
+    return [*whole, *_request(asides, messages[-1])]
+
+
+def _request(parts: Sequence[ModelRequestPart], beside: ModelMessage) -> list[ModelMessage]:
+    """A request with these parts, if there are any; as old as its neighbour, so always the same."""
+    return [ModelRequest(parts=list(parts), timestamp=beside.timestamp)] if parts else []
 
 
 def _closed(response: ModelResponse) -> ModelResponse:
@@ -77,14 +84,16 @@ def _closed(response: ModelResponse) -> ModelResponse:
 
 
 def _unanswered(
-    response: ModelResponse, following: Sequence[ModelMessage]
+    response: ModelResponse, messages: Sequence[ModelMessage], place: int
 ) -> list[tuple[int, ToolCallPart]]:
-    """The calls that the requests up to the next response do not answer, with their positions.
+    """The calls of the response at this place that nothing before the next one answers, with where
+    they stand in it.
 
     Of calls with the same id, the first answer is the first one's.
     """
     answered: list[str] = []
-    for message in following:
+    for following in range(place + 1, len(messages)):
+        message = messages[following]
         if isinstance(message, ModelResponse):
             break
         answered += [part_id for part in message.parts if (part_id := _answers(part)) is not None]

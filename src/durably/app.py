@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from durably import agents
+from durably import agents, boundaries
 from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
 from durably.config import Settings
 from durably.dispatch.choice import Dispatching
@@ -284,7 +284,9 @@ class Durably:
         """
         text = signal_payload(name, payload)
         await self.open()
+        boundaries.reached("signal:before")
         sent = await self.ledger.write(waits.send_signal, key, name, text, by, signal_id)
+        boundaries.reached("signal:after")
         return self._handle(sent)
 
     async def workers(self) -> list[WorkerRecord]:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from durably import agents, replies
+from durably import agents, boundaries, replies
 from durably.agents.registry import Registry
 from durably.errors import (
     ConfigError,
@@ -26,6 +26,7 @@ from durably.errors import (
 from durably.execution.ends import tell_end
 from durably.ledger import children, decisions, reads, runs, waits
 from durably.ledger.database import Database
+from durably.ledger.operations import Operation
 from durably.lifecycle import EffectState, RunState, allowed
 from durably.records import (
     Attempt,
@@ -198,7 +199,7 @@ class Run[OutputT]:
         Raises:
             TransitionRefused: it is final already.
         """
-        self.record = await self._ledger.write(runs.cancel, self.key, by)
+        await self._decide(runs.cancel, self.key, by)
         await tell_end(self._ledger, self.record)
         return self
 
@@ -218,7 +219,7 @@ class Run[OutputT]:
             for child in await self._ledger.read(children.list_waited_for, self.record.id):
                 with contextlib.suppress(TransitionRefused, RunNotFound):
                     await self._ledger.write(runs.revive, child.key, children.BY_PARENT)
-        self.record = await self._ledger.write(transition, self.key, by)
+        await self._decide(transition, self.key, by)
         return self
 
     async def resolve(
@@ -249,9 +250,7 @@ class Run[OutputT]:
         if sum(given) != 1:
             raise ConfigError("resolve() takes exactly one of done=, failed= and again=True.")
         state, result = _decision(call_id, done, failed)
-        self.record = await self._ledger.write(
-            decisions.resolve, self.key, call_id, state, result, failed, by, note
-        )
+        await self._decide(decisions.resolve, self.key, call_id, state, result, failed, by, note)
         return self
 
     async def approve(
@@ -282,9 +281,7 @@ class Run[OutputT]:
         if expected is not None:
             same = json.loads(effect.args or "{}") == dict(expected)
             seen = effect.args if same else json.dumps(dict(expected))
-        self.record = await self._ledger.write(
-            decisions.approve, self.key, effect.call_id, edited, seen, by, note
-        )
+        await self._decide(decisions.approve, self.key, effect.call_id, edited, seen, by, note)
         return self
 
     async def deny(
@@ -295,7 +292,7 @@ class Run[OutputT]:
         Raises:
             EffectNotFound, TransitionRefused: as for `approve`.
         """
-        self.record = await self._ledger.write(
+        await self._decide(
             decisions.decide,
             self.key,
             call_id,
@@ -320,7 +317,7 @@ class Run[OutputT]:
         effect = await self._asked(call_id)
         checked = replies.checked_answer(effect, value)
         result = agents.recorded.returned(effect.tool_name, checked)
-        self.record = await self._ledger.write(
+        await self._decide(
             decisions.decide,
             self.key,
             effect.call_id,
@@ -345,6 +342,13 @@ class Run[OutputT]:
         """The runs that its tools started, first to last."""
         found = await self._ledger.read(children.list_all, self.record.id)
         return [Run(self._ledger, self._registry, record) for record in found]
+
+    async def _decide[**P](
+        self, operation: Callable[P, Operation[RunRecord]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        boundaries.reached("decision:before")
+        self.record = await self._ledger.write(operation, *args, **kwargs)
+        boundaries.reached("decision:after")
 
     async def _asked(self, call_id: str) -> Effect:
         return await self._ledger.read(decisions.find, self.key, call_id)

@@ -1,0 +1,676 @@
+"""People, clocks, signals, children, workers and crashes against each other, in whatever order.
+
+Beside `test_model`, which compares every step with a model of attempts: this one looks after each
+step whether somebody could be left asleep, decided about twice, woken early, or told nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from durably.errors import DurablyError, LeaseLost, TransitionRefused
+from durably.execution.ends import tell_end, tell_ends
+from durably.ledger import children, decisions, ends, expiry, reads, runs, steps, waits, workers
+from durably.ledger.database import Database
+from durably.ledger.operations import Operation
+from durably.ledger.steps import Ask, CallOutcome, Step, ToolCall
+from durably.ledger.waits import Wait
+from durably.lifecycle import EffectState, RunState
+from durably.records import WAIT_KINDS, CallPosition, Claim, Decision, Effect, RunRecord, Signal
+from support.ledgers import Clock, PostgresBackend, SqliteBackend, new_run
+from support.postgres import wipe
+
+LEASE_SECONDS = 10.0
+FAIL_SECONDS = 2.0
+MANY_ROUNDS = 60
+"""In so many rounds of everybody doing their part, every run ends."""
+
+RETURNED = '{"return":{"return_value":"x"}}'
+
+ASKED = [CallPosition(1, 1), CallPosition(1, 2)]
+ACTED = [CallPosition(1, 3), CallPosition(1, 0, "charge")]
+
+picks = st.integers(0, 1000)
+seconds = st.sampled_from([0.0, 3.0, 8.0])
+people = st.sampled_from(["ann", "bob"])
+worker_ids = st.sampled_from(["w1", "w2"])
+tells = st.booleans()
+"""Whether whoever ends a run lives to tell it."""
+
+type Place = tuple[int, CallPosition]
+"""A run and a call of it, or a wait inside."""
+
+
+class RunView(NamedTuple):
+    """Everything that waits, or was waited for, in one run."""
+
+    run: RunRecord
+    effects: dict[CallPosition, Effect]
+    signals: list[Signal]
+    decisions: list[Decision]
+    events: int
+
+
+def look() -> Operation[dict[int, RunView]]:
+    """All there is, by the run's id."""
+    views: dict[int, RunView] = {}
+    for run in (yield from reads.list_runs(None, None, None, None, None, 1000)):
+        views[run.id] = RunView(
+            run,
+            {e.position: e for e in (yield from reads.list_effects(run.id))},
+            (yield from waits.list_signals(run.id)),
+            (yield from reads.list_decisions(run.id)),
+            len((yield from reads.list_events(run.id, 0, 10_000))),
+        )
+    return views
+
+
+@dataclass
+class Going:
+    """One attempt, as its worker knows it: also long after it is over.
+
+    Attributes:
+        asked: calls that it asked people about.
+        waits: waits that were not over when it came to them.
+    """
+
+    claim: Claim
+    asked: set[str] = field(default_factory=set)
+    waits: dict[str, str] = field(default_factory=dict)
+
+    def waiting_on(self) -> tuple[str, dict[str, Any]]:
+        """What it suspends its run for, as the agents' part says it."""
+        on: dict[str, Any] = {"effects": sorted(self.asked)} if self.asked else {}
+        if self.waits:
+            on["waits"] = [{"call_id": i, "for": kind} for i, kind in self.waits.items()]
+        return "effects" if self.asked else "waits", on
+
+
+class PeopleMachine(RuleBasedStateMachine):
+    """Claims are kept for ever, so that every write is also tried by attempts that are over."""
+
+    def __init__(self, make: Callable[[Clock], AbstractContextManager[Database]]) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self._made = make(self.clock)
+        self.database = self._made.__enter__()
+        asyncio.run(self.database.open())
+        self.attempts: list[Going] = []
+        self.views: dict[int, RunView] = {}
+        self.decided = 0
+        self.due: dict[Place, datetime] = {}
+        self.sent = 0
+        self.revived: set[int] = set()
+
+    def teardown(self) -> None:
+        try:
+            if self.views:
+                self.drive_to_the_end()
+        finally:
+            asyncio.run(self.database.close())
+            self._made.__exit__(None, None, None)
+
+    # --- helpers
+
+    def write[**P, T](
+        self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return self.database.write_blocking(operation, *args, **kwargs)
+
+    def attempted[**P, T](
+        self,
+        going: Going,
+        operation: Callable[P, Operation[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T | None:
+        """A write of an attempt: it succeeds if the attempt is going, else it changes nothing."""
+        run = self.views[going.claim.run_id].run
+        current = run.state is RunState.EXECUTING and run.attempt == going.claim.attempt
+        before = None if current else self.write(look)
+        try:
+            result = self.write(operation, *args, **kwargs)
+        except LeaseLost:
+            assert not current, f"{operation.__name__} of the current attempt was refused"
+            assert self.write(look) == before, "a stale attempt changes nothing"
+            return None
+        assert current or operation is steps.withdraw_intent, f"{operation.__name__} came too late"
+        assert current or self.write(look) == before
+        return result
+
+    def tell(self, run: RunRecord | None, told: bool) -> None:
+        if run is not None and told:
+            asyncio.run(tell_end(self.database, run))
+
+    def pick_run(self, pick: int) -> RunRecord:
+        known = list(self.views.values())
+        return known[pick % len(known)].run
+
+    def pick_effect(self, pick: int, *, asked: bool) -> tuple[RunRecord, Effect] | None:
+        """Mostly one that people are asked about; else any."""
+        everything = [(v.run, e) for v in self.views.values() for e in v.effects.values()]
+        among = [(run, e) for run, e in everything if e.asked or not asked]
+        among = among if among and pick % 5 else everything
+        return among[pick // 5 % len(among)] if among else None
+
+    def pick_attempt(self, pick: int) -> Going:
+        """Mostly one that is going, else any that ever was."""
+        current = [a for a in self.attempts if self.is_going(a)]
+        among = current if current and pick % 4 else self.attempts
+        return among[-1 - pick // 4 % len(among)]
+
+    def is_going(self, attempt: Going) -> bool:
+        run = self.views[attempt.claim.run_id].run
+        return run.state is RunState.EXECUTING and run.attempt == attempt.claim.attempt
+
+    # --- runs, workers, crashes
+
+    @initialize()
+    def begin(self) -> None:
+        for number in (0, 1):
+            self.enqueue(number, 3)
+        for worker in ("w1", "w2"):
+            self.heartbeat(worker)
+        self.views = self.write(look)
+        self.claim("w1", 2)
+
+    @rule(number=st.integers(0, 2), attempts=st.integers(1, 3))
+    def enqueue(self, number: int, attempts: int) -> None:
+        self.write(runs.insert, new_run(f"r{number}", max_attempts=attempts))
+
+    @rule(worker=worker_ids)
+    def heartbeat(self, worker: str) -> None:
+        self.write(workers.register, worker, worker, 1, {}, LEASE_SECONDS)
+
+    @rule(worker=worker_ids, limit=st.integers(1, 4))
+    def claim(self, worker: str, limit: int) -> None:
+        claimed = self.write(runs.claim, worker, "agents", limit)
+        self.attempts += [Going(run.claim) for run in claimed]
+
+    @rule(seconds=st.sampled_from([1.0, 3.0, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from([0.0, LEASE_SECONDS + 1]), told=tells)
+    def rescue(self, seconds: float, told: bool) -> None:
+        """With time passed: workers that have not sent a heartbeat since are dead."""
+        self.clock.advance(seconds)
+        for run in self.write(runs.rescue):
+            self.tell(run, told)
+
+    # --- what an attempt does
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, number=st.integers(1, 2), seconds=seconds)
+    def sleep(self, pick: int, number: int, seconds: float) -> None:
+        going = self.pick_attempt(pick)
+        self.wait(going, f"sleep #{number}", Wait("timer", within_seconds=seconds))
+
+    @precondition(lambda self: self.attempts)
+    @rule(
+        pick=picks,
+        name=st.sampled_from(["go", "go", "stop"]),
+        number=st.integers(1, 3),
+        timeout=st.none() | seconds,
+    )
+    def wait_for_signal(self, pick: int, name: str, number: int, timeout: float | None) -> None:
+        request = "{}" if timeout is None else f'{{"timeout": {timeout}}}'
+        wait = Wait("signal", name, within_seconds=timeout, request=request)
+        self.wait(self.pick_attempt(pick), f"signal {name} #{number}", wait)
+
+    def wait(self, going: Going, step: str, wait: Wait) -> None:
+        call = _call(CallPosition(1, 0, step))
+        self.waits_for(going, self.attempted(going, waits.begin, going.claim, call, wait))
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, number=st.integers(1, 2))
+    def run_child(self, pick: int, number: int) -> None:
+        going = self.pick_attempt(pick)
+        parent = self.views[going.claim.run_id].run
+        if parent.key.count("-") == 2:
+            return  # Grandchildren are the youngest.
+        new = new_run(f"{parent.key}-{number}", parent_id=parent.id, max_attempts=2)
+        call = _call(CallPosition(1, 0, f"run {number}"))
+        self.waits_for(going, self.attempted(going, children.begin, going.claim, call, new))
+
+    def waits_for(self, going: Going, effect: Effect | None) -> None:
+        if effect is None:
+            return
+        if effect.state is EffectState.AWAITING:
+            assert effect.ask is not None
+            going.waits[effect.call_id] = effect.ask
+        else:
+            going.waits.pop(effect.call_id, None)  # The tool goes on from there.
+
+    @precondition(lambda self: self.attempts)
+    @rule(
+        pick=picks,
+        position=st.sampled_from(ASKED),
+        kind=st.sampled_from(["approval", "approval", "question"]),
+        within=st.sampled_from([None, 3.0]),
+        on_expiry=st.sampled_from(["deny", "deny", "escalate", "wait"]),
+    )
+    def ask(
+        self, pick: int, position: CallPosition, kind: str, within: float | None, on_expiry: str
+    ) -> None:
+        """A call waits for a person; one that was asked about before still does, or is settled."""
+        going = self.pick_attempt(pick)
+        found = self.views[going.claim.run_id].effects.get(position)
+        if found is None:
+            ask = Ask(kind, "{}", within, on_expiry)
+            outcome = CallOutcome(_call(position), EffectState.AWAITING, asked=True, ask=ask)
+            self.attempted(going, steps.record_step, going.claim, Step(outcomes=(outcome,)))
+        if found is None or (found.asked and not found.state.settled):
+            going.asked.add(position.call_id)
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, position=st.sampled_from([*ACTED, *ASKED]))
+    def act(self, pick: int, position: CallPosition) -> None:
+        """Begin a call, or one that was approved."""
+        going = self.pick_attempt(pick)
+        if position in ASKED and not self.may_act(going, position):
+            return
+        self.attempted(going, steps.record_intent, going.claim, _call(position))
+
+    def may_act(self, going: Going, position: CallPosition) -> bool:
+        found = self.views[going.claim.run_id].effects.get(position)
+        return found is not None and found.approved
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, position=st.sampled_from([*ACTED, *ASKED]), ends=st.booleans())
+    def finish_call(self, pick: int, position: CallPosition, ends: bool) -> None:
+        """It returned; or it raised, or is found in doubt, and a person is asked."""
+        going = self.pick_attempt(pick)
+        found = self.views[going.claim.run_id].effects.get(position)
+        if found is None or found.state not in (EffectState.STARTED, EffectState.IN_DOUBT):
+            return
+        call = _call(position)
+        if ends:
+            outcome = CallOutcome(call, EffectState.DONE, RETURNED)
+            self.attempted(going, steps.record_outcome, going.claim, outcome)
+        else:
+            outcome = CallOutcome(call, EffectState.IN_DOUBT, asked=True)
+            if self.attempted(going, steps.record_doubt, going.claim, outcome) is not None:
+                going.asked.add(position.call_id)
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, position=st.sampled_from([*ACTED, *ASKED]))
+    def withdraw(self, pick: int, position: CallPosition) -> None:
+        going = self.pick_attempt(pick)
+        call = _call(position)
+        self.attempted(going, steps.withdraw_intent, going.claim, call, "not sent")
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, position=st.sampled_from(ACTED))
+    def report_late(self, pick: int, position: CallPosition) -> None:
+        going = self.pick_attempt(pick)
+        outcome = CallOutcome(_call(position), EffectState.DONE, RETURNED)
+        self.write(steps.settle_late, going.claim, outcome)
+
+    @precondition(lambda self: self.attempts)
+    @rule(pick=picks, told=tells)
+    def suspend(self, pick: int, told: bool) -> None:
+        """For what the attempt has come to, which may be over by now."""
+        self.suspend_for(self.pick_attempt(pick), told)
+
+    def suspend_for(self, going: Going, told: bool) -> None:
+        if going.asked or going.waits:
+            kind, on = going.waiting_on()
+            run = self.attempted(going, runs.suspend, going.claim, kind, on, Step())
+            self.tell(run, told)
+
+    @precondition(lambda self: self.attempts)
+    @rule(
+        pick=picks,
+        how=st.sampled_from(["complete", "fail", "fail", "discard", "stop", "hand back"]),
+        told=tells,
+    )
+    def end_attempt(self, pick: int, how: str, told: bool) -> None:
+        going = self.pick_attempt(pick)
+        ways: dict[str, tuple[Any, ...]] = {
+            "complete": (runs.complete, going.claim, '"x"', Step()),
+            "fail": (runs.fail, going.claim, "e", "t", FAIL_SECONDS, Step()),
+            "discard": (runs.discard, going.claim, "e", "t", Step()),
+            "stop": (runs.stop, going.claim, Step()),
+            "hand back": (runs.hand_back, going.claim, Step()),
+        }
+        self.tell(self.attempted(going, *ways[how]), told)
+
+    # --- what people, the clock and other programs do
+
+    @precondition(lambda self: self.views)
+    @rule(
+        pick=picks,
+        what=st.sampled_from(["approve", "approve", "deny", "answer", "resolve"]),
+        state=st.sampled_from([EffectState.DONE, EffectState.FAILED, None]),
+        by=people,
+        twice=st.booleans(),
+    )
+    def decide(self, pick: int, what: str, state: EffectState | None, by: str, twice: bool) -> None:
+        """Also about what nobody asks, or somebody has decided."""
+        picked = self.pick_effect(pick, asked=True)
+        if picked is None:
+            return
+        run, effect = picked
+        first = self.decides(run, effect, what, state, by)
+        if first:
+            self.decided += 1
+            waited = effect.ask in WAIT_KINDS
+            assert not waited and not run.state.final, f"{what} of {effect}, run {run.state}"
+        if twice:
+            again = self.decides(run, effect, what, state, "eve")
+            assert not again, "it was decided already, or cannot be"
+
+    def decides(
+        self, run: RunRecord, effect: Effect, what: str, state: EffectState | None, by: str
+    ) -> bool:
+        settled = (EffectState.DONE, RETURNED, None, by, "")
+        ways: dict[str, tuple[Any, ...]] = {
+            "approve": (decisions.approve, None, None, by, ""),
+            "deny": (
+                decisions.decide,
+                "denied",
+                EffectState.DENIED,
+                '{"failed":"no"}',
+                None,
+                by,
+                "",
+            ),
+            "answer": (decisions.decide, "answered", *settled),
+            "resolve": (decisions.resolve, state, state and RETURNED, None, by, ""),
+        }
+        operation, *args = ways[what]
+        try:
+            self.write(operation, run.key, effect.call_id, *args)
+        except DurablyError:
+            return False
+        return True
+
+    @precondition(lambda self: self.views)
+    @rule(
+        pick=picks,
+        name=st.sampled_from(["go", "go", "stop"]),
+        number=st.none() | st.integers(1, 3),
+    )
+    def signal(self, pick: int, name: str, number: int | None) -> None:
+        run = self.pick_run(pick)
+        self.sent += 1
+        signal_id = None if number is None else f"{name} {number}"
+        known = {s.signal_id for s in self.views[run.id].signals} - {None}
+        try:
+            self.write(waits.send_signal, run.key, name, f'"{self.sent}"', "ann", signal_id)
+        except TransitionRefused:
+            assert run.state.final
+            return
+        assert not run.state.final
+        arrived = self.write(waits.list_signals, run.id)
+        news = int(signal_id not in known)
+        assert len(arrived) == len(self.views[run.id].signals) + news
+
+    @rule(first_only=st.booleans())
+    def expire(self, first_only: bool) -> None:
+        """The clock's part, as a worker's maintenance does it, or is cut off doing it."""
+        self.expire_due(1 if first_only else 100)
+
+    def expire_due(self, limit: int) -> None:
+        for key, call_id in self.write(expiry.list_expired, limit):
+            before = len(self.all_decisions())
+            self.write(expiry.expire, key, call_id)
+            self.decided += len(self.all_decisions()) - before
+        if limit > 1:
+            assert not self.write(expiry.list_expired), "each is looked after once"
+
+    def all_decisions(self) -> list[Decision]:
+        return [d for view in self.write(look).values() for d in view.decisions]
+
+    @precondition(lambda self: self.views)
+    @rule(pick=picks, told=tells)
+    def cancel(self, pick: int, told: bool) -> None:
+        run = self.pick_run(pick)
+        try:
+            self.tell(self.write(runs.cancel, run.key, "ann"), told)
+        except TransitionRefused:
+            assert run.state.final
+
+    @precondition(lambda self: self.views)
+    @rule(pick=picks, whole=st.booleans())
+    def revive(self, pick: int, whole: bool) -> None:
+        """As `Run.retry` does, or is cut off doing: children first, then the run."""
+        over = (RunState.DISCARDED, RunState.CANCELLED)
+        dead = [view.run for view in self.views.values() if view.run.state in over]
+        if not dead:
+            return
+        run = dead[pick % len(dead)]
+        for child in self.write(children.list_waited_for, run.id):
+            self.write(runs.revive, child.key, children.BY_PARENT)
+            self.revived.add(child.id)
+        if whole:
+            self.write(runs.revive, run.key, "ann")
+            self.revived.add(run.id)
+
+    @rule()
+    def tell_what_nobody_told(self) -> None:
+        asyncio.run(tell_ends(self.database))
+        asyncio.run(tell_ends(self.database))  # Of those that were cancelled with their parents.
+        assert not self.write(ends.list_untold), "told once, it is told"
+
+    # --- what has to hold after each
+
+    @invariant()
+    def promises_hold(self) -> None:
+        if not self.views and not self.attempts:
+            self.views = self.write(look)
+            return
+        before, self.views = self.views, self.write(look)
+        assert before.keys() <= self.views.keys(), "nothing is lost"
+        for run_id, view in self.views.items():
+            self.nobody_is_stranded(view)
+            self.signals_are_taken_in_order(view)
+            self.nothing_rings_early(view)
+            if run_id in before:
+                self.settled_stays_settled(before[run_id], view)
+        self.each_is_decided_once()
+        self.families_end_together()
+
+    def nobody_is_stranded(self, view: RunView) -> None:
+        run, effects = view.run, view.effects
+        if run.state is not RunState.SUSPENDED:
+            return
+        assert run.waiting_on is not None
+        asked = [e for e in effects.values() if e.asked and not e.state.settled]
+        named = [w["call_id"] for w in run.waiting_on.get("waits", ())]
+        waited = [e for e in map(effects.get, map(CallPosition.from_id, named)) if e is not None]
+        assert len(waited) == len(named)
+        assert all(e.state is EffectState.AWAITING for e in waited), "one is over: it is woken"
+        assert asked or waited, "nothing that it waits for is open"
+        if run.waiting_on["kind"] == "effects":
+            assert asked, "all is decided: it is woken"
+        for effect in waited:
+            self.will_end(view, effect)
+
+    def will_end(self, view: RunView, wait: Effect) -> None:
+        """Somebody can still end a wait, and will be listened to."""
+        match wait.ask:
+            case "timer":
+                assert wait.expires_at is not None
+            case "signal":
+                names = [s.name for s in view.signals if s.taken_by is None]
+                assert wait.awaits not in names, "it has been sent"
+                assert "timeout" not in wait.request or wait.expires_at is not None
+            case _:
+                child = next(v.run for v in self.views.values() if v.run.key == wait.awaits)
+                assert not child.state.final or child.tells_end, "its end was told to nobody"
+
+    def signals_are_taken_in_order(self, view: RunView) -> None:
+        takers = [s.taken_by for s in view.signals if s.taken_by is not None]
+        assert len(set(takers)) == len(takers), "a wait takes one signal"
+        ids = [s.signal_id for s in view.signals if s.signal_id is not None]
+        assert len(set(ids)) == len(ids)
+        for name in ("go", "stop"):
+            taken = [s.taken_by is not None for s in view.signals if s.name == name]
+            assert taken == sorted(taken, reverse=True), "first sent, first taken"
+        for signal in view.signals:
+            if signal.taken_by is not None:
+                wait = view.effects[signal.taken_by]
+                assert wait.state is EffectState.DONE and wait.awaits == signal.name
+                returned = {"return": {"return_value": signal.payload}}
+                assert json.loads(wait.result or "null") == returned
+        waiting = {e.awaits for e in view.effects.values() if e.state is EffectState.AWAITING}
+        left = {s.name for s in view.signals if s.taken_by is None}
+        assert not waiting & left, "who waits is given what is there"
+
+    def nothing_rings_early(self, view: RunView) -> None:
+        for position, effect in view.effects.items():
+            place = view.run.id, position
+            if effect.expires_at is not None:
+                assert self.due.setdefault(place, effect.expires_at) == effect.expires_at
+            by_clock = effect.resolved_by in (waits.BY_CLOCK, decisions.BY_CLOCK)
+            if by_clock and place in self.due:
+                assert self.due[place] <= self.clock.now
+
+    def settled_stays_settled(self, before: RunView, after: RunView) -> None:
+        for position, effect in before.effects.items():
+            if not effect.state.settled:
+                continue
+            now = after.effects[position]
+            again = effect.ask == "child" and effect.state is EffectState.FAILED
+            assert now == effect or (again and now.state is EffectState.DONE)
+        assert after.decisions[: len(before.decisions)] == before.decisions
+        assert after.events >= before.events
+
+    def each_is_decided_once(self) -> None:
+        made = [d for view in self.views.values() for d in view.decisions]
+        assert len(made) == self.decided, "what is said counts once, what is refused never"
+        for view in self.views.values():
+            said = Counter((d.position, d.decision) for d in view.decisions)
+            for position in ASKED:
+                effect = view.effects.get(position)
+                final = said[position, "approved"] + said[position, "denied"]
+                final += said[position, "answered"]
+                if effect is not None and effect.on_expiry == "deny":
+                    final += said[position, "expired"]
+                assert final <= 1
+
+    def families_end_together(self) -> None:
+        for view in self.views.values():
+            child = view.run
+            if child.parent_id is None:
+                continue
+            parent = self.views[child.parent_id]
+            (wait,) = [e for e in parent.effects.values() if e.awaits == child.key]
+            if parent.run.state.final and not parent.run.tells_end:
+                ends = child.state.final or child.cancel_requested_at is not None
+                assert ends or child.id in self.revived, "it outlives its parent"
+            if not child.state.final or child.tells_end or self.revived:
+                continue
+            assert wait.state.settled or parent.run.state.final, "it ended, and was told"
+
+    # --- the end
+
+    def drive_to_the_end(self) -> None:
+        """Everybody does their part: then every run ends."""
+        self.promises_hold()
+        for _ in range(MANY_ROUNDS):
+            if all(v.run.state.final and not v.run.tells_end for v in self.views.values()):
+                return
+            self.clock.advance(LEASE_SECONDS + 1)
+            self.heartbeat("w3")
+            self.write(runs.rescue)
+            self.expire_due(100)
+            asyncio.run(tell_ends(self.database))
+            self.everybody_decides()
+            self.go_on_with_all()
+            self.promises_hold()
+        left = [view.run for view in self.views.values() if not view.run.state.final]
+        raise AssertionError(f"these do not end: {left}")
+
+    def everybody_decides(self) -> None:
+        for view in self.write(look).values():
+            if view.run.state is not RunState.SUSPENDED:
+                continue
+            for effect in view.effects.values():
+                if effect.awaits and effect.ask == "signal" and not effect.state.settled:
+                    self.write(waits.send_signal, view.run.key, effect.awaits, "1", "ann", None)
+                elif effect.asked:
+                    what = {"approval": "approve", "question": "answer"}.get(
+                        effect.ask or "", "resolve"
+                    )
+                    if self.decides(view.run, effect, what, EffectState.DONE, "ann"):
+                        self.decided += 1
+
+    def go_on_with_all(self) -> None:
+        """As tools do: to their first waits that are not over; else to their end."""
+        claimed = self.write(runs.claim, "w3", "agents", 100)
+        self.views = self.write(look)
+        for run in claimed:
+            going = Going(run.claim)
+            self.attempts.append(going)
+            for effect in self.views[run.id].effects.values():
+                if effect.state is EffectState.AWAITING and effect.ask in WAIT_KINDS:
+                    self.go_on_waiting(going, run, effect)
+                elif effect.asked:
+                    going.asked.add(effect.call_id)
+            if going.asked or going.waits:
+                self.suspend_for(going, told=True)
+            else:
+                self.tell(self.write(runs.complete, going.claim, '"x"', Step()), told=True)
+
+    def go_on_waiting(self, going: Going, run: RunRecord, effect: Effect) -> None:
+        call = _call(effect.position)
+        if effect.ask == "child":
+            assert effect.awaits is not None
+            new = new_run(effect.awaits, parent_id=run.id)
+            self.waits_for(going, self.write(children.begin, going.claim, call, new))
+        else:
+            assert effect.ask is not None
+            wait = Wait(effect.ask, effect.awaits)
+            self.waits_for(going, self.write(waits.begin, going.claim, call, wait))
+
+
+def _call(position: CallPosition) -> ToolCall:
+    return ToolCall(position, "tool", "call_0", "{}", "once", "ask", f"k:{position.call_id}")
+
+
+@contextmanager
+def on_sqlite(clock: Clock) -> Generator[Database]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield SqliteBackend(Path(folder) / "ledger.db", clock).database
+
+
+def test_nobody_is_left_asleep_whatever_happens() -> None:
+    run_state_machine_as_test(
+        lambda: PeopleMachine(on_sqlite), settings=settings(max_examples=80, stateful_step_count=50)
+    )
+
+
+def test_nobody_is_left_asleep_on_postgres_either(wiped_url: str) -> None:
+    @contextmanager
+    def on_postgres(clock: Clock) -> Generator[Database]:
+        wipe(wiped_url)
+        yield PostgresBackend(wiped_url, clock).database
+
+    # Each of its steps waits for the disk: fewer of them.
+    run_state_machine_as_test(
+        lambda: PeopleMachine(on_postgres),
+        settings=settings(max_examples=12, stateful_step_count=40),
+    )

@@ -16,7 +16,7 @@ PER_ATTEMPT |= {"get_queue"}
 PER_LOOK = {"count_orphans", "list_orphans", "rescue_run", "held_runs", "register_worker"}
 PER_LOOK |= {"approve_effect", "decide_effect", "insert_decision", "list_decisions", "add_tag"}
 PER_LOOK |= {"wake_waiting_run", "insert_signal", "list_signals", "list_open_children"}
-PER_LOOK |= {"list_children", "find_child_wait"}
+PER_LOOK |= {"list_children", "find_child_waits"}
 PER_LOOK |= {"list_expired", "stop_expiry", "list_untold_ends", "told_end"}
 PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 

@@ -31,7 +31,7 @@ async def tell_end(ledger: Database, run: RunRecord) -> None:
         with contextlib.suppress(TransitionRefused, RunNotFound):  # It ended meanwhile.
             await tell_end(ledger, await ledger.write(runs.cancel, child.key, children.BY_PARENT))
             boundaries.reached("end:child_told")
-    await ledger.write(ends.told, run.id)
+    await ledger.write(ends.told, run)
     boundaries.reached("end:after")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai import Agent, RunContext
@@ -43,7 +43,6 @@ class Waiting:
         tools: of the parent, by name.
         responses: the parent's script.
         child: the child's tools and script.
-        signals: what is sent before the run waits for it.
         in_order: False if people, times and tools meet in another order each time.
         ends: how the run ends.
     """
@@ -54,7 +53,6 @@ class Waiting:
     child: tuple[dict[str, Tool], Responses] | None = None
     in_order: bool = True
     ends: str = "completed"
-    layers: tuple[str, ...] = field(default=("checkpoint", "model", "settle", "commit"))
 
     def app(self, world: World) -> tuple[Durably, Agent[None, str]]:
         """The application, made anew in each process as a deployed one would be."""

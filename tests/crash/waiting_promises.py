@@ -82,7 +82,7 @@ class Family:
         return self.effects[key]["state"] if key in self.effects else None
 
     def policy(self, key: str) -> str:
-        """What a call or step is; of a call that was denied before it could be, nothing."""
+        """The policy of a call or step; ``ask`` for one that a person is asked about in doubt."""
         effect = self.effects[key]
         return "ask" if effect["policy"] == "once" and not _reconciles(key) else effect["policy"]
 

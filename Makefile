@@ -44,7 +44,7 @@ test: postgres ## All checks: lint, format, types, layers, tests
 	if [ -n "$$failed" ]; then echo "make test failed:$$failed" >&2; exit 1; fi
 
 .PHONY: crash
-crash: postgres ## Kill and stop workers at every boundary, for every effect policy; `test` has a sample
+crash: postgres ## Kill and stop workers at every boundary, for every effect policy and wait; `test` has a sample
 	@CRASH_TESTS=all $(BIN)/pytest tests/crash $(ARGS)
 
 .PHONY: faults

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from durably import agents
+from durably import agents, boundaries
 from durably.administration import Administration
 from durably.agents.registry import (
     OnChange,
@@ -332,7 +332,9 @@ class Durably(Administration):
         """
         text = signal_payload(name, payload)
         await self.open()
+        boundaries.reached("signal:before")
         sent = await self.ledger.write(waits.send_signal, key, name, text, by, signal_id)
+        boundaries.reached("signal:after")
         return self._handle(sent)
 
     def on_waiting[HookT: Hook](self, hook: HookT) -> HookT:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from durably import agents, replies
+from durably import agents, boundaries, replies
 from durably.budgets import Budget, limits_json
 from durably.errors import (
     ConfigError,
@@ -20,9 +20,10 @@ from durably.errors import (
 from durably.execution.ends import tell_end
 from durably.handle import RunHandle
 from durably.ledger import budgets, children, decisions, runs
+from durably.ledger.operations import Operation
 from durably.lifecycle import EffectState, RunState, allowed
 from durably.prices import Dollars
-from durably.records import Effect
+from durably.records import Effect, RunRecord
 
 OPERATOR = "operator"
 """Who a decision is put down to when the caller does not say."""
@@ -57,9 +58,7 @@ class DecidableRun(RunHandle):
         given = Budget(requests=requests, tokens=tokens, tool_calls=tool_calls, usd=usd)
         if not given.limited:
             raise ConfigError("raise_budget() takes requests=, tokens=, tool_calls= or usd=.")
-        self.record = await self._ledger.write(
-            budgets.raise_own, self.key, limits_json(given), by, note
-        )
+        await self._decide(budgets.raise_own, self.key, limits_json(given), by, note)
         return self
 
     async def cancel(self, *, by: str = OPERATOR) -> Self:
@@ -68,7 +67,7 @@ class DecidableRun(RunHandle):
         Raises:
             TransitionRefused: it is final already.
         """
-        self.record = await self._ledger.write(runs.cancel, self.key, by)
+        await self._decide(runs.cancel, self.key, by)
         await tell_end(self._ledger, self.record)
         return self
 
@@ -91,7 +90,7 @@ class DecidableRun(RunHandle):
             for child in await self._ledger.read(children.list_waited_for, self.record.id):
                 with contextlib.suppress(TransitionRefused, RunNotFound):
                     await self._ledger.write(runs.revive, child.key, children.BY_PARENT)
-        self.record = await self._ledger.write(transition, self.key, by)
+        await self._decide(transition, self.key, by)
         return self
 
     async def resolve(
@@ -122,9 +121,7 @@ class DecidableRun(RunHandle):
         if sum(given) != 1:
             raise ConfigError("resolve() takes exactly one of done=, failed= and again=True.")
         state, result = _decision(call_id, done, failed)
-        self.record = await self._ledger.write(
-            decisions.resolve, self.key, call_id, state, result, failed, by, note
-        )
+        await self._decide(decisions.resolve, self.key, call_id, state, result, failed, by, note)
         return self
 
     async def approve(
@@ -155,9 +152,7 @@ class DecidableRun(RunHandle):
         if expected is not None:
             same = json.loads(effect.args or "{}") == dict(expected)
             seen = effect.args if same else json.dumps(dict(expected))
-        self.record = await self._ledger.write(
-            decisions.approve, self.key, effect.call_id, edited, seen, by, note
-        )
+        await self._decide(decisions.approve, self.key, effect.call_id, edited, seen, by, note)
         return self
 
     async def deny(
@@ -168,7 +163,7 @@ class DecidableRun(RunHandle):
         Raises:
             EffectNotFound, TransitionRefused: as for `approve`.
         """
-        self.record = await self._ledger.write(
+        await self._decide(
             decisions.decide,
             self.key,
             call_id,
@@ -191,7 +186,7 @@ class DecidableRun(RunHandle):
         effect = await self._asked(call_id)
         checked = replies.checked_answer(effect, value)
         result = agents.recorded.returned(effect.tool_name, checked)
-        self.record = await self._ledger.write(
+        await self._decide(
             decisions.decide,
             self.key,
             effect.call_id,
@@ -203,6 +198,13 @@ class DecidableRun(RunHandle):
             note,
         )
         return self
+
+    async def _decide[**P](
+        self, operation: Callable[P, Operation[RunRecord]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        boundaries.reached("decision:before")
+        self.record = await self._ledger.write(operation, *args, **kwargs)
+        boundaries.reached("decision:after")
 
     async def _asked(self, call_id: str) -> Effect:
         return await self._ledger.read(decisions.find, self.key, call_id)

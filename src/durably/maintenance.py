@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 
+from durably import boundaries
 from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, TransitionRefused
 from durably.execution.away import Away
 from durably.execution.ends import tell_end, tell_ends
@@ -96,7 +97,9 @@ async def expire_due(ledger: Database) -> int:
         for key, call_id in overdue:
             with contextlib.suppress(TransitionRefused, RunNotFound, EffectNotFound):
                 # Somebody decides at this moment, or has.
+                boundaries.reached("expiry:before")
                 if (effect := await ledger.write(expiry.expire, key, call_id)) is not None:
                     expired += 1
                     log.info("call %s of run %r: its time is over (%s)", call_id, key, effect.ask)
+                boundaries.reached("expiry:after")
     return expired

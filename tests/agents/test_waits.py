@@ -248,6 +248,38 @@ async def test_approved_tool_may_wait(app: Durably, log: list[str]) -> None:
     assert log == ["begin", "begin"]
 
 
+@pytest.mark.parametrize("kind", ["sleep", "signal paid", "run child"])
+async def test_person_who_decides_about_a_wait_is_refused_and_strands_nobody(
+    app: Durably, log: list[str], kind: str
+) -> None:
+    """What ends a wait wakes the run; a person's word about it would have ended it alone."""
+
+    async def work() -> Any:
+        match kind:
+            case "sleep":
+                return await durably.sleep(3600)
+            case "run child":
+                return await durably.run_child("waiter", "wait", key="child")
+            case _:
+                return await durably.wait_for_signal("paid")
+
+    async def wait() -> Any:
+        return await durably.wait_for_signal("go")
+
+    Office(app, wait, name="waiter")
+    office = Office(app, work)
+    run = await office.suspended()
+    call_id = f"1.0/{kind}"
+    for said in ({"done": "over"}, {"failed": "no"}, {"again": True}):
+        with pytest.raises(TransitionRefused, match="which nobody decides about: it is over when"):
+            await run.resolve(call_id, **said)
+    for refused in (run.approve(call_id), run.deny(call_id), run.answer(call_id, "over")):
+        with pytest.raises(TransitionRefused, match="waits for n"):
+            await refused
+    assert await step_states(run) == {call_id: "awaiting"}
+    assert (await run.refresh()).state is RunState.SUSPENDED
+
+
 async def test_waits_in_a_task_group_suspend_the_run(app: Durably, log: list[str]) -> None:
     async def work() -> str:
         async with asyncio.TaskGroup() as group:

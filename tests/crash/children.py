@@ -20,7 +20,9 @@ from typing import Any
 from pydantic_ai import Agent
 
 from crash.jobs import JOBS
+from crash.people import keep_company
 from crash.scenarios import BOOKINGS, BUDGET, KEY, PROMPT, SCENARIOS, TAG
+from crash.waiting import WAITING
 from crash.world import Trace, World, receipt
 from durably import Durably, LedgerUnavailable, Run, RunSuspended, boundaries
 
@@ -147,12 +149,16 @@ def die(folder: Path, strike: Strike) -> None:
 
 async def _work(folder: Path, scenario: str, *, leases_end: bool = False) -> None:
     world = World(folder)
-    app, agent = SCENARIOS[scenario].app(world)
+    waiting = WAITING.get(scenario)
+    app, agent = (waiting or SCENARIOS[scenario]).app(world)
     async with app:
         if leases_end:
             let_leases_end(world)
         await app.set_budget(BUDGET, tag=TAG)
         run = await app.enqueue(agent, PROMPT, key=KEY, tags=[TAG])
+        if waiting is not None:
+            await keep_company(waiting, app, run, world)
+            return
         async with app.worker():
             await _finish(run, world)
 

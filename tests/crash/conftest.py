@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("crash.promises", "crash.processes")
+pytest.register_assert_rewrite("crash.promises", "crash.processes", "crash.waiting_promises")
 
 from crash.grounds import Grounds, PostgresGrounds, SqliteGrounds  # noqa: E402
 from crash.processes import Processes  # noqa: E402

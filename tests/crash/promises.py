@@ -218,7 +218,7 @@ def _the_record_is_whole(end: Moment) -> None:
 
 
 def _history_is_as_undisturbed(undisturbed: Moment, end: Moment) -> None:
-    mine, usual = (_readable(m.messages, told(end)) for m in (end, undisturbed))
+    mine, usual = (readable(m.messages, told(end)) for m in (end, undisturbed))
     assert mine == usual
     texts = json.dumps([json.loads(message["body"]) for message in end.messages])
     assert texts.count("The outcome of this call") == len(told(end))
@@ -237,7 +237,7 @@ def _policies(scenario: Scenario, undisturbed: Moment) -> dict[str, str]:
     }
 
 
-def _readable(messages: list[dict[str, Any]], unknown: set[str]) -> list[Any]:
+def readable(messages: list[dict[str, Any]], unknown: set[str]) -> list[Any]:
     """Messages without what differs between any two runs, or was told of a call in doubt."""
     found = [_without_times(json.loads(message["body"])) for message in messages]
     response = None

@@ -69,8 +69,12 @@ def scripted(world: World, responses: Responses) -> FunctionModel:
     return FunctionModel(answer, model_name="script")
 
 
+ARGS = {"ask_person": {"question": "How often?"}}
+"""What the model gives to tools that want something."""
+
+
 def _call(tool: str, call_id: str) -> ToolCallPart:
-    args = {"sure": True} if tool.endswith("!") else {}
+    args = {"sure": True} if tool.endswith("!") else ARGS.get(tool, {})
     return ToolCallPart(tool.removesuffix("!"), args, call_id)
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -18,7 +19,14 @@ from crash.scenarios import Scenario
 from crash.world import World
 
 
-class Undisturbed:
+class Named(Protocol):
+    """A scenario, as the processes know it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Recorded[S: Named, M]:
     """A run carried out to its end, with every boundary that it reached.
 
     Attributes:
@@ -26,9 +34,7 @@ class Undisturbed:
         strikes: each boundary, as often as it was reached.
     """
 
-    def __init__(
-        self, scenario: Scenario, grounds: Grounds, folder: Path, processes: Processes
-    ) -> None:
+    def __init__(self, scenario: S, grounds: Grounds, folder: Path, processes: Processes) -> None:
         self.scenario = scenario
         self._grounds = grounds
         self._folder = folder
@@ -36,11 +42,20 @@ class Undisturbed:
         world = self.world("undisturbed")
         code = processes.run(children.recorded, world.folder, scenario.name)
         assert code == 0, logs(world.folder)
-        self.end = Moment.of(world)
+        self.end = self.look(world)
         reached = json.loads((world.folder / "boundaries.json").read_text())
         self.strikes = [Strike(name, nth) for name, nth in reached]
         self.clear(world)
-        self._check_is_not_blind()
+        self.check_is_not_blind()
+
+    @staticmethod
+    def look(world: World) -> M:
+        """What it left."""
+        raise NotImplementedError
+
+    def check_is_not_blind(self) -> None:
+        """To compare with it is worth it."""
+        raise NotImplementedError
 
     def world(self, name: str) -> World:
         """A new world, with an empty ledger."""
@@ -50,7 +65,13 @@ class Undisturbed:
         """Done with it: nobody uses it any more."""
         self._grounds.clear(world)
 
-    def _check_is_not_blind(self) -> None:
+
+class Undisturbed(Recorded[Scenario, Moment]):
+    """One that only its tools' policies are about."""
+
+    look = Moment.of
+
+    def check_is_not_blind(self) -> None:
         """To compare with it is worth it: every call happened once, every layer was seen."""
         names = {strike.name for strike in self.strikes}
         for layer in ("checkpoint", "model", "tool", "effect", "settle", "commit"):

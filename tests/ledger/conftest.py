@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from durably.ledger.postgres.database import PostgresDatabase
 from support.ledgers import Backend, Clock, Ledger, PostgresBackend, SqliteBackend
 
 
@@ -49,3 +50,12 @@ def pg(ledger: Ledger) -> PostgresBackend:
     """The backend of an open ledger, for what only PostgreSQL promises."""
     assert isinstance(ledger.backend, PostgresBackend)
     return ledger.backend
+
+
+@pytest.fixture
+async def other(ledger: Ledger, pg: PostgresBackend) -> AsyncGenerator[PostgresDatabase]:
+    """The same ledger as another process has it open."""
+    other = PostgresDatabase(pg.url, clock=ledger.clock)
+    await other.open()
+    yield other
+    await other.close()

@@ -145,6 +145,7 @@ VALUES: dict[str, Any] = {
     "tells_end": True,
     "budget": None,
     "until": None,
+    "finished_at": "2026-03-01T12:00:00.000000Z",
     "payload": "{}",
     "scope": "tag",
     "limits": "{}",

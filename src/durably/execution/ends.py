@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
+from durably import boundaries
 from durably.errors import RunNotFound, TransitionRefused
 from durably.execution import threads
 from durably.ledger import children, ends, runs
@@ -23,13 +24,17 @@ async def tell_end(ledger: Database, run: RunRecord) -> None:
     """
     if not run.tells_end or not run.state.final:
         return
+    boundaries.reached("end:before")
     await threads.release(ledger, run)
     if run.parent_id is not None:
         await ledger.write(children.tell_parent, run.id)
+        boundaries.reached("end:parent_told")
     for child in await ledger.read(children.list_open, run.id):
         with contextlib.suppress(TransitionRefused, RunNotFound):  # It ended meanwhile.
             await tell_end(ledger, await ledger.write(runs.cancel, child.key, children.BY_PARENT))
-    await ledger.write(ends.told, run.id)
+            boundaries.reached("end:child_told")
+    await ledger.write(ends.told, run)
+    boundaries.reached("end:after")
 
 
 async def tell_ends(ledger: Database) -> None:

@@ -64,13 +64,14 @@ def tell_parent(child_id: int) -> Operation[RunRecord | None]:
         return None
     yield from fetch_one("lock_run", run_id=child.parent_id)
     row = yield from fetch_one("get_run_by_id", run_id=child.parent_id)
-    wait = yield from fetch_one("find_child_wait", run_id=child.parent_id, awaits=child.key)
-    if row is None or wait is None:
+    waiting = yield from fetch("find_child_waits", run_id=child.parent_id, awaits=child.key)
+    if row is None or not waiting:
         return None
     parent = run_from(row)
     if parent.state.final and child.state is RunState.CANCELLED:
         return None
-    yield from _settle(effect_from(wait), child)
+    for wait in waiting:
+        yield from _settle(effect_from(wait), child)
     return parent
 
 

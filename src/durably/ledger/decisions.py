@@ -15,7 +15,13 @@ from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
 from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState, RunState, allowed
-from durably.records import Effect, RunRecord
+from durably.records import WAIT_KINDS, Effect, RunRecord
+
+_ENDS = {
+    "timer": "its time has come",
+    "signal": "the signal is sent, or its time is over",
+    "child": "the run that it waits for has ended",
+}
 
 
 def resolve(
@@ -38,6 +44,11 @@ def resolve(
         TransitionRefused: the run is final, or the effect is settled or still being carried out.
     """
     run, effect = yield from _to_decide(key, call_id)
+    if effect.ask in WAIT_KINDS:
+        raise TransitionRefused(
+            f"Effect {effect.call_id} of run {key!r} is a wait, which nobody decides about: it is "
+            f"over when {_ENDS[effect.ask]}."
+        )
     if state is None and effect.state is EffectState.AWAITING:
         raise TransitionRefused(
             f"Effect {effect.call_id} of run {key!r} awaits an answer and has not run: refuse it "

@@ -8,4 +8,5 @@ WHERE tells_end AND state IN ('completed', 'discarded', 'cancelled') ORDER BY id
 -- name: told_end
 UPDATE durably_runs SET tells_end = FALSE
 WHERE id = :run_id AND state IN ('completed', 'discarded', 'cancelled')
+  AND finished_at = :finished_at
 RETURNING id;

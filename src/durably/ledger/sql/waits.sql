@@ -33,10 +33,10 @@ SELECT * FROM durably_effects
 WHERE run_id = :run_id AND ask = :ask AND awaits = :awaits AND state = 'awaiting'
 ORDER BY started_at, response, call, step LIMIT 1;
 
--- name: find_child_wait
--- Also one that is over: a child may be retried.
+-- name: find_child_waits
+-- Also those that are over: a child may be retried. Several, if a tool names one child twice.
 SELECT * FROM durably_effects
-WHERE run_id = :run_id AND ask = 'child' AND awaits = :awaits LIMIT 1;
+WHERE run_id = :run_id AND ask = 'child' AND awaits = :awaits ORDER BY response, call, step;
 
 -- name: get_wait
 SELECT e.*, e.expires_at <= durably_now() AS due FROM durably_effects e

@@ -57,6 +57,10 @@ test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported py
 		print("pydantic-ai-slim", v("pydantic-ai-slim"))'
 	@$(OLDEST_BIN)/pytest $(ARGS)
 
+.PHONY: bench
+bench: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
+	@$(BIN)/python bench/suspended.py $(ARGS)
+
 .PHONY: lint
 lint: postgres ## Lint and types only
 	$(BIN)/ruff check

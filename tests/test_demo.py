@@ -17,21 +17,23 @@ import psycopg
 import pytest
 
 from durably.demo.app import make_app
+from durably.demo.checks import Check
 from durably.demo.crew import Crew, WorkerDied
 from durably.demo.evidence import gather
 from durably.demo.outside import Book, MailServer, PaymentProvider
-from durably.demo.policy import decide, order_number
+from durably.demo.performance import BEFORE_PAYING, TRAPS
+from durably.demo.policy import Decision, decide, order_number, settle
 from durably.demo.postgres import PostgresSchema
 from durably.demo.shop import find_order, prices
 from durably.demo.site import Site
 from durably.demo.tickets import load_tickets
-from durably.demo.verdict import Check, judge
+from durably.demo.tools import APPROVED
+from durably.demo.traps import Sprung, Traps
+from durably.demo.verdict import judge
+from support.demo import DEADLINE_SECONDS, no_worker_is_alive
 from support.postgres_run import Postgres
 
 pytestmark = pytest.mark.timeout(400)
-
-DEADLINE_SECONDS = 240.0
-
 
 both_databases = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 
@@ -114,13 +116,17 @@ def test_demo_leaves_the_users_own_tables_alone(demo: Ended) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "workers killed (SIGKILL) 3 3",
+        "workers killed (SIGKILL) 4 4",
         "tickets answered 16 16",
         "answered as called for 16 16",
         "mails, one a ticket 16 16",
         "charges made 5, $223.40 5, $223.40",
-        "refunds made 4, $271.50 4, $271.50",
+        "refunds made 4, $310.50 4, $310.50",
         "charged or refunded twice 0 0",
+        "approvals asked 2 2",
+        "decided by office 2 2",
+        "paid once, when approved 2, $255.00 2, $255.00",
+        "paid without approval 0 0",
         "payments in shop's books 9 9",
         "tool calls left open 0 0",
         "saved ones asked for again 0 0",
@@ -141,6 +147,12 @@ def test_final_table_has_the_numbers(demo: Ended, row: str) -> None:
         "T-1002 in doubt → charge_card reconciled: the provider knows it, not repeated",
         "T-1012 suspended: it waits for a person",
         "T-1012 in doubt → operator resolves refund: the provider has it",
+        "T-1007 asks for approval: refund of $129.00 for order 40209, above $100.00",
+        "another process runs `durably approve T-1007 3.0 --by office`",
+        "T-1007 refund approved by office",
+        "T-1010 refund approved by office",
+        "killed with SIGKILL between the approval of a refund for T-10",
+        "resolves refund: the provider has nothing: run it again",
         "workers stopped with SIGTERM; exit codes [0, 0]",
     ],
 )
@@ -151,7 +163,7 @@ def test_demo_says_what_happens(demo: Ended, words: str) -> None:
 async def verdict(site: Site) -> dict[str, Check]:
     async with make_app(site, None) as app:
         evidence = await gather(app, site, load_tickets())
-    return {check.what: check for check in judge(evidence, scripted=True, traps=3)}
+    return {check.what: check for check in judge(evidence, scripted=True, traps=len(TRAPS))}
 
 
 def repeat_last_line(path: Path) -> None:
@@ -211,6 +223,36 @@ def leave_a_call_open(site: Site) -> None:
     )
 
 
+def pay_a_refund_unasked(site: Site) -> None:
+    PaymentProvider(site.payments).move(
+        "refund", order=40205, cents=15_000, ticket="T-1013", reference=""
+    )
+
+
+def pay_an_approved_refund_again(site: Site) -> None:
+    approval = Book(site.approvals).entries()[0]
+    paid = next(e for e in Book(site.payments).entries() if e["ticket"] == approval["ticket"])
+    Book(site.payments).append(lambda entries: paid | {"id": f"re_{len(entries) + 1:04d}"})
+
+
+def approve_after_the_payment(site: Site) -> None:
+    first, *others = Book(site.approvals).entries()
+    late = first | {"at": Book(site.outbox).entries()[-1]["at"]}
+    site.approvals.write_text("".join(f"{json.dumps(entry)}\n" for entry in (late, *others)))
+
+
+def forget_an_approval(site: Site) -> None:
+    site.approvals.write_text("\n".join(site.approvals.read_text().splitlines()[1:]) + "\n")
+
+
+def decide_in_another_name(site: Site) -> None:
+    execute(site, "UPDATE durably_decisions SET by = 'mallory' WHERE decision = 'approved'")
+
+
+def forget_that_it_asked(site: Site) -> None:
+    execute(site, "DELETE FROM durably_events WHERE kind = 'effect'")
+
+
 def forget_a_kill(site: Site) -> None:
     site.kills.write_text("\n".join(site.kills.read_text().splitlines()[1:]) + "\n")
 
@@ -225,6 +267,13 @@ def forget_a_kill(site: Site) -> None:
         (book_again, "payments in shop's books"),
         (leave_a_call_open, "tool calls left open"),
         (forget_a_kill, "workers killed (SIGKILL)"),
+        (pay_a_refund_unasked, "paid without approval"),
+        (pay_an_approved_refund_again, "paid once, when approved"),
+        (approve_after_the_payment, "paid once, when approved"),
+        (approve_after_the_payment, "paid without approval"),
+        (forget_an_approval, "decided by office"),
+        (decide_in_another_name, "decided by office"),
+        (forget_that_it_asked, "approvals asked"),
     ],
 )
 async def test_verdict_notices_what_is_wrong(
@@ -283,7 +332,7 @@ def test_data_of_an_earlier_demo_is_not_overwritten(demo: Ended) -> None:
 @both_databases
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+    [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],  # SIGINT: see the terminal's tests
 )
 def test_no_worker_outlives_the_demo(
     tmp_path: Path, url: str | None, number: int, code: int
@@ -302,14 +351,6 @@ def test_no_worker_outlives_the_demo(
         process.stdout.read()
         assert process.wait(DEADLINE_SECONDS) == code
     asyncio.run(no_worker_is_alive(site))
-
-
-async def no_worker_is_alive(site: Site) -> None:
-    async with make_app(site, None) as app, asyncio.timeout(DEADLINE_SECONDS):
-        while True:
-            if not any(worker.alive for worker in await app.workers()):
-                return
-            await asyncio.sleep(0.1)
 
 
 def test_a_worker_that_ends_by_itself_is_reported(tmp_path: Path) -> None:
@@ -398,6 +439,42 @@ def test_scripted_model_understands_every_ticket(ticket, tmp_path: Path) -> None
     order = None if number is None else find_order(database, number) or {"error": "none"}
     decision = decide(ticket.prompt, order, prices(database))
     assert (decision.outcome, decision.cents) == (ticket.expects.outcome, ticket.expects.cents)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "cents", "said"),
+    [
+        ({"payment_id": "re_1", "cents": 12_900}, "refunded", 12_900, "We refunded $129.00."),
+        ({"payment_id": "re_1", "cents": 5000}, "refunded", 5000, "$50.00 of the $129.00"),
+        ({"error": "It is too much."}, "answered", 0, "It is too much."),
+        ("It is too much.", "answered", 0, "It is too much."),
+    ],
+)
+def test_scripted_model_says_what_was_decided(
+    answer: object, outcome: str, cents: int, said: str
+) -> None:
+    settled = settle(Decision("refunded", "We refunded $129.00.", 12_900), answer)
+    assert (settled.outcome, settled.cents) == (outcome, cents)
+    assert said in settled.summary
+
+
+def test_worker_that_sits_in_two_traps_is_killed_for_one(tmp_path: Path) -> None:
+    traps = Traps(tmp_path / "traps")
+    for name, ticket in ((APPROVED, "T-1"), ("refund", "T-2"), (APPROVED, "T-3")):
+        traps.arm(name, ticket)
+    for name, ticket, pid in ((APPROVED, "T-1", 7), ("refund", "T-2", 7), (APPROVED, "T-3", 8)):
+        step_in(traps, name, ticket, pid)
+    assert traps.sat_in(7, BEFORE_PAYING) == Sprung("refund", "T-2", 7)
+    assert traps.sat_in(8, BEFORE_PAYING) == Sprung(APPROVED, "T-3", 8)
+    assert [path.name for path in tmp_path.glob("traps/*.armed")] == ["approved.T-1.armed"]
+    traps.disarm()
+    assert [*tmp_path.glob("traps/*.armed")] == []
+
+
+def step_in(traps: Traps, name: str, ticket: str, pid: int) -> None:
+    """What a worker does that sits in a trap until it is killed."""
+    place = traps.folder
+    (place / f"{name}.{ticket}.armed").rename(place / f"{name}.{ticket}.{pid}.sprung")
 
 
 def test_mail_server_sends_nothing_twice(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from durably import effects, errors
+    from durably import effects, errors, hooks
     from durably.agents import history, human
     from durably.agents.child import run_child
     from durably.agents.registry import RunInfo
     from durably.app import Durably
+    from durably.budgets import Budget, SharedBudget
     from durably.dispatch.oban import RunAgent
     from durably.errors import (
         ChildFailed,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         SchemaError,
         SignalTimeout,
         StepFailed,
+        ThreadBusy,
         TransactionEnded,
         TransitionRefused,
         UnknownAgent,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from durably.execution.call import Call, current_call
     from durably.execution.inside import sleep, step, wait_for_signal
     from durably.lifecycle import EffectState, RunState
+    from durably.prices import Price
     from durably.records import (
         Attempt,
         Decision,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
         InboxItem,
         RunRecord,
         Signal,
+        Waiting,
         WorkerRecord,
     )
     from durably.retry import RetryPolicy
@@ -73,6 +77,9 @@ _HOMES = {
     "step": "durably.execution.inside",
     "wait_for_signal": "durably.execution.inside",
     "RunAgent": "durably.dispatch.oban",
+    "Budget": "durably.budgets",
+    "SharedBudget": "durably.budgets",
+    "Price": "durably.prices",
     "RetryPolicy": "durably.retry",
     "RunState": "durably.lifecycle",
     "EffectState": "durably.lifecycle",
@@ -83,6 +90,7 @@ _HOMES = {
     "InboxItem": "durably.records",
     "RunRecord": "durably.records",
     "Signal": "durably.records",
+    "Waiting": "durably.records",
     "WorkerRecord": "durably.records",
 }
 
@@ -90,11 +98,13 @@ _MODULES = {
     "effects": "durably.effects",
     "errors": "durably.errors",
     "history": "durably.agents.history",
+    "hooks": "durably.hooks",
     "human": "durably.agents.human",
 }
 
 __all__ = [
     "Attempt",
+    "Budget",
     "Call",
     "ChildFailed",
     "ConfigError",
@@ -116,6 +126,7 @@ __all__ = [
     "LedgerUnavailable",
     "NotDone",
     "OutcomeUnknown",
+    "Price",
     "ResultNotSerializable",
     "RetryPolicy",
     "Run",
@@ -129,17 +140,21 @@ __all__ = [
     "RunState",
     "RunSuspended",
     "SchemaError",
+    "SharedBudget",
     "Signal",
     "SignalTimeout",
     "StepFailed",
+    "ThreadBusy",
     "TransactionEnded",
     "TransitionRefused",
     "UnknownAgent",
+    "Waiting",
     "WorkerRecord",
     "current_call",
     "effects",
     "errors",
     "history",
+    "hooks",
     "human",
     "run_child",
     "sleep",

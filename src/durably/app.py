@@ -11,35 +11,42 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably import agents, boundaries
-from durably.agents.registry import OnChange, Registration, Registry, name_of, undeclared_tools
+from durably.administration import Administration
+from durably.agents.registry import (
+    OnChange,
+    Registration,
+    Registry,
+    name_of,
+    queues_of,
+    undeclared_tools,
+)
+from durably.budgets import NO_LIMIT, Budget
+from durably.calling import Hook, Hooks
 from durably.config import Settings
+from durably.deciding import OPERATOR
 from durably.dispatch.choice import Dispatching
 from durably.effects import DEFAULT, EffectPolicy, as_policy
-from durably.errors import ConfigError, LedgerUnavailable, SchemaError
+from durably.errors import ConfigError, LedgerUnavailable, RunSuspended
 from durably.execution.executor import Executor
-from durably.health import examine
+from durably.execution.interrupts import interrupt_for
 from durably.here import drain_here, run_here
 from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
-from durably.ledger import queues, reads, runs, waits
-from durably.ledger.connect import database_for
+from durably.ledger import reads, runs, threads, waits
 from durably.ledger.operations import Operation
-from durably.lifecycle import FINAL, RunState
+from durably.lifecycle import RunState
+from durably.notifying import Notifier
 from durably.records import (
     INBOX_KINDS,
-    Finding,
     InboxItem,
     NewRun,
-    QueueRecord,
-    QueueSetting,
     RunInput,
     RunRecord,
-    WorkerRecord,
 )
 from durably.retry import RetryPolicy
-from durably.run import OPERATOR, Run
+from durably.run import Run
 from durably.worker import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE_SECONDS,
@@ -49,15 +56,18 @@ from durably.worker import (
 )
 
 if TYPE_CHECKING:
+    from durably.agents.history import ModelMessage
     from durably.agents.registry import AbstractAgent, AnyAgent, Prompt, UsageLimits
-    from durably.ledger.database import Database
+    from durably.prices import Price
 
 OutputT = TypeVar("OutputT")
+
+OnBusy = Literal["queue", "reject", "interrupt", "steer"]
 
 log = logging.getLogger("durably")
 
 
-class Durably:
+class Durably(Administration):
     """Durable runs of pydantic-ai agents, in one database.
 
     Args:
@@ -66,9 +76,11 @@ class Durably:
             else ``sqlite:///durably.db``.
         agents: agents to register with default options; see `register` for others.
         default_effect: the policy of tools that declare none; ``effects.once()`` by default.
+        prices: what models cost that pydantic-ai has no price for, or another one, by
+            ``provider:model`` or ``model``.
 
     Raises:
-        ConfigError: the URL names no database that durably knows.
+        ConfigError: the URL names no database that durably knows, or a price is none.
     """
 
     def __init__(
@@ -77,11 +89,11 @@ class Durably:
         *,
         agents: Iterable[AnyAgent] = (),
         default_effect: Mapping[str, Any] | EffectPolicy = DEFAULT,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
-        self.settings = Settings.load(url=url)
-        self.ledger: Database = database_for(self.settings.url)
-        self.registry = Registry()
+        super().__init__(Settings.load(url=url), Registry(prices))
         self._default_effect = as_policy(default_effect)
+        self._hooks = Hooks()
         self._was_away = False
         for agent in agents:
             self.register(agent)
@@ -100,6 +112,7 @@ class Durably:
         usage_limits: UsageLimits | None = None,
         on_change: OnChange = "continue",
         default_effect: Mapping[str, Any] | EffectPolicy | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Make an agent known under its name, with how its runs are executed.
 
@@ -115,6 +128,7 @@ class Durably:
             on_change: what to do with a run in whose middle the agent's instructions, tools or
                 model changed: ``"continue"``, ``"suspend"`` or ``"discard"``.
             default_effect: the policy of this agent's tools that declare none.
+            budget: what each of its runs may spend, over all its attempts, and what happens then.
 
         Raises:
             ConfigError: the agent has no name, its name is taken, or an option cannot work.
@@ -132,6 +146,7 @@ class Durably:
                 usage_limits=usage_limits,
                 on_change=on_change,
                 default_effect=policy,
+                budget=budget or NO_LIMIT,
             )
         )
 
@@ -152,6 +167,9 @@ class Durably:
         tags: Iterable[str] = (),
         meta: Mapping[str, Any] | None = None,
         unique_for: float | None = None,
+        thread: str | None = None,
+        on_busy: OnBusy = "queue",
+        budget: Budget | None = None,
         conn: object | None = None,
     ) -> Run[OutputT]:
         """Store a run; once this returns, the run will reach an end, or say what it waits for.
@@ -171,12 +189,20 @@ class Durably:
             meta: JSON for the application's own use.
             unique_for: seconds in which the same agent, prompt and args return the run that is
                 there already; instead of ``key``.
+            thread: the conversation that it continues: runs of a thread go one at a time, in
+                order, each from the history of those before it.
+            on_busy: what it does while another run of its thread is going: ``"queue"``: it waits
+                for its turn; ``"reject"``: nothing is stored; ``"interrupt"``: the other is
+                cancelled, and what it did stays in the conversation; ``"steer"``: the running
+                agent sees the prompt before its next model request, and the two end together.
+            budget: what it may spend; where it has no limit, the agent's holds.
             conn: the caller's own open transaction on the ledger's database (a connection of
                 sqlite3, psycopg or SQLAlchemy): the run exists once the caller commits, and does
                 not if they roll back. Open the app before that transaction begins.
 
         Raises:
-            KeyConflict: the key belongs to a run of another agent, prompt or args.
+            KeyConflict: the key belongs to a run of another agent, prompt, args or thread.
+            ThreadBusy: a run of the thread is going, and ``on_busy="reject"``.
             ConfigError: an option cannot work.
         """
         name = self._name_of(agent)
@@ -194,6 +220,9 @@ class Durably:
             tags=tags,
             meta=meta,
             unique_for=unique_for,
+            thread=thread,
+            on_busy=on_busy,
+            budget=budget,
         )
         if conn is not None:
             await self.ledger.open_beside(conn)
@@ -203,7 +232,14 @@ class Durably:
             record, asked = await self.ledger.write(_insert, new)
         if asked is not None:
             check_same(new, record, asked)
-        return Run(self.ledger, self.registry, record)
+        run: Run[OutputT] = Run(self.ledger, self.registry, record)
+        if asked is None and conn is None and on_busy == "interrupt":
+            try:
+                await interrupt_for(self.ledger, record)
+                await run.refresh()
+            except LedgerUnavailable as error:
+                log.warning("run %r interrupts a little later: %s", run.key, error)
+        return run
 
     async def get(self, key: str) -> Run[Any]:
         """The run with this key.
@@ -221,6 +257,7 @@ class Durably:
         agent: str | None = None,
         queue: str | None = None,
         tag: str | None = None,
+        thread: str | None = None,
         before: int | None = None,
         limit: int = 50,
     ) -> list[Run[Any]]:
@@ -235,8 +272,19 @@ class Durably:
         if state is not None and state not in set(RunState):
             raise ConfigError(f"{state!r} is no state; use one of: {', '.join(RunState)}.")
         await self.open()
-        found = await self.ledger.read(reads.list_runs, state, agent, queue, tag, before, limit)
+        found = await self.ledger.read(
+            reads.list_runs, state, agent, queue, tag, before, limit, thread
+        )
         return [self._handle(record) for record in found]
+
+    async def conversation(self, thread: str) -> list[ModelMessage]:
+        """The messages of a thread so far, as pydantic-ai's own: what its next run starts from.
+
+        Those of all its runs, in order; also of one that is going, as far as it is checkpointed.
+        Calls that a run left without an answer when it ended are answered as the next run sees it.
+        """
+        await self.open()
+        return agents.earlier.conversation(await self.ledger.read(threads.list_earlier, thread))
 
     async def inbox(
         self,
@@ -249,7 +297,7 @@ class Durably:
         """Everything that waits for a person, oldest first.
 
         Args:
-            kind: ``"approval"``, ``"answer"``, ``"question"`` or ``"doubt"``.
+            kind: ``"approval"``, ``"answer"``, ``"question"``, ``"doubt"`` or ``"budget"``.
 
         Raises:
             ConfigError: ``kind`` is none of these.
@@ -289,79 +337,23 @@ class Durably:
         boundaries.reached("signal:after")
         return self._handle(sent)
 
-    async def workers(self) -> list[WorkerRecord]:
-        """The workers, alive or lately dead."""
-        await self.open()
-        return await self.ledger.read(reads.list_workers)
+    def on_waiting[HookT: Hook](self, hook: HookT) -> HookT:
+        """Have a hook called whenever something begins to wait for a person, or is escalated.
 
-    # --- queues
+        ``@app.on_waiting`` above a function, sync or async, that takes a `durably.Waiting`; or
+        ``app.on_waiting(durably.hooks.slack(url))``. Workers call it, at least once for each thing
+        that waits: again, after a while that grows to an hour, if it raises or takes longer than
+        30 seconds, or if the worker dies; for about three days, and as long as it waits. It never
+        holds up a run. All workers of one ledger should have the same hooks.
 
-    async def queues(self) -> list[QueueRecord]:
-        """Every queue that has runs, or a live worker, or that was paused or scaled."""
-        await self.open()
-        return await self.ledger.read(reads.list_queues)
-
-    async def pause(self, queue: str) -> QueueSetting:
-        """Let no attempt of a queue begin, on any worker, until `resume`.
-
-        Attempts under way go on. The queue may have no run yet. Workers that start later keep to
-        it as well; `run` does not, because it executes its own run.
+        Returns:
+            The hook.
 
         Raises:
-            ConfigError: no queue can be called that.
+            ConfigError: it cannot be called.
         """
-        await self.open()
-        return await self.ledger.write(queues.pause, queue)
-
-    async def resume(self, queue: str) -> QueueSetting:
-        """Let attempts of a queue begin again; does nothing if it is not paused.
-
-        Raises:
-            ConfigError: no queue can be called that.
-        """
-        await self.open()
-        return await self.ledger.write(queues.resume, queue)
-
-    async def scale(self, queue: str, limit: int | None) -> QueueSetting:
-        """Let every worker that serves a queue execute ``limit`` of its runs at once.
-
-        It holds for each worker, not for all together, and wins over what each was started with.
-        Where more are under way, they go on and end.
-
-        Args:
-            limit: from 1; None lets each worker go back to its own.
-
-        Raises:
-            ConfigError: no queue can be called that, or the limit cannot be.
-        """
-        await self.open()
-        return await self.ledger.write(queues.scale, queue, limit)
-
-    # --- house-keeping
-
-    async def prune(
-        self, *, older_than: float, state: str | None = None, batch: int = 500
-    ) -> AsyncGenerator[int]:
-        """Delete final runs that ended more than ``older_than`` seconds ago.
-
-        Yields:
-            How many have been deleted so far, after each batch.
-
-        Raises:
-            ConfigError: ``state`` is no final state.
-        """
-        _check_prunable(state)
-        await self.open()
-        deleted = 0
-        while count := await self.ledger.write(runs.prune, older_than, state, batch):
-            deleted += count
-            yield deleted
-
-    async def count_prunable(self, *, older_than: float, state: str | None = None) -> int:
-        """How many runs `prune` would delete."""
-        _check_prunable(state)
-        await self.open()
-        return await self.ledger.read(reads.count_prunable, older_than, state)
+        self._hooks.add(hook)
+        return hook
 
     # --- working
 
@@ -398,7 +390,7 @@ class Durably:
             options = replace(options, name=name)
         try:
             await self.open()
-            worker = Worker(self.ledger, self._executor, options, dispatching)
+            worker = Worker(self.ledger, self._executor, options, dispatching, self._hooks)
             await worker.start(after_outage=self._was_away)
         except LedgerUnavailable:
             self._was_away = True
@@ -412,7 +404,8 @@ class Durably:
 
     def default_queues(self) -> dict[str, int]:
         """Every queue that the registered agents use, 20 runs each."""
-        queues = {r.queue: DEFAULT_CONCURRENCY for r in self.registry.all().values()}
+        found = [queue for r in self.registry.all().values() for queue in sorted(queues_of(r))]
+        queues = dict.fromkeys(found, DEFAULT_CONCURRENCY)
         return queues or {"agents": DEFAULT_CONCURRENCY}
 
     async def run(
@@ -426,7 +419,8 @@ class Durably:
         """Enqueue and execute here; a script that is run again with the same key continues.
 
         Executes its own run also while the queue is paused, and the children that it starts. While
-        the run sleeps, or waits for a child, this waits with it.
+        the run sleeps, or waits for a child, this waits with it. A run of a thread waits for its
+        turn; nothing here executes those before it.
 
         Args:
             options: as for `enqueue`.
@@ -438,61 +432,21 @@ class Durably:
         """
         run = await self.enqueue(agent, prompt, key=key, **options)
         lease = self.settings.lease or DEFAULT_LEASE_SECONDS
-        return await run_here(self.ledger, self._executor, run, lease)
+        try:
+            return await run_here(self.ledger, self._executor, run, lease)
+        except RunSuspended:
+            await Notifier(self.ledger, self._hooks).send_due()
+            raise
 
     async def drain(self, queues: Mapping[str, int] | None = None) -> int:
         """Work until nothing is due any more; returns how many attempts were made. For tests.
 
-        Paused queues are left alone.
+        Paused queues are left alone. Hooks are called for what waits then.
         """
         await self.open()
-        return await drain_here(self.ledger, self._executor, queues or self.default_queues())
-
-    # --- opening and closing
-
-    async def open(self, *, create: bool = True) -> None:
-        """Open the ledger, creating or upgrading its tables; every call does it when needed.
-
-        Args:
-            create: False refuses where there is no ledger yet.
-
-        Raises:
-            LedgerUnavailable, LedgerCorrupt, SchemaError: it cannot be used; the message says why.
-        """
-        if not create and not await self.ledger.exists():
-            raise SchemaError(
-                f"There is no ledger at {self.ledger.url}: check the URL, or create it with "
-                "`durably migrate`."
-            )
-        await self.ledger.open()
-
-    async def migrate(self) -> tuple[int, int]:
-        """Make the ledger's tables, or bring them up to date, and open it.
-
-        Returns:
-            Which schema version was there (0: none), and which is now.
-        """
-        await self.ledger.migrate()
-        return self.ledger.versions
-
-    async def migration_sql(self, found: int | None = None) -> str:
-        """What `migrate` would do on PostgreSQL, as a script for somebody who may; changes nothing.
-
-        Args:
-            found: the schema version that is there (0: none); by default it is looked up.
-
-        Raises:
-            ConfigError: a ledger on SQLite needs no script; or there is no such version.
-        """
-        return await self.ledger.migration_sql(found)
-
-    async def examine(self) -> list[Finding]:
-        """What is right and wrong with the ledger, the workers, the queues and the agents."""
-        return await examine(self.ledger, self.registry)
-
-    async def close(self) -> None:
-        """Let go of the ledger; the next call opens it again."""
-        await self.ledger.close()
+        attempts = await drain_here(self.ledger, self._executor, queues or self.default_queues())
+        await Notifier(self.ledger, self._hooks).send_due()
+        return attempts
 
     async def __aenter__(self) -> Durably:
         await self.open()
@@ -532,11 +486,6 @@ class Durably:
                     ", ".join(names),
                     registration.default_effect,
                 )
-
-
-def _check_prunable(state: str | None) -> None:
-    if state is not None and state not in FINAL:
-        raise ConfigError(f"{state!r} runs are not pruned; use one of: {', '.join(sorted(FINAL))}.")
 
 
 def _insert(new: NewRun) -> Operation[tuple[RunRecord, RunInput | None]]:

@@ -31,13 +31,15 @@ class Approval:
         when: True: every call; or a function of the arguments, sync or async, called as
             ``when(args)`` with the validated arguments as a dict.
         within_seconds: how long somebody may take; None: for ever.
-        on_expiry: what happens then: ``"deny"`` the call, ``"escalate"`` (tag the run, and go on
-            waiting), or ``"wait"``.
+        on_expiry: what happens then: ``"deny"`` the call, ``"escalate"`` (tag the run, tell people
+            again, and go on waiting), or ``"wait"``.
+        escalate_queue: the queue in which an escalated run waits and goes on; None: its own.
     """
 
     when: bool | Callable[[dict[str, Any]], Any] = True
     within_seconds: float | None = None
     on_expiry: OnExpiry = "deny"
+    escalate_queue: str | None = None
 
 
 class EffectKind(StrEnum):
@@ -127,13 +129,14 @@ def once(
     approve: bool | Callable[[dict[str, Any]], Any] = False,
     approve_within: float | timedelta | None = None,
     on_expiry: OnExpiry = "deny",
+    escalate_queue: str | None = None,
 ) -> dict[str, Any]:
     """At most once: intent is committed before the tool runs, the outcome after it.
 
     Args:
         on_doubt: what to do when the outcome is unknown: ``"ask"``, ``"tell"`` or ``"retry"``.
         reconcile: see `EffectPolicy.reconcile`.
-        approve, approve_within, on_expiry: see `approved`.
+        approve, approve_within, on_expiry, escalate_queue: see `approved`.
 
     Returns:
         Metadata for ``@agent.tool(metadata=...)``.
@@ -146,7 +149,13 @@ def once(
     declared = _metadata(EffectPolicy(EffectKind.ONCE, on_doubt, reconcile))
     if approve is False and approve_within is None:
         return declared
-    return approved(declared, when=approve or True, within=approve_within, on_expiry=on_expiry)
+    return approved(
+        declared,
+        when=approve or True,
+        within=approve_within,
+        on_expiry=on_expiry,
+        escalate_queue=escalate_queue,
+    )
 
 
 def approved(
@@ -155,6 +164,7 @@ def approved(
     when: bool | Callable[[dict[str, Any]], Any] = True,
     within: float | timedelta | None = None,
     on_expiry: OnExpiry = "deny",
+    escalate_queue: str | None = None,
 ) -> dict[str, Any]:
     """An effect whose calls wait for a person's approval before they run.
 
@@ -164,6 +174,7 @@ def approved(
         when: True: every call; or a function of the validated arguments that says which.
         within: how long somebody may take, in seconds or as a timedelta; default: for ever.
         on_expiry: what happens then: ``"deny"``, ``"escalate"`` or ``"wait"``; see `Approval`.
+        escalate_queue: with ``"escalate"``: the queue that the run moves to, and goes on in.
 
     Raises:
         ConfigError: an option cannot work.
@@ -175,12 +186,17 @@ def approved(
         )
     if on_expiry not in get_args(OnExpiry):
         raise ConfigError(f"on_expiry={on_expiry!r}: use 'deny', 'escalate' or 'wait'.")
+    if escalate_queue is not None and (on_expiry != "escalate" or not escalate_queue.strip()):
+        raise ConfigError(
+            f"escalate_queue={escalate_queue!r}: the name of a queue, with on_expiry='escalate'."
+        )
     if when is False:
         raise ConfigError("when=False approves nothing: leave approved() out.")
     seconds = within.total_seconds() if isinstance(within, timedelta) else within
     if seconds is not None and not 0 < seconds <= MAX_SECONDS:  # also refuses NaN
         raise ConfigError(f"within={seconds}: more than 0 seconds, 100 years at most.")
-    approval = Approval(when, None if seconds is None else float(seconds), on_expiry)
+    within_seconds = None if seconds is None else float(seconds)
+    approval = Approval(when, within_seconds, on_expiry, escalate_queue)
     return _metadata(replace(policy, approval=approval))
 
 

@@ -9,6 +9,7 @@ Owns the names and their meaning; who raises them is written beside each one.
     ├── EffectNotFound        no effect of the run has this call id
     ├── KeyConflict           the key belongs to a different agent, prompt or arguments
     ├── TransitionRefused     the lifecycle does not allow this now
+    │   └── ThreadBusy        a run of the thread is going, and ``on_busy="reject"``
     ├── LeaseLost             another attempt owns the run; this one may not write
     ├── HistoryError          stored or imported history that cannot be read
     ├── ResultNotSerializable a tool result or output that is not JSON (permanent)
@@ -68,6 +69,23 @@ class KeyConflict(DurablyError):
 
 class TransitionRefused(DurablyError):
     """The lifecycle (section "Lifecycle" of docs/concepts.md) does not allow this now."""
+
+
+class ThreadBusy(TransitionRefused):
+    """A run of the thread is going, and the new one was not to wait: nothing was stored.
+
+    Attributes:
+        thread: the thread.
+        key: the run that is going.
+    """
+
+    def __init__(self, thread: str, key: str, state: str) -> None:
+        super().__init__(
+            f"Thread {thread!r} is busy: its run {key!r} is {state}. Wait for it, or enqueue with "
+            "another on_busy."
+        )
+        self.thread = thread
+        self.key = key
 
 
 class LeaseLost(DurablyError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from durably.agents.registry import Registry, undeclared_tools
-from durably.ledger import queues, reads, runs
+from durably.ledger import notices, queues, reads, runs
 from durably.ledger.database import Database
 from durably.records import DueRecord, Finding, FindingStatus, WorkerRecord
 
@@ -22,6 +22,7 @@ async def examine(ledger: Database, registry: Registry) -> list[Finding]:
         alive = [worker for worker in workers if worker.alive]
         findings.append(_workers(workers, alive))
         findings.append(_orphans(await ledger.read(runs.count_orphans), alive))
+        findings += _untold(await ledger.read(notices.count_given_up))
         settings = await ledger.read(queues.list_settings)
         paused = {queue for queue, setting in settings.items() if setting.paused}
         due = await ledger.read(reads.list_due)
@@ -47,6 +48,13 @@ def _orphans(orphans: int, alive: Sequence[WorkerRecord]) -> Finding:
     if alive:
         return Finding("stuck runs", FindingStatus.WARNING, f"{text}; about to be rescued")
     return Finding("stuck runs", FindingStatus.PROBLEM, f"{text}; start a worker")
+
+
+def _untold(given_up: int) -> list[Finding]:
+    if not given_up:
+        return []
+    text = f"nobody could be told of {given_up} that wait in `durably inbox`; events say why"
+    return [Finding("hooks", FindingStatus.WARNING, text)]
 
 
 def _due(due: DueRecord, alive: Sequence[WorkerRecord], paused: bool) -> Finding:

@@ -36,7 +36,8 @@ async def run_here[OutputT](
 ) -> OutputT:
     """Claim and execute one run, and its children, until it ends; wait where others have them.
 
-    Whoever asks for this run here and now means it: also when its queue is paused.
+    Whoever asks for this run here and now means it: also when its queue is paused. Where other
+    runs of its thread come first, it waits until somebody else has executed them.
 
     Raises:
         RunSuspended: the run waits for a decision or a signal.
@@ -96,9 +97,9 @@ def _descendants(run_id: int) -> Operation[list[RunRecord]]:
 
 
 def _waits_for_others(run: RunRecord) -> bool:
-    """True if nothing that happens here makes the run go on: no time, and no run of its own."""
+    """True if nothing makes the run go on but people and signals: no time, no run, no turn."""
     waiting = run.waiting_on
-    if waiting is None:
+    if waiting is None or run.in_line:
         return False
     return not any(w["for"] == "child" or "until" in w for w in waiting.get("waits", ()))
 

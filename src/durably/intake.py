@@ -21,10 +21,11 @@ from durably.agents.registry import (
     Registration,
     Registry,
 )
+from durably.budgets import Budget
 from durably.dispatch.requests import RunRequest
 from durably.errors import ConfigError, HistoryError, KeyConflict
 from durably.ledger.rows import timestamp
-from durably.records import NewRun, RunInput, RunRecord
+from durably.records import ON_BUSY, NewRun, RunInput, RunRecord
 
 MAX_SECONDS = 100 * 365 * 86_400.0
 
@@ -44,6 +45,9 @@ def new_run(
     tags: Iterable[str],
     meta: Mapping[str, Any] | None,
     unique_for: float | None,
+    thread: str | None = None,
+    on_busy: str = "queue",
+    budget: Budget | None = None,
 ) -> NewRun:
     """The row that these options ask for; see `Durably.enqueue` for what they mean.
 
@@ -55,17 +59,20 @@ def new_run(
     """
     tags = list(tags)
     _check(key, priority, max_attempts, scheduled_at, unique_for)
+    _check_thread(thread, on_busy)
     for what, text in (
         ("agent", agent),
         ("key", key),
         ("queue", queue),
+        ("thread", thread),
         *(("tag", t) for t in tags),
     ):
         _check_text(what, text)
     _check_seconds("delay", delay)
     _check_seconds("unique_for", unique_for)
     prompt_json, args_json = agents.codec.encode_prompt(prompt), _json_object("args", args)
-    twin = hashlib.sha256(f"{agent}\n{prompt_json}\n{args_json}".encode()).hexdigest()
+    said = f"{agent}\n{prompt_json}\n{args_json}" + (f"\n{thread}" if thread else "")
+    twin = hashlib.sha256(said.encode()).hexdigest()
     return NewRun(
         key=key or f"{agent}-{uuid.uuid4().hex[:12]}",
         agent=agent,
@@ -81,6 +88,9 @@ def new_run(
         scheduled_at=None if scheduled_at is None else timestamp(scheduled_at),
         fingerprint=twin if unique_for is not None else None,
         unique_seconds=unique_for,
+        thread=thread,
+        on_busy=on_busy,
+        budget=None if budget is None else json.dumps(budget.to_json()),
     )
 
 
@@ -116,6 +126,19 @@ class ChildIntake:
         return replace(new, parent_id=parent.id)
 
 
+def sharers(thread: str | None, tag: str | None) -> tuple[str, str]:
+    """Whose runs share a budget: ``thread`` or ``tag``, and its name.
+
+    Raises:
+        ConfigError: not exactly one of them is given, or it can be no name.
+    """
+    given = [(scope, name) for scope, name in (("thread", thread), ("tag", tag)) if name]
+    if len(given) != 1:
+        raise ConfigError("Say whose budget it is: thread=... or tag=..., one of them.")
+    _check_text(*given[0])
+    return given[0]
+
+
 class JobIntake:
     """The rules for runs that are asked for by jobs, from any language (see `RunRequest`)."""
 
@@ -137,6 +160,9 @@ class JobIntake:
             tags=request.tags or (),
             meta=request.meta,
             unique_for=None,
+            thread=request.thread,
+            on_busy=request.on_busy,
+            budget=None if request.budget is None else Budget.from_json(request.budget),
         )
 
     def check_same(self, new: NewRun, existing: RunRecord, asked: RunInput) -> None:
@@ -156,7 +182,7 @@ def check_same(new: NewRun, existing: RunRecord, asked: RunInput) -> None:
     """Refuse a key that already means something else.
 
     Raises:
-        KeyConflict: the run under this key has another agent, prompt or args.
+        KeyConflict: the run under this key has another agent, prompt, args or thread.
     """
     if new.unique_seconds is not None:
         return
@@ -166,6 +192,7 @@ def check_same(new: NewRun, existing: RunRecord, asked: RunInput) -> None:
             (f"agent ({existing.agent!r})", existing.agent == new.agent),
             ("prompt", asked.prompt == new.prompt),
             ("args", asked.args == json.loads(new.args)),
+            ("thread", existing.thread == new.thread),
         )
         if not same
     ]
@@ -208,6 +235,15 @@ def _check(
         raise ConfigError(f"max_attempts={max_attempts}: at least 1.")
     if scheduled_at is not None and scheduled_at.tzinfo is None:
         raise ConfigError("scheduled_at has no time zone: write datetime.now(UTC) + …")
+
+
+def _check_thread(thread: str | None, on_busy: str) -> None:
+    if thread is not None and not thread.strip():
+        raise ConfigError("The thread is empty.")
+    if on_busy not in ON_BUSY:
+        raise ConfigError(f"on_busy={on_busy!r}: use one of: {', '.join(ON_BUSY)}.")
+    if thread is None and on_busy != "queue":
+        raise ConfigError(f"on_busy={on_busy!r} is about a thread's other runs: give thread= too.")
 
 
 def _check_text(what: str, text: str | None) -> None:

@@ -107,9 +107,26 @@ TRANSITIONS: dict[str, Transition] = {
         _transition("stop", _EXECUTING, _S.CANCELLED, fenced=True),
         # An executing run is asked to stop and its attempt does it; others end at once.
         _transition("cancel", OPEN, _S.CANCELLED, _S.EXECUTING, fenced=False),
-        _transition("wake", frozenset({_S.SUSPENDED}), _S.AVAILABLE, fenced=False),
+        # A run of a thread may not be due yet when its turn comes.
+        _transition("wake", frozenset({_S.SUSPENDED}), _S.AVAILABLE, _S.SCHEDULED, fenced=False),
+        # A message that steered a run ends as that run does.
+        _transition(
+            "share",
+            frozenset({_S.SUSPENDED}),
+            _S.COMPLETED,
+            _S.DISCARDED,
+            _S.CANCELLED,
+            fenced=False,
+        ),
         _transition("rescue", _EXECUTING, _S.AVAILABLE, _S.DISCARDED, _S.CANCELLED, fenced=False),
-        _transition("revive", frozenset({_S.DISCARDED, _S.CANCELLED}), _S.AVAILABLE, fenced=False),
+        # In a thread it may have to wait for its turn.
+        _transition(
+            "revive",
+            frozenset({_S.DISCARDED, _S.CANCELLED}),
+            _S.AVAILABLE,
+            _S.SUSPENDED,
+            fenced=False,
+        ),
     )
 }
 """The state machine (DESIGN: "Lifecycle"); the only place that says what may follow what."""

@@ -1,5 +1,5 @@
 """Background duties of every worker: rescue runs of dead workers, mend lost wake-ups, tell ends
-that nobody told, let timers ring and approvals expire, forget.
+that nobody told, let timers ring and approvals expire, wake runs whose budget has room, forget.
 
 Owns when; what rescuing means is one transition of the ledger.
 """
@@ -14,6 +14,8 @@ from durably import boundaries
 from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, TransitionRefused
 from durably.execution.away import Away
 from durably.execution.ends import tell_end, tell_ends
+from durably.execution.funding import wake_funded
+from durably.execution.interrupts import interrupt_all
 from durably.execution.lease import WorkerLease
 from durably.ledger import expiry, jobs, runs, workers
 from durably.ledger.database import Database
@@ -42,6 +44,7 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
     """
     away = Away(log, "maintenance")
     forgotten_at = mended_at = 0.0
+    funded_to = 0
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -54,7 +57,9 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
                 await _mend_wakeups(ledger)
                 mended_at = loop.time()
             await tell_ends(ledger)
+            await interrupt_all(ledger)
             await expire_due(ledger)
+            funded_to = await wake_funded(ledger, funded_to)
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
                 await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)
                 forgotten_at = loop.time()

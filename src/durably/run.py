@@ -6,28 +6,23 @@ Owns nothing but the key; every answer is read from the ledger when it is asked 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from durably import agents, boundaries, replies
-from durably.agents.registry import Registry
+from durably import agents
+from durably.budgets import UsedUp
+from durably.deciding import DecidableRun
 from durably.errors import (
-    ConfigError,
     LedgerUnavailable,
     RunCancelled,
     RunDiscarded,
-    RunNotFound,
     RunSuspended,
     TransitionRefused,
 )
-from durably.execution.ends import tell_end
-from durably.ledger import children, decisions, reads, runs, waits
-from durably.ledger.database import Database
-from durably.ledger.operations import Operation
-from durably.lifecycle import EffectState, RunState, allowed
+from durably.ledger import children, reads, waits
+from durably.lifecycle import RunState
 from durably.records import (
     Attempt,
     Cost,
@@ -35,7 +30,6 @@ from durably.records import (
     Effect,
     Event,
     RunInput,
-    RunRecord,
     Signal,
     StoredMessage,
 )
@@ -49,46 +43,21 @@ WAIT_SECONDS = 2.0
 EVENT_PAGE = 500
 """How many events one read brings."""
 
-OPERATOR = "operator"
-"""Who a decision is put down to when the caller does not say."""
 
-
-class Run[OutputT]:
+class Run[OutputT](DecidableRun):
     """One run, by its key.
 
     Attributes:
         record: the run as it was when this handle last looked (`refresh` looks again).
     """
 
-    def __init__(self, ledger: Database, registry: Registry, record: RunRecord) -> None:
-        self._ledger = ledger
-        self._registry = registry
-        self.record = record
-
-    def __repr__(self) -> str:
-        return f"<Run {self.key!r} {self.state}>"
-
-    @property
-    def key(self) -> str:
-        """The unique key."""
-        return self.record.key
-
-    @property
-    def state(self) -> RunState:
-        """The state when this handle last looked."""
-        return self.record.state
-
-    async def refresh(self) -> Run[OutputT]:
-        """Look again; returns this handle."""
-        self.record = await self._ledger.read(reads.get_run, self.key)
-        return self
-
     async def result(self, *, timeout: float | None = None, wait_suspended: bool = True) -> OutputT:
         """Wait for the run's output.
 
         Args:
             timeout: seconds to wait at most; None: as long as it takes.
-            wait_suspended: False raises as soon as the run waits for a decision.
+            wait_suspended: False raises as soon as the run waits for a decision; waiting for
+                other runs of its thread is none.
 
         Returns:
             The output, of the agent's output type where this process knows the agent.
@@ -103,7 +72,8 @@ class Run[OutputT]:
                 while True:
                     changed.clear()
                     await self._patiently(self.refresh)
-                    if self.state is RunState.SUSPENDED and not wait_suspended:
+                    asks = self.state is RunState.SUSPENDED and not self.record.in_line
+                    if asks and not wait_suspended:
                         raise RunSuspended(self.key, self.describe_waiting())
                     if self.state.final:
                         return self.output()
@@ -174,8 +144,9 @@ class Run[OutputT]:
         return await self._ledger.read(reads.list_messages, self.record.id, after)
 
     async def cost(self) -> Cost:
-        """What its model requests cost, as far as pydantic-ai knows the prices."""
-        return agents.pricing.cost_of(await self.messages())
+        """What its model requests cost, as far as the application or pydantic-ai knows."""
+        prices = agents.pricing.Prices(self._registry.prices)
+        return agents.pricing.cost_of(await self.messages(), prices)
 
     async def effects(self) -> list[Effect]:
         """The tool calls that the ledger knows of."""
@@ -193,143 +164,6 @@ class Run[OutputT]:
         """What it was asked, as it was given to ``enqueue``."""
         return agents.codec.decode_prompt((await self.input()).prompt)
 
-    async def cancel(self, *, by: str = OPERATOR) -> Run[OutputT]:
-        """Cancel it; an executing attempt stops within a second.
-
-        Raises:
-            TransitionRefused: it is final already.
-        """
-        await self._decide(runs.cancel, self.key, by)
-        await tell_end(self._ledger, self.record)
-        return self
-
-    async def retry(self, *, by: str = OPERATOR) -> Run[OutputT]:
-        """Let a discarded or cancelled run go on where it was, or accept a changed agent.
-
-        Children that were cancelled with it, and that it still waits for, go on as well.
-
-        Raises:
-            TransitionRefused: it is neither, nor suspended because its agent changed.
-        """
-        await self.refresh()
-        changed = (self.record.waiting_on or {}).get("kind") == "change"
-        transition = runs.wake if self.state is RunState.SUSPENDED and changed else runs.revive
-        if allowed("revive", self.state):
-            # Before the parent, which would take them for ended otherwise.
-            for child in await self._ledger.read(children.list_waited_for, self.record.id):
-                with contextlib.suppress(TransitionRefused, RunNotFound):
-                    await self._ledger.write(runs.revive, child.key, children.BY_PARENT)
-        await self._decide(transition, self.key, by)
-        return self
-
-    async def resolve(
-        self,
-        call_id: str,
-        *,
-        done: Any = ...,
-        failed: str | None = None,
-        again: bool = False,
-        by: str = OPERATOR,
-        note: str = "",
-    ) -> Run[OutputT]:
-        """Settle a call that is in doubt, or that awaits an answer.
-
-        Exactly one of:
-
-        Args:
-            done: it happened, and this is its result.
-            failed: it did not work, and this is what the model is told.
-            again: it did not happen: run it again.
-
-        Raises:
-            ConfigError: none, or more than one, of the three is given.
-            EffectNotFound: the run has no such call.
-            TransitionRefused: the call is settled, or the run is final.
-        """
-        given = [done is not ..., failed is not None, again]
-        if sum(given) != 1:
-            raise ConfigError("resolve() takes exactly one of done=, failed= and again=True.")
-        state, result = _decision(call_id, done, failed)
-        await self._decide(decisions.resolve, self.key, call_id, state, result, failed, by, note)
-        return self
-
-    async def approve(
-        self,
-        call_id: str,
-        *,
-        args: Mapping[str, Any] | None = None,
-        expected: Mapping[str, Any] | None = None,
-        by: str = OPERATOR,
-        note: str = "",
-    ) -> Run[OutputT]:
-        """Let a call run that waits for approval.
-
-        Args:
-            args: run it with these arguments instead of those that the model gave.
-            expected: the arguments that the decision is about: refused if they are others by now.
-            note: why; kept with the decision.
-
-        Raises:
-            ConfigError: the tool does not take the arguments.
-            EffectNotFound: the run has no such call.
-            TransitionRefused: the call waits for no approval, somebody was faster, or the run is
-                final; the message says which.
-        """
-        effect = await self._asked(call_id)
-        edited = None if args is None else replies.edited_args(effect, args)
-        seen = None
-        if expected is not None:
-            same = json.loads(effect.args or "{}") == dict(expected)
-            seen = effect.args if same else json.dumps(dict(expected))
-        await self._decide(decisions.approve, self.key, effect.call_id, edited, seen, by, note)
-        return self
-
-    async def deny(
-        self, call_id: str, *, reason: str = "It was denied.", by: str = OPERATOR
-    ) -> Run[OutputT]:
-        """Keep a call from running that waits for a person; the model reads the reason.
-
-        Raises:
-            EffectNotFound, TransitionRefused: as for `approve`.
-        """
-        await self._decide(
-            decisions.decide,
-            self.key,
-            call_id,
-            "denied",
-            EffectState.DENIED,
-            decisions.denial(reason),
-            None,
-            by,
-            reason,
-        )
-        return self
-
-    async def answer(
-        self, call_id: str, value: Any, *, by: str = OPERATOR, note: str = ""
-    ) -> Run[OutputT]:
-        """Answer a question, or in the place of a call that nobody here can make.
-
-        Raises:
-            ConfigError: it is none of the choices, or not what the form asks for.
-            EffectNotFound, TransitionRefused: as for `approve`.
-        """
-        effect = await self._asked(call_id)
-        checked = replies.checked_answer(effect, value)
-        result = agents.recorded.returned(effect.tool_name, checked)
-        await self._decide(
-            decisions.decide,
-            self.key,
-            effect.call_id,
-            "answered",
-            EffectState.DONE,
-            result,
-            None,
-            by,
-            note,
-        )
-        return self
-
     async def decisions(self) -> list[Decision]:
         """Who decided what about its calls, when and why."""
         return await self._ledger.read(reads.list_decisions, self.record.id)
@@ -343,19 +177,11 @@ class Run[OutputT]:
         found = await self._ledger.read(children.list_all, self.record.id)
         return [Run(self._ledger, self._registry, record) for record in found]
 
-    async def _decide[**P](
-        self, operation: Callable[P, Operation[RunRecord]], *args: P.args, **kwargs: P.kwargs
-    ) -> None:
-        boundaries.reached("decision:before")
-        self.record = await self._ledger.write(operation, *args, **kwargs)
-        boundaries.reached("decision:after")
-
-    async def _asked(self, call_id: str) -> Effect:
-        return await self._ledger.read(decisions.find, self.key, call_id)
-
     def describe_waiting(self) -> str:
         """What a suspended run waits for, and how to let it go on; one sentence."""
         waiting = self.record.waiting_on or {}
+        if self.record.in_line:
+            return self._describe_line(waiting)
         if waiting.get("kind") == "change":
             return (
                 f"Run {self.key!r} waits because its agent changed: `durably retry {self.key}` "
@@ -364,12 +190,37 @@ class Run[OutputT]:
         others = " and ".join(_described_wait(wait) for wait in waiting.get("waits", []))
         if waiting.get("kind") == "waits":
             return f"Run {self.key!r} waits {others}."
+        if waiting.get("kind") == "budget":
+            used = UsedUp.from_json(waiting)
+            return (
+                f"Run {self.key!r} waits because {used.whose()} is used up, {used.describe()}: "
+                f"`durably {used.command()}` lets it go on, `durably cancel {self.key}` ends it."
+            )
         calls = ", ".join(waiting.get("effects", [])) or "a decision"
         also = f" and {others}" if others else ""
         return (
             f"Run {self.key!r} waits for a decision on {calls}{also}: see `durably inbox`, then "
             f"`durably approve`, `deny`, `answer` or `resolve` {self.key} CALL_ID."
         )
+
+    def _describe_line(self, waiting: Mapping[str, str]) -> str:
+        thread = f"thread {self.record.thread!r}"
+        match waiting["kind"]:
+            case "steered":
+                return (
+                    f"Run {self.key!r} has steered run {waiting['steers']!r} of {thread}, and ends "
+                    "as that does."
+                )
+            case "steer":
+                return (
+                    f"Run {self.key!r} waits in {thread} for the run that is going to see its "
+                    f"message, or for its turn, after run {waiting['after']!r}."
+                )
+            case _:
+                return (
+                    f"Run {self.key!r} waits for its turn in {thread}, after run "
+                    f"{waiting['after']!r}."
+                )
 
     @contextmanager
     def _notices(self) -> Generator[asyncio.Event]:
@@ -394,14 +245,6 @@ class Run[OutputT]:
                 return await ask(*args, **kwargs)
             except LedgerUnavailable:
                 await asyncio.sleep(WAIT_SECONDS)
-
-
-def _decision(call_id: str, done: Any, reason: str | None) -> tuple[EffectState | None, str | None]:
-    if done is not ...:
-        return EffectState.DONE, agents.recorded.returned(call_id, done)
-    if reason is not None:
-        return EffectState.FAILED, agents.recorded.failed(reason)
-    return None, None
 
 
 def _described_wait(wait: Mapping[str, Any]) -> str:

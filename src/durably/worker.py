@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from durably.calling import Hooks
 from durably.dispatch.choice import Dispatching, dispatcher_for
 from durably.dispatch.queues import QueueSettings
 from durably.errors import ConfigError, LeaseLost, LedgerUnavailable
@@ -26,6 +27,7 @@ from durably.ledger import queues, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.maintenance import maintain
+from durably.notifying import Notifier
 from durably.records import HeldRun, QueueSetting, RunRecord
 
 log = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ class Worker:
         executor: Executor,
         options: WorkerOptions,
         dispatching: Dispatching | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.id = f"{options.name}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.options = options
@@ -101,6 +104,7 @@ class Worker:
         self.stopped = asyncio.Event()
         self._ledger = ledger
         self._executor = executor
+        self._hooks = hooks
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._duties: list[asyncio.Task[None]] = []
@@ -130,6 +134,8 @@ class Worker:
             self._duty(self._watch_ledger()),
             self._duty(maintain(self._ledger, self._lease)),
         ]
+        if self._hooks is not None:
+            self._duties.append(self._duty(Notifier(self._ledger, self._hooks).run()))
         if dispatch:
             self._dispatching = self._duty(self._dispatcher.run(self._attempts.start))
 

@@ -363,6 +363,10 @@ async def test_form_is_filled_in_as_its_schema_says(app: Durably) -> None:
         (lambda: effects.approved(effects.READ, within=0), "more than 0 seconds"),
         (lambda: effects.approved(effects.READ, within=float("nan")), "more than 0 seconds"),
         (lambda: effects.once(approve=True, on_expiry="later"), "'deny', 'escalate' or 'wait'"),
+        (
+            lambda: effects.once(approve=True, escalate_queue="urgent"),
+            "escalate_queue='urgent': the name of a queue, with on_expiry='escalate'",
+        ),
     ],
 )
 def test_approval_that_cannot_work_is_refused(make: Any, message: str) -> None:

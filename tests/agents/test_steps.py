@@ -358,3 +358,38 @@ async def test_step_of_a_dead_worker_is_in_doubt(app: Durably, log: list[str]) -
     states = {e.call_id: e.state for e in await run.effects()}
     assert states == {"1.0/charge": EffectState.IN_DOUBT}
     assert log == ["charge"]
+
+
+async def test_worker_that_leaves_hands_the_run_back_between_steps(
+    app: Durably, log: list[str]
+) -> None:
+    """A long tool does not have to come to its end first, nor to be stopped in the middle."""
+    leaving = asyncio.Event()
+
+    async def work() -> str:
+        for n in range(3):
+            await durably.step(f"part {n}", part, n)
+        return "ok"
+
+    async def part(n: int) -> None:
+        log.append(f"part {n}")
+        if log == ["part 0"]:
+            leaving.set()
+            await let_leave.wait()
+
+    let_leave = asyncio.Event()
+    office = Office(app, work)
+    run = await app.enqueue(office.agent, "go", key="r1")
+    async with app.worker() as worker:
+        await leaving.wait()
+        stopping = asyncio.create_task(worker.stop())
+        while not worker.leaving:
+            await asyncio.sleep(0)
+        let_leave.set()
+        await stopping
+    assert (await run.refresh()).state is RunState.AVAILABLE
+    assert log == ["part 0"]
+    await office.go_on(run)
+    assert run.state is RunState.COMPLETED
+    assert log == ["part 0", "part 1", "part 2"]
+    assert [a.outcome for a in await run.attempts()] == ["handed_back", "completed"]

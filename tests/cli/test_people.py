@@ -180,7 +180,7 @@ def test_answer_as_json_reaches_the_model(asked: Desk) -> None:
         (("answer", "q", "1.0"), "Give the answer as TEXT, or as --value JSON."),
         (("answer", "q", "1.0", "a", "--value", '"b"'), "Give the answer as TEXT, or as --value"),
         (("answer", "q", "1.0", "--value", "blue"), "--value is not JSON"),
-        (("inbox", "--kind", "sleepy"), "use one of: approval, answer, question, doubt."),
+        (("inbox", "--kind", "sleepy"), "use one of: approval, answer, question, doubt, budget."),
         (("resolve", "p", "1.0", "--again"), "awaits an answer and has not run"),
     ],
 )

@@ -21,7 +21,7 @@ from pydantic_ai import Agent
 
 from crash.jobs import JOBS
 from crash.people import keep_company
-from crash.scenarios import BOOKINGS, KEY, PROMPT, SCENARIOS
+from crash.scenarios import BOOKINGS, BUDGET, KEY, PROMPT, SCENARIOS, TAG
 from crash.waiting import WAITING
 from crash.world import Trace, World, receipt
 from durably import Durably, LedgerUnavailable, Run, RunSuspended, boundaries
@@ -154,7 +154,8 @@ async def _work(folder: Path, scenario: str, *, leases_end: bool = False) -> Non
     async with app:
         if leases_end:
             let_leases_end(world)
-        run = await app.enqueue(agent, PROMPT, key=KEY)
+        await app.set_budget(BUDGET, tag=TAG)
+        run = await app.enqueue(agent, PROMPT, key=KEY, tags=[TAG])
         if waiting is not None:
             await keep_company(waiting, app, run, world)
             return

@@ -32,6 +32,7 @@ class Moment:
             tools, lines in the world's file for others.
         approved: how often a call was approved, by idempotency key.
         asked: the calls that a person has decided about, by idempotency key.
+        budgets: what runs share, and have spent.
         requests: the model requests that were paid: how many responses there had been before each.
     """
 
@@ -43,6 +44,7 @@ class Moment:
     happened: Counter[str]
     asked: Counter[str]
     requests: list[int]
+    budgets: list[dict[str, Any]]
 
     @classmethod
     def of(cls, world: World) -> "Moment":
@@ -63,6 +65,7 @@ class Moment:
             happened=world.effects() + booked,
             asked=Counter(fact["key"] for fact in world.records("asked")),
             requests=[fact["response"] for fact in world.records("paid")],
+            budgets=rows("SELECT * FROM durably_budgets"),
         )
 
     @property
@@ -149,6 +152,17 @@ def _nothing_is_lost(undisturbed: Moment, end: Moment) -> None:
         # What the model is told of a call in doubt is longer than the tool's own answer.
         assert mine.pop("input_tokens") > usual.pop("input_tokens")
     assert mine == usual, "usage is counted over all attempts"
+    _spending_is_counted_once(end.run, end.budgets)
+
+
+def _spending_is_counted_once(run: dict[str, Any], budgets: list[dict[str, Any]]) -> None:
+    """What the run has spent, it has spent from the budget that it shares: no more, no less."""
+    for budget in budgets if json.loads(run["tags"]) else ():
+        usage = json.loads(run["usage"])
+        assert budget["spent_requests"] == usage["requests"]
+        assert budget["spent_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+        assert budget["spent_tool_calls"] == usage["tool_calls"]
+        assert budget["spent_nanousd"] == run["cost_nanousd"] > 0
 
 
 def _nothing_is_paid_twice(undisturbed: Moment, struck: Moment, end: Moment) -> None:

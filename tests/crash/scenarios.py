@@ -14,11 +14,16 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from crash.world import World, receipt
-from durably import Durably, NotDone, boundaries, current_call, effects
+from durably import Budget, Durably, NotDone, Price, boundaries, current_call, effects
 from durably.execution.call import Call
 
 PROMPT = "Look after order 42."
 KEY = "order-42"
+TAG = "counted"
+BUDGET = Budget(requests=1000, tool_calls=1000, usd=1000)
+"""What runs with the tag share: enough, so that it only counts what they spend."""
+
+PRICES = {"script": Price(input=1, output=3)}
 
 type Responses = tuple[list[str] | str, ...]
 """What the model answers: names of tools to call, or text; by how far the history is.
@@ -45,7 +50,7 @@ class Scenario:
         agent = Agent(scripted(world, self.responses), name="clerk")
         for tool, policy in self.policies.items():
             TOOLS[policy](agent, world, tool)
-        return Durably(world.url, agents=[agent]), agent
+        return Durably(world.url, agents=[agent], prices=PRICES), agent
 
 
 def scripted(world: World, responses: Responses) -> FunctionModel:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from durably.errors import LeaseLost, TransitionRefused
-from durably.ledger import runs
-from durably.ledger.steps import Step
+from durably.ledger import runs, steps, threads
+from durably.ledger.steps import NewMessage, Step
 from durably.lifecycle import TRANSITIONS, RunState, allowed
 from durably.records import Claim, RunRecord
 from support.ledgers import LEASE_SECONDS, Ledger, stale
@@ -33,6 +35,22 @@ async def _rescue(ledger: Ledger, run: RunRecord, _: Claim) -> RunRecord | None:
     return next((r for r in rescued if r.id == run.id), None)
 
 
+async def _share(ledger: Ledger, run: RunRecord, _: Claim) -> RunRecord | None:
+    ended = replace(run, key="another", state=RunState.COMPLETED, output='"done"')
+    return await ledger.write(threads.share, run.id, ended)
+
+
+async def _steered(ledger: Ledger, **options: Any) -> tuple[RunRecord, RunRecord]:
+    """A run of a thread, executing, and one that steered it."""
+    thread = f"t{ledger.backend.select('SELECT count(*) FROM durably_runs')[0][0]}"
+    going = await ledger.executing(thread=thread, **options)
+    message = await ledger.insert(thread=thread, on_busy="steer")
+    steers = await ledger.read(threads.list_steers, thread, going.id)
+    step = Step(messages=(NewMessage(0, "request", "{}", tuple(steers)),))
+    await ledger.write(steps.record_step, going.claim, step)
+    return going, await ledger.get(message)
+
+
 WAYS: dict[str, list[Attempted]] = {
     "claim": [_claim, _claim_queue],
     "complete": [lambda ledger, _, c: ledger.write(runs.complete, c, '"x"', Step())],
@@ -43,6 +61,7 @@ WAYS: dict[str, list[Attempted]] = {
     "stop": [lambda ledger, _, c: ledger.write(runs.stop, c, Step())],
     "cancel": [lambda ledger, run, _: ledger.write(runs.cancel, run.key, "me")],
     "wake": [lambda ledger, run, _: ledger.write(runs.wake, run.key, "me")],
+    "share": [_share],
     "rescue": [_rescue],
     "revive": [lambda ledger, run, _: ledger.write(runs.revive, run.key, "me")],
 }
@@ -61,6 +80,8 @@ async def test_ledger_accepts_exactly_the_transitions_of_the_table(
     ledger: Ledger, name: str, variant: int, state: RunState, attempt: str
 ) -> None:
     run = await ledger.in_state(state)
+    if name == "share" and state is RunState.SUSPENDED:
+        _, run = await _steered(ledger)
     assert run.state is state
     claim = run.claim if attempt == "current" else stale(run)
     before = ledger.dump()
@@ -79,7 +100,7 @@ async def test_ledger_accepts_exactly_the_transitions_of_the_table(
     else:
         assert moved is None
         assert ledger.dump() == before
-        assert refused or name in ("claim", "rescue"), "a refusal says so"
+        assert refused or name in ("claim", "rescue", "share"), "a refusal says so"
 
 
 async def test_every_target_of_the_table_is_reached(ledger: Ledger) -> None:
@@ -89,13 +110,45 @@ async def test_every_target_of_the_table_is_reached(ledger: Ledger) -> None:
         for source in transition.sources:
             for max_attempts in (2 if source is RunState.RETRYABLE else 1, 5):
                 for cancelled in (False, True):
+                    if name == "share":
+                        continue
                     run = await ledger.in_state(source, max_attempts=max_attempts)
                     if cancelled and source is RunState.EXECUTING:
                         await ledger.write(runs.cancel, run.key, "me")
                     moved = await WAYS[name][0](ledger, run, run.claim)
                     assert moved is not None
                     reached[name].add(moved.state)
+    reached["wake"].add((await _woken_before_it_is_due(ledger)).state)
+    reached["revive"].add((await _revived_behind_another(ledger)).state)
+    for end in (RunState.COMPLETED, RunState.DISCARDED, RunState.CANCELLED):
+        going, message = await _steered(ledger)
+        ended = await WAYS[ENDS[end]][0](ledger, going, going.claim)
+        assert ended is not None
+        assert await ledger.write(threads.release, ended.thread)
+        reached["share"].add((await ledger.get(message)).state)
     assert reached == {name: set(t.targets) for name, t in TRANSITIONS.items()}
+
+
+ENDS = {
+    RunState.COMPLETED: "complete",
+    RunState.DISCARDED: "discard",
+    RunState.CANCELLED: "stop",
+}
+
+
+async def _woken_before_it_is_due(ledger: Ledger) -> RunRecord:
+    first = await ledger.executing(thread="late")
+    second = await ledger.insert(thread="late", delay_seconds=3600.0)
+    await ledger.write(runs.stop, first.claim, Step())
+    await ledger.write(threads.release, "late")
+    return await ledger.get(second)
+
+
+async def _revived_behind_another(ledger: Ledger) -> RunRecord:
+    await ledger.executing(thread="long")
+    second = await ledger.insert(thread="long")
+    await ledger.write(runs.cancel, second.key, "me")
+    return await ledger.write(runs.revive, second.key, "me")
 
 
 def test_every_transition_is_covered() -> None:

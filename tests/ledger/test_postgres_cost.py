@@ -56,9 +56,17 @@ INSERT INTO durably_decisions (run_id, response, call, decision, by, at)
 SELECT id, 0, n, 'resolved', 'ann', now() FROM durably_runs, generate_series(0, 1) n;
 INSERT INTO durably_signals (run_id, name, payload, by, sent_at)
 SELECT id, 'x', '{{}}', 'ann', now() FROM durably_runs, generate_series(0, 1);
+INSERT INTO durably_notices (run_id, response, call, kind, attempt, reason, made_at, due_at,
+                             sent_at)
+SELECT id, 0, 0, 'approval', 1, 'waiting', now(), now() + make_interval(secs => id),
+       CASE WHEN state <> 'suspended' THEN now() END FROM durably_runs;
+UPDATE durably_notices SET due_at = NULL WHERE sent_at IS NOT NULL;
 INSERT INTO durably_attempts SELECT id, 1, 'w1', now(), now() FROM durably_runs;
 INSERT INTO durably_events (run_id, kind, attempt, at)
 SELECT id, 'e', 1, now() FROM durably_runs, generate_series(0, 3);
+INSERT INTO durably_budgets (scope, name, limits, changed_at)
+SELECT scope, 't' || n, '{{}}', now()
+FROM generate_series(0, 3999) n, unnest(ARRAY['tag', 'thread']) scope;
 INSERT INTO durably_workers SELECT 'w' || n, 'w', 1, '{{}}', 30, now(), now(), now()
 FROM generate_series(0, 19) n;
 INSERT INTO oban_jobs (state, queue, worker, args, cancelled_at)
@@ -71,7 +79,7 @@ VACUUM ANALYZE;
 
 EVERYTHING = {"count_runs", "count_prunable", "list_workers", "prune_workers"}
 """Statements that count all runs, for a person who asks, or look at all workers, a few rows."""
-EVERYTHING |= {"list_queue_settings"}
+EVERYTHING |= {"list_queue_settings", "list_budgets"}
 
 TRANSFER = set(
     re.findall(
@@ -139,6 +147,17 @@ VALUES: dict[str, Any] = {
     "until": None,
     "finished_at": "2026-03-01T12:00:00.000000Z",
     "payload": "{}",
+    "scope": "tag",
+    "limits": "{}",
+    "requests": 1,
+    "tokens": 100,
+    "tool_calls": 1,
+    "nanousd": 1000,
+    "cost_nanousd": 1000,
+    "notice_id": 5000,
+    "tries": 1,
+    "reason": "waiting",
+    "taken_by": "[]",
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

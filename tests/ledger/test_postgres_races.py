@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from durably.errors import RunNotFound, TransitionRefused
-from durably.ledger import decisions, reads, runs, steps
+from durably.errors import RunNotFound, ThreadBusy, TransitionRefused
+from durably.ledger import decisions, reads, runs, steps, threads
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.database import PostgresDatabase
-from durably.ledger.steps import CallOutcome, Step, ToolCall
+from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Claim, Event, RunRecord
 from support.ledgers import (
@@ -375,3 +375,169 @@ async def test_revive_and_prune_at_full_speed_leave_a_run_whole_or_gone(
             await ledger.write(runs.cancel, run.key, "me")
             ledger.clock.advance(2 * DAY)
             await ledger.write(runs.prune, DAY, None, 10)
+
+
+# --- a thread's line
+
+T = "customer-7"
+
+
+async def in_thread(ledger: Ledger, *keys: str) -> list[RunRecord]:
+    """The first executing, the others in line."""
+    line = [await ledger.insert(key, thread=T) for key in keys]
+    return [await ledger.claim(line[0]), *line[1:]]
+
+
+def joining(key: str, **options: Any) -> tuple[Any, ...]:
+    return runs.insert, new_run(key, thread=T, **options)
+
+
+async def released(database: PostgresDatabase) -> None:
+    while await database.write(threads.release, T):
+        continue
+
+
+async def test_run_that_joins_a_line_while_its_first_run_ends_is_not_stranded(
+    ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
+) -> None:
+    (first,) = await in_thread(ledger, "first")
+    joined = await paused(ledger, *joining("new"))  # It has seen the first run going.
+    await other.write(runs.complete, first.claim, '"x"', Step())
+    releasing = await second(other, pg, threads.release, T)
+    assert not releasing.done(), "it waits for whoever joins at this moment"
+    run, created = await joined.end()
+    await releasing
+    assert created
+    assert (await ledger.get(run)).state is RunState.AVAILABLE
+
+
+async def test_run_that_joins_before_an_end_is_committed_is_released_by_it(
+    ledger: Ledger, other: PostgresDatabase
+) -> None:
+    (first,) = await in_thread(ledger, "first")
+    ending = await paused(ledger, runs.complete, first.claim, '"x"', Step())
+    run, _ = await other.write(*joining("new"))
+    assert run.in_line
+    await ending.end()
+    await released(other)
+    assert (await ledger.get(run)).state is RunState.AVAILABLE
+
+
+async def test_of_two_that_begin_a_thread_the_second_waits(
+    ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
+) -> None:
+    first = await paused(ledger, *joining("first"))
+    then = await second(other, pg, *joining("second"))
+    assert not then.done()
+    assert (await first.end())[0].state is RunState.AVAILABLE
+    assert (await then)[0].in_line
+
+
+async def test_of_two_that_begin_a_thread_and_would_not_wait_one_is_refused(
+    ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
+) -> None:
+    first = await paused(ledger, *joining("first", on_busy="reject"))
+    then = await second(other, pg, *joining("second", on_busy="reject"))
+    await first.end()
+    with pytest.raises(ThreadBusy, match="run 'first' is available"):
+        await then
+
+
+async def test_line_that_two_release_moves_by_one(
+    ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
+) -> None:
+    first, following, last = await in_thread(ledger, "first", "following", "last")
+    await ledger.write(runs.complete, first.claim, '"x"', Step())
+    one = await paused(ledger, threads.release, T)
+    another = await second(other, pg, threads.release, T)
+    await one.end()
+    await another
+    assert await ledger.event_kinds(following) == ["enqueued", "woken"]
+    assert (await ledger.get(last)).in_line
+
+
+async def test_run_that_joins_while_another_is_revived_waits_for_it(
+    ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
+) -> None:
+    (first,) = await in_thread(ledger, "first")
+    await ledger.write(runs.discard, first.claim, "no", "", Step())
+    reviving = await paused(ledger, runs.revive, "first", "ann")
+    then = await second(other, pg, *joining("new"))
+    assert (await reviving.end()).state is RunState.AVAILABLE
+    assert (await then)[0].in_line
+
+
+async def test_run_is_not_revived_while_another_begins_in_its_place(
+    ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
+) -> None:
+    (first,) = await in_thread(ledger, "first")
+    await ledger.write(runs.discard, first.claim, "no", "", Step())
+    begins = await paused(ledger, *joining("new"))
+    reviving = await second(other, pg, runs.revive, "first", "ann")
+    assert (await begins.end())[0].state is RunState.AVAILABLE
+    with pytest.raises(TransitionRefused, match="run 'new' came after 'first'"):
+        await reviving
+
+
+@pytest.mark.parametrize("cancelled_first", [True, False])
+async def test_message_is_seen_or_cancelled_and_nobody_waits_for_ever(
+    ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend, cancelled_first: bool
+) -> None:
+    (going,) = await in_thread(ledger, "going")
+    message = await ledger.insert("message", thread=T, on_busy="steer")
+    steers = tuple(await ledger.read(threads.list_steers, T, going.id))
+    seeing = (
+        steps.record_step,
+        going.claim,
+        Step(messages=(NewMessage(0, "request", "{}", steers),)),
+    )
+    cancelling = (runs.cancel, "message", "ann")
+    first, then = (cancelling, seeing) if cancelled_first else (seeing, cancelling)
+    pause = await paused(ledger, *first)
+    task = await second(other, pg, *then)
+    await pause.end()
+    await task
+    assert (await ledger.get(message)).state is RunState.CANCELLED
+    await ledger.write(runs.complete, going.claim, '"x"', Step())
+    await released(other)
+    assert (await ledger.get(message)).state is RunState.CANCELLED
+
+
+async def test_message_is_not_taken_for_over_while_the_run_that_saw_it_is_revived(
+    ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
+) -> None:
+    (going,) = await in_thread(ledger, "going")
+    message = await ledger.insert("message", thread=T, on_busy="steer")
+    steers = tuple(await ledger.read(threads.list_steers, T, going.id))
+    step = Step(messages=(NewMessage(0, "request", "{}", steers),))
+    await ledger.write(runs.discard, going.claim, "no", "", step)
+    reviving = await paused(ledger, runs.revive, "going", "ann")
+    releasing = await second(other, pg, threads.release, T)
+    await reviving.end()
+    assert await releasing is False
+    assert (await ledger.get(message)).in_line
+
+
+async def test_two_processes_that_enqueue_and_end_strand_nobody(
+    ledger: Ledger, other: PostgresDatabase
+) -> None:
+    """At full speed: each enqueues, claims, ends and releases."""
+    ended: list[int] = []
+    await ledger.worker()
+
+    async def take_part(database: Any, name: str) -> None:
+        for number in range(ROUNDS):
+            await database.write(*joining(f"{name}{number}"))
+            for run in await database.write(runs.claim, "w1", "agents", 10):
+                ended.append(run.id)
+                await database.write(runs.complete, run.claim, '"x"', Step())
+                await released(database)
+
+    await asyncio.gather(take_part(ledger, "a"), take_part(other, "b"), take_part(ledger, "c"))
+    while claimed := await ledger.write(runs.claim, "w1", "agents", 10):
+        (run,) = claimed
+        ended.append(run.id)
+        await ledger.write(runs.complete, run.claim, '"x"', Step())
+        await released(other)
+    assert len(ended) == 3 * ROUNDS
+    assert ended == sorted(ended)

@@ -9,15 +9,25 @@ PER_STEP = {"insert_message", "insert_event", "insert_intent", "record_outcome",
 PER_STEP |= {"hold_run", "withdraw_intent", "get_effect", "settle_late", "withdraw_late"}
 PER_STEP |= {"doubt_effect", "ask_person", "return_approved"}
 PER_STEP |= {"insert_wait", "get_wait", "settle_wait", "find_wait", "take_signal", "expect_ends"}
+PER_STEP |= {"budgets_of", "add_spending"}
 PER_ATTEMPT = {"claim_runs", "claim_run", "next_due", "insert_attempt", "end_attempt"}
 PER_ATTEMPT |= {"complete_run", "fail_run", "discard_run", "suspend_run", "hand_back_run"}
 PER_ATTEMPT |= {"stop_run", "doubt_effects", "wake_settled_run", "list_messages", "list_effects"}
-PER_ATTEMPT |= {"get_queue"}
+PER_ATTEMPT |= {"first_in_line", "last_in_line", "release_run", "find_shared_end", "share_end"}
+PER_ATTEMPT |= {"list_steers", "take_steer", "list_earlier_runs", "list_earlier_messages"}
+PER_ATTEMPT |= {"list_last_effects", "list_unanswered_prompts"}
 PER_LOOK = {"count_orphans", "list_orphans", "rescue_run", "held_runs", "register_worker"}
-PER_LOOK |= {"approve_effect", "decide_effect", "insert_decision", "list_decisions", "add_tag"}
 PER_LOOK |= {"wake_waiting_run", "insert_signal", "list_signals", "list_open_children"}
 PER_LOOK |= {"list_children", "find_child_waits"}
+PER_ATTEMPT |= {"get_queue", "insert_call_notices", "insert_notice"}
+PER_LOOK |= {"approve_effect", "decide_effect", "insert_decision", "list_decisions", "escalate_run"}
+PER_LOOK |= {"find_due_notice", "claim_notices", "find_waiting_call", "find_waiting_run"}
+PER_LOOK |= {"list_path", "settle_notice", "postpone_notice", "drop_notice", "forget_notices"}
+PER_LOOK |= {"count_given_up"}
 PER_LOOK |= {"list_expired", "stop_expiry", "list_untold_ends", "told_end"}
+PER_LOOK |= {"list_interrupts", "interrupted", "find_follower", "revive_run"}
+PER_LOOK |= {"list_budget_waits", "list_waits_for_budget", "list_budget_inbox", "get_budget"}
+PER_LOOK |= {"wake_funded_run", "set_run_budget", "set_budget", "remove_budget"}
 PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 
 

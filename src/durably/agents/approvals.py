@@ -20,7 +20,7 @@ from durably.agents import recorded
 from durably.agents.attempt import AttemptState
 from durably.agents.calls import recorded_call
 from durably.agents.positions import position_of
-from durably.effects import EffectPolicy, policy_of
+from durably.effects import Approval, EffectPolicy, policy_of
 from durably.execution.outcome import AttemptEnds
 from durably.ledger.steps import Ask, CallOutcome
 from durably.lifecycle import EffectState
@@ -90,17 +90,22 @@ def _ask(
     tool = state.tools.get(part.tool_name)
     policy = policy_of(tool.metadata if tool else None, state.default_effect)
     shown: dict[str, Any] = dict(requests.metadata.get(part.tool_call_id) or {})
-    approval = policy.approval
     if any(part is call for call in requests.calls):
         ask = Ask("question" if "question" in shown else "answer", _shown(shown))
     else:
         if tool is not None:
             shown["schema"] = tool.parameters_json_schema
-        ask = Ask("approval", _shown(shown))
-        if approval is not None:
-            ask = Ask("approval", _shown(shown), approval.within_seconds, approval.on_expiry)
+        ask = approval_ask(policy.approval, _shown(shown))
     call = recorded_call(state.journal, position, part, None, policy)
     state.journal.keep(CallOutcome(call, EffectState.AWAITING, asked=True, ask=ask))
+
+
+def approval_ask(approval: Approval | None, shown: str) -> Ask:
+    """What a person is asked who is to let a call run, and for how long, as was declared."""
+    if approval is None:
+        return Ask("approval", shown)
+    within, queue = approval.within_seconds, approval.escalate_queue
+    return Ask("approval", shown, within, approval.on_expiry, queue)
 
 
 def _shown(request: dict[str, Any]) -> str:

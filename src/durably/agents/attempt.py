@@ -5,18 +5,20 @@ Owns what is waited for, all together; the runner makes it, checkpoints and guar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_ai.messages import ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelRequestPart, ModelResponse, UserPromptPart
 from pydantic_ai.tools import ToolDefinition
 
+from durably.agents.positions import after_responses, request_parts, without_parts
 from durably.agents.registry import OnChange, Registry
+from durably.agents.spending import Spending
 from durably.effects import DEFAULT, EffectPolicy
 from durably.execution.journal import Journal
 from durably.execution.outcome import Suspended
-from durably.records import NewRun
+from durably.records import NewRun, Steer
 
 type NewChild = Callable[[str, Any, str, Mapping[str, Any]], NewRun]
 """Makes the run of a child: agent name, prompt, default key, `durably.run_child`'s options."""
@@ -31,6 +33,10 @@ class AttemptState:
         known_responses: how many responses of pydantic-ai's history are in the ledger.
         saved_requests: how many requests after the last of these are there too.
         stand_ins: names of tools that exist only so that their recorded calls find an answer.
+        foreign: parts of requests after the last of these that are an earlier run's of the thread.
+        steers: messages of the thread that the model is shown, and what it is shown of them, until
+            they are saved with the response that they led to.
+        spending: what the run has spent, and may.
         registry: the agents that a tool may have run as children.
         new_child: makes the run of one, from the agent's name, the prompt, a key, and options.
         default_effect: the policy of tools that declare none.
@@ -45,15 +51,30 @@ class AttemptState:
     replay: ModelResponse | None
     known_responses: int
     response_seq: int
+    spending: Spending
     registry: Registry
     new_child: NewChild
     saved_requests: int = 0
+    foreign: Sequence[ModelRequestPart] = ()
+    steers: list[tuple[Steer, UserPromptPart]] = field(
+        default_factory=list[tuple[Steer, UserPromptPart]]
+    )
     default_effect: EffectPolicy = DEFAULT
     stand_ins: set[str] = field(default_factory=set[str])
     asked: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     waits: dict[str, list[dict[str, Any]]] = field(default_factory=dict[str, list[dict[str, Any]]])
     undecided: list[str] = field(default_factory=list[str])
     tools: dict[str, ToolDefinition] = field(default_factory=dict[str, ToolDefinition])
+
+    def unsaved(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+        """What of pydantic-ai's history is this run's and not in the ledger."""
+        new = after_responses(messages, self.known_responses)[self.saved_requests :]
+        return without_parts(new, self.foreign)
+
+    def seen_in(self, messages: Sequence[ModelMessage]) -> list[Steer]:
+        """The messages of the thread that are among these."""
+        parts = request_parts(messages)
+        return [steer for steer, shown in self.steers if shown in parts]
 
     @property
     def waiting(self) -> bool:

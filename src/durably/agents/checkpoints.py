@@ -13,18 +13,19 @@ from typing import Any
 from pydantic_ai import RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
-from pydantic_ai.messages import ModelMessage, ModelResponse
-from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.messages import ModelMessage, ModelResponse, UserPromptPart
+from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
 from pydantic_ai.usage import RunUsage
 
 from durably import boundaries
 from durably.agents.approvals import answer_deferred
 from durably.agents.attempt import AttemptState
+from durably.agents.codec import decode_prompt
 from durably.agents.fingerprint import Fingerprint, fingerprint_of
 from durably.agents.history import message_to_json
 from durably.agents.positions import after_responses, count_responses
-from durably.agents.usage import usage_after, usage_to_json
+from durably.agents.usage import usage_after
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
 
 
@@ -55,16 +56,21 @@ class Checkpoints(AbstractCapability[Any]):
             # The response was paid for by an earlier attempt: the model is not asked again.
             response, state.replay = state.replay, None
             await state.journal.write()
+            await self._check_response(ctx, response, request_context, replayed=True)
             return response
         # A response that a capability rejected (ModelRetry) was paid for as well.
-        await self._save_rejected(ctx)
+        await self._save_rejected(ctx, request_context.model)
+        await state.spending.check_request(ctx.usage, request_context.model)
+        await self._steer(ctx)
         before = copy.deepcopy(ctx.usage)
         boundaries.reached("model:before")
         response = await handler(request_context)
         boundaries.reached("model:after")
+        state.spending.pay(response, request_context.model)
         await self._save(ctx, response, before)
         if state.journal.control.leaving:
             raise AttemptEnds(HandedBack())
+        await self._check_response(ctx, response, request_context, replayed=False)
         return response
 
     async def handle_deferred_tool_calls(
@@ -84,7 +90,31 @@ class Checkpoints(AbstractCapability[Any]):
         assert self.state is not None, "made by the runner, with its state"
         return self.state
 
-    async def _save_rejected(self, ctx: RunContext[Any]) -> None:
+    async def _steer(self, ctx: RunContext[Any]) -> None:
+        """Show the model what was enqueued to steer this run, with the request that comes now."""
+        state = self._attempt
+        shown = {steer.run_id for steer, _ in state.steers}
+        for steer in await state.journal.steers():
+            if steer.run_id not in shown:
+                part = UserPromptPart(decode_prompt(steer.prompt))
+                state.steers.append((steer, part))
+                ctx.enqueue(part)
+
+    async def _check_response(
+        self,
+        ctx: RunContext[Any],
+        response: ModelResponse,
+        request_context: ModelRequestContext,
+        *,
+        replayed: bool,
+    ) -> None:
+        state = self._attempt
+        calls = sum(call.tool_name in state.tools for call in response.tool_calls)
+        await state.spending.check_response(
+            ctx.usage, request_context.model, calls, replayed=replayed
+        )
+
+    async def _save_rejected(self, ctx: RunContext[Any], asked: Model) -> None:
         """Save what came of a response that was turned down, with the request that says why.
 
         Without the request, a later attempt would take the response for an accepted one.
@@ -92,24 +122,33 @@ class Checkpoints(AbstractCapability[Any]):
         state = self._attempt
         new = after_responses(ctx.messages, state.known_responses)
         if count := count_responses(new):
-            await self._append(new[state.saved_requests :], ctx.usage)
+            for message in new:
+                if isinstance(message, ModelResponse):
+                    state.spending.pay(message, asked)
+            await self._append(state.unsaved(ctx.messages), ctx.usage)
             state.known_responses += count
             state.saved_requests = len(after_responses(new, count))
+            state.foreign = ()
 
     async def _save(self, ctx: RunContext[Any], response: ModelResponse, before: RunUsage) -> None:
         state = self._attempt
-        new = after_responses(ctx.messages, state.known_responses)[state.saved_requests :]
+        new = state.unsaved(ctx.messages)
         await self._append([*new, response], usage_after(before, ctx.usage, response))
         # What pydantic-ai will hold once it has appended this response itself.
         state.known_responses = count_responses(ctx.messages) + 1
         state.saved_requests = 0
+        state.foreign = ()
 
     async def _append(self, messages: list[ModelMessage], usage: RunUsage) -> None:
         state = self._attempt
+        seen = state.seen_in(messages)
         await state.journal.checkpoint(
             [(message.kind, message_to_json(message)) for message in messages],
-            usage_to_json(usage),
+            state.spending.usage_json(usage),
+            state.spending.cost_nanousd,
+            seen,
         )
+        state.steers = [shown for shown in state.steers if shown[0] not in seen]
         state.response_seq = state.journal.last_response
 
     async def _check_change(self, request_context: ModelRequestContext) -> None:

@@ -84,7 +84,7 @@ class EffectGuard(AbstractCapability[Any]):
             return await handler(args)
         found = self._journal.effect(position)
         if found is not None and found.state.settled:
-            adopt_children(ctx, self._journal.effects_inside(position))
+            adopt_children(self._attempt, ctx, self._journal.effects_inside(position))
             return replay(ctx, found)
         self._journal.control.check_before_acting()
         guarded = self._guarded(ctx, position, call, tool_def, args, handler)

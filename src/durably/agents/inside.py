@@ -15,10 +15,10 @@ from datetime import datetime
 from typing import Any, cast
 
 from pydantic_ai import RunContext
-from pydantic_ai.usage import RunUsage
 from pydantic_core import to_json
 
 from durably.agents import recorded
+from durably.agents.attempt import AttemptState
 from durably.agents.calls import on_doubt
 from durably.agents.codec import decode_output
 from durably.agents.guarded import Guarded
@@ -125,7 +125,7 @@ class InsideCall:
         call = self._tool_call(name, shown, EffectPolicy(EffectKind.READ))
         new = state.new_child(agent_name, prompt, call.idempotency_key, options)
         said = json.loads(self._over(await self._guarded.journal.start_child(call, new)))["child"]
-        adopt(self._guarded.ctx, usage_from(said["usage"]))
+        adopt(state, self._guarded.ctx, said)
         if said["state"] != RunState.COMPLETED:
             raise ChildFailed(said["key"], said["state"], said.get("error"))
         return decode_output(json.dumps(said["output"]), registration.output_type)
@@ -204,16 +204,18 @@ async def unless_it_waits(guarded: Guarded, work: Coroutine[Any, Any, Any]) -> A
     raise guarded.defer()
 
 
-def adopt(ctx: RunContext[Any], usage: RunUsage) -> None:
-    """Count what a child used to the run of its parent."""
+def adopt(state: AttemptState, ctx: RunContext[Any], said: Mapping[str, Any]) -> None:
+    """Count what a child used, and cost, to the run of its parent."""
+    usage = usage_from(said["usage"])
     ctx.usage.incr(usage)
+    state.spending.adopt(usage, said["cost_nanousd"])
 
 
-def adopt_children(ctx: RunContext[Any], effects: Sequence[Effect]) -> None:
+def adopt_children(state: AttemptState, ctx: RunContext[Any], effects: Sequence[Effect]) -> None:
     """Count the children of a call that is answered without being run again."""
     for effect in effects:
         if effect.ask == "child" and effect.state.settled and effect.result is not None:
-            adopt(ctx, usage_from(json.loads(effect.result)["child"]["usage"]))
+            adopt(state, ctx, json.loads(effect.result)["child"])
 
 
 def _only_waits(error: BaseException) -> bool:

@@ -6,8 +6,16 @@ Owns the count of responses that ties pydantic-ai's messages to the ledger's row
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelRequestPart,
+    ModelResponse,
+    SystemPromptPart,
+    ToolCallPart,
+)
 
 from durably.records import CallPosition
 
@@ -41,6 +49,35 @@ def after_responses(messages: Sequence[ModelMessage], known: int) -> list[ModelM
         if seen == wanted:
             return list(messages[index + 1 :])
     return []
+
+
+def request_parts(messages: Sequence[ModelMessage]) -> list[ModelRequestPart]:
+    """Every part of every request among the messages."""
+    return [part for m in messages if isinstance(m, ModelRequest) for part in m.parts]
+
+
+def without_parts(
+    messages: Sequence[ModelMessage], parts: Sequence[ModelRequestPart]
+) -> list[ModelMessage]:
+    """The messages without these parts, and without requests that held nothing else.
+
+    By parts, since pydantic-ai, or a history processor, may have merged neighbouring requests. A
+    system prompt that was put before such parts belongs to them.
+    """
+    if not parts:
+        return list(messages)
+    kept: list[ModelMessage] = []
+    for message in messages:
+        if isinstance(message, ModelRequest):
+            left = [part for part in message.parts if part not in parts]
+            if len(left) < len(message.parts):
+                left = [part for part in left if not isinstance(part, SystemPromptPart)]
+            if not left and message.parts:
+                continue
+            if len(left) < len(message.parts):
+                message = replace(message, parts=left)
+        kept.append(message)
+    return kept
 
 
 def position_of(

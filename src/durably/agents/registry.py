@@ -11,9 +11,11 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from durably.budgets import NO_LIMIT, Budget
 from durably.effects import DEFAULT, EffectPolicy, policy_of
 from durably.errors import ConfigError, UnknownAgent
 from durably.execution.executor import AttemptOptions
+from durably.prices import Price, checked_prices
 from durably.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Registration:
         usage_limits: pydantic-ai's limits, counted over all attempts of a run.
         on_change: what to do when the agent changed in the middle of a run.
         default_effect: the policy of tools that declare none.
+        budget: limits of each of its runs, unless they are given others.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Registration:
     usage_limits: UsageLimits | None = None
     on_change: OnChange = "continue"
     default_effect: EffectPolicy = DEFAULT
+    budget: Budget = NO_LIMIT
 
     @property
     def attempt_options(self) -> AttemptOptions:
@@ -107,9 +111,14 @@ class Registration:
 
 
 class Registry:
-    """The registered agents, by name."""
+    """The registered agents, by name.
 
-    def __init__(self) -> None:
+    Args:
+        prices: of models, by ``provider:model`` or ``model``, before those that pydantic-ai knows.
+    """
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+        self.prices = checked_prices(prices or {})
         self._registrations: dict[str, Registration] = {}
 
     def add(self, registration: Registration) -> None:
@@ -177,6 +186,18 @@ def name_of(agent: object) -> str:
 
 def undeclared_tools(agent: AnyAgent) -> list[str]:
     """Names of the agent's own function tools that declare no effect policy."""
+    return [name for name, policy in _own_tools(agent).items() if not policy.declared]
+
+
+def queues_of(registration: Registration) -> set[str]:
+    """Where its runs wait: its queue, and those that its tools' approvals escalate to."""
+    policies = [*_own_tools(registration.agent).values(), registration.default_effect]
+    approvals = [policy.approval for policy in policies if policy.approval is not None]
+    escalated = {approval.escalate_queue for approval in approvals if approval.escalate_queue}
+    return {registration.queue} | escalated
+
+
+def _own_tools(agent: AnyAgent) -> dict[str, EffectPolicy]:
     from pydantic_ai import Agent
     from pydantic_ai.agent import WrapperAgent
     from pydantic_ai.toolsets import FunctionToolset
@@ -184,11 +205,10 @@ def undeclared_tools(agent: AnyAgent) -> list[str]:
     while isinstance(agent, WrapperAgent):
         agent = agent.wrapped
     if not isinstance(agent, Agent):
-        return []
-    return [
-        name
+        return {}
+    return {
+        name: policy_of(tool.metadata)
         for toolset in agent.toolsets
         if isinstance(toolset, FunctionToolset)
         for name, tool in toolset.tools.items()
-        if not policy_of(tool.metadata).declared
-    ]
+    }

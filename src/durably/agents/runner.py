@@ -9,18 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.capabilities import AbstractCapability, ReinjectSystemPrompt
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, SystemPromptPart
 from pydantic_ai.usage import RunUsage
 
 from durably.agents.attempt import AttemptState
 from durably.agents.checkpoints import Checkpoints
 from durably.agents.codec import decode_prompt, encode_output
+from durably.agents.earlier import conversation
 from durably.agents.guard import EffectGuard
 from durably.agents.history import message_from_json, message_to_json
 from durably.agents.outputs import OutputGuard
-from durably.agents.positions import after_responses, count_responses
+from durably.agents.positions import after_responses, count_responses, request_parts
+from durably.agents.pricing import Prices
 from durably.agents.registry import Registration, Registry, RunInfo
-from durably.agents.usage import usage_before, usage_from, usage_to_json
+from durably.agents.spending import Spending
+from durably.agents.usage import usage_before, usage_from
 from durably.execution.executor import AttemptOptions
 from durably.execution.journal import Journal
 from durably.execution.outcome import AttemptEnds, Completed
@@ -40,6 +44,7 @@ class Runner:
     def __init__(self, registry: Registry, child_intake: ChildIntake) -> None:
         self._registry = registry
         self._child_intake = child_intake
+        self._prices = Prices(registry.prices)
 
     def options(self, agent: str) -> AttemptOptions:
         registration = self._registry.find(agent)
@@ -47,7 +52,9 @@ class Runner:
 
     async def perform(self, journal: Journal) -> Completed:
         registration = self._registry.get(journal.run.agent)
-        history, replay = load_history(journal)
+        before = conversation(journal.before)
+        own, replay = load_history(journal)
+        history = [*before, *own]
         usage = usage_from(journal.run.usage)
         if replay is not None:
             usage = usage_before(usage, replay)
@@ -59,10 +66,17 @@ class Runner:
             response_seq=journal.last_response,
             registry=self._registry,
             new_child=partial(self._child_intake, journal.run),
+            spending=Spending.of(
+                journal,
+                self._prices,
+                registration.budget,
+                [m for m in (*own, replay) if isinstance(m, ModelResponse)],
+            ),
             default_effect=registration.default_effect,
-            saved_requests=len(after_responses(history, count_responses(history)))
-            if replay is None
-            else 0,
+            saved_requests=len(after_responses(own, count_responses(own))) if replay is None else 0,
+            foreign=()
+            if journal.history
+            else request_parts(after_responses(before, count_responses(before))),
         )
         async with registration.deps_for(_info(journal)) as deps:
             result = await self._run(registration, state, history, usage, deps)
@@ -78,7 +92,7 @@ class Runner:
         usage: RunUsage,
         deps: Any,
     ) -> Any:
-        fresh = state.replay is None and not history
+        fresh = not state.journal.history
         return await registration.agent.run(
             decode_prompt(state.journal.input.prompt) if fresh else None,
             message_history=history or None,
@@ -86,6 +100,7 @@ class Runner:
             usage=usage,
             usage_limits=registration.usage_limits,
             capabilities=[
+                *_missing_prompt(history),
                 Checkpoints(state=state),
                 EffectGuard(state=state),
                 OutputGuard(
@@ -112,10 +127,25 @@ def load_history(journal: Journal) -> tuple[list[ModelMessage], ModelResponse | 
 
 
 def _completed(journal: Journal, state: AttemptState, result: Any) -> Completed:
-    tail = after_responses(result.all_messages(), state.known_responses)[state.saved_requests :]
+    tail = state.unsaved(result.all_messages())
     output = encode_output(journal.run.agent, result.output)
-    messages = journal.append([(m.kind, message_to_json(m)) for m in tail])
-    return Completed(output=output, usage=usage_to_json(result.usage), messages=messages)
+    messages = journal.append([(m.kind, message_to_json(m)) for m in tail], state.seen_in(tail))
+    spending = state.spending
+    usage = spending.usage_json(result.usage)
+    return Completed(output, usage, messages, spending.cost_nanousd)
+
+
+def _missing_prompt(history: Sequence[ModelMessage]) -> list[AbstractCapability[Any]]:
+    """The agent's system prompt, for a conversation that was begun without one.
+
+    Pydantic-ai adds it where there is no history yet; that of a thread may be a prompt that no
+    model has answered, or the work of an agent that has none.
+    """
+    requests = [message for message in history if isinstance(message, ModelRequest)]
+    prompted = any(isinstance(part, SystemPromptPart) for part in request_parts(requests))
+    if not requests or prompted:
+        return []
+    return [ReinjectSystemPrompt(id="durably_thread_prompt")]
 
 
 def _info(journal: Journal) -> RunInfo:

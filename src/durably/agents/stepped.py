@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from durably.agents import recorded
-from durably.agents.approvals import needs_approval
+from durably.agents.approvals import approval_ask, needs_approval
 from durably.agents.guarded import Guarded
 from durably.agents.once import once, settle_doubt
 from durably.agents.policies import repeatable, transactional
@@ -18,7 +18,7 @@ from durably.errors import OutcomeUnknown, StepFailed
 from durably.execution.call import Call
 from durably.execution.outcome import Waits
 from durably.ledger.database import ToolTransaction
-from durably.ledger.steps import Ask, CallOutcome
+from durably.ledger.steps import CallOutcome
 from durably.lifecycle import EffectState
 from durably.records import Effect
 
@@ -87,11 +87,17 @@ async def run_step(step: GuardedStep) -> Any:
     Raises:
         Waits: a person is asked about it.
         StepFailed: it was denied, or it failed, or nobody knows.
+        AttemptEnds: the attempt is to do nothing more.
     """
     found = step.journal.effect(step.call.position)
     if found is not None and found.state.settled:
         return step.replay(found)
-    step.journal.control.check_before_acting()
+    control = step.journal.control
+    if step.may_wait:
+        # The tool runs again anyway: a worker that leaves need not wait for the rest of it.
+        control.check_before_step()
+    else:
+        control.check_before_acting()
     if found is not None and found.state is not EffectState.AWAITING:
         return _read_back(step, await settle_doubt(step, found))
     _wait_for_approval(step, found, await needs_approval(step.policy, step.args))
@@ -123,8 +129,6 @@ def _wait_for_approval(step: GuardedStep, found: Effect | None, needed: bool) ->
         return
     waits = step.ask()
     if found is None and isinstance(waits, Waits):
-        approval = step.policy.approval
-        assert approval is not None, "it is needed"
-        ask = Ask("approval", "{}", approval.within_seconds, approval.on_expiry)
+        ask = approval_ask(step.policy.approval, "{}")
         step.journal.keep(CallOutcome(step.call, EffectState.AWAITING, asked=True, ask=ask))
     raise waits

@@ -8,18 +8,27 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import fields
+from decimal import Decimal
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.usage import RunUsage
 
+from durably.budgets import FROM_CHILDREN, Spent
+
 _adapter = TypeAdapter(RunUsage)
 
 
-def usage_to_json(usage: RunUsage) -> str:
-    """As stored with the run: only what is not zero, so that it reads well."""
+def usage_to_json(usage: RunUsage, from_children: Spent | None = None) -> str:
+    """As stored with the run: only what is not zero, so that it reads well.
+
+    Args:
+        from_children: the part of it that child runs have spent.
+    """
     data: dict[str, Any] = _adapter.dump_python(usage, mode="json")
+    if from_children is not None:
+        data[FROM_CHILDREN] = from_children.to_json()
     return json.dumps({name: value for name, value in data.items() if value})
 
 
@@ -56,8 +65,10 @@ def usage_before(total: RunUsage, response: ModelResponse) -> RunUsage:
     before.requests = max(0, total.requests - 1)
     for f in fields(response.usage):
         spent = getattr(response.usage, f.name)
-        if isinstance(spent, int | float) and hasattr(before, f.name):
-            setattr(before, f.name, max(0, getattr(before, f.name) - spent))
+        total_of = getattr(before, f.name, None)
+        # Also the dollars of newer versions, which are None where no price is known.
+        if isinstance(spent, int | float | Decimal) and total_of is not None:
+            setattr(before, f.name, max(type(spent)(0), total_of - spent))
     for name, spent in response.usage.details.items():
         left = before.details.get(name, 0) - spent
         before.details[name] = max(0, left)

@@ -102,7 +102,8 @@ def retry(
 ) -> None:
     """Let a stopped run go on where it was.
 
-    A discarded or cancelled one, or one that waits because its agent changed.
+    A discarded or cancelled one, or one that waits because its agent changed. One that waits for a
+    budget looks at it again.
     """
 
     async def retried(run: Run[Any]) -> None:

@@ -44,7 +44,10 @@ def demo(
     ] = True,
     debug: DebugOption = False,
 ) -> None:
-    """See workers killed in the middle of a charge, and nothing lost, paid or done twice."""
+    """See workers killed in the middle of a charge, and nothing lost, paid or done twice.
+
+    In a terminal, you are asked to approve large refunds.
+    """
     postgres_url = _postgres_url(url)
     from durably.demo.main import run_demo
 

@@ -12,7 +12,7 @@ from durably.cli.options import AppOption, DebugOption, JsonOption, UrlOption
 from durably.cli.output import print_json, say
 from durably.cli.target import Target, work_on
 from durably.cli.text import clean
-from durably.cli.values import duration, json_object, prompt_text
+from durably.cli.values import budget_limits, duration, json_object, prompt_text
 
 if TYPE_CHECKING:
     from durably.app import Durably
@@ -52,6 +52,23 @@ def enqueue(
             metavar="DURATION", help="Find the same run if it was enqueued so lately; not with key."
         ),
     ] = None,
+    thread: Annotated[
+        str | None, typer.Option(help="The conversation that it continues, after its other runs.")
+    ] = None,
+    on_busy: Annotated[
+        str,
+        typer.Option(
+            help="While another run of the thread is going: queue, reject, interrupt or steer."
+        ),
+    ] = "queue",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIMITS",
+            help="What it may spend, over all its attempts: usd=1.50,requests=20,tokens=100000,"
+            "tool_calls=10; on_limit=discard ends it there, else it waits for more.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and print the output.")] = False,
     app: AppOption = None,
     url: UrlOption = None,
@@ -71,8 +88,14 @@ def enqueue(
         "delay": duration("--delay", delay),
         "tags": tag or (),
         "meta": json_object("--meta", meta),
+        "thread": thread,
+        "on_busy": on_busy,
         "unique_for": None if unique_for is None else duration("--unique-for", unique_for),
     }
+    if budget:
+        from durably.budgets import Budget
+
+        options["budget"] = Budget.from_json(budget_limits("--budget", budget))
     target = Target(app, url)
     durably = target.find()
     if target.names_app:

@@ -13,6 +13,7 @@ import typer
 
 from durably import __version__
 from durably.cli import (
+    budgets,
     decide,
     demo,
     doctor,
@@ -83,6 +84,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(queues.commands, name="queues")
+app.add_typer(budgets.commands, name="budgets")
 
 
 def run(arguments: list[str]) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from durably.cli.asjson import effect_json, run_json
+from durably.cli.asjson import effect_json, plain, run_json
 from durably.cli.options import AppOption, DebugOption, JsonOption, UrlOption
 from durably.cli.output import moment_text, print_json, print_table, say
 from durably.cli.target import Target, work_on
@@ -25,6 +25,7 @@ def runs(
     agent: Annotated[str | None, typer.Option(help="Only this agent's.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only this queue's.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
+    thread: Annotated[str | None, typer.Option(help="Only this thread's.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     before: Annotated[
         int | None, typer.Option(help="Only runs older than the one with this id: the next page.")
@@ -38,7 +39,13 @@ def runs(
 
     async def listed(durably: Durably) -> list[RunRecord]:
         found = await durably.runs(
-            state=state, agent=agent, queue=queue, tag=tag, before=before, limit=limit
+            state=state,
+            agent=agent,
+            queue=queue,
+            tag=tag,
+            thread=thread,
+            before=before,
+            limit=limit,
         )
         return [run.record for run in found]
 
@@ -60,14 +67,14 @@ def inbox(
     queue: Annotated[str | None, typer.Option(help="Only in this queue.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only of runs with this tag.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only an approval, answer, question or doubt.")
+        str | None, typer.Option(help="Only an approval, answer, question, doubt or budget.")
     ] = None,
     app: AppOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List tool calls that wait for a person.
+    """List what waits for a person: tool calls, and runs that have used up a budget.
 
     Oldest first.
     """
@@ -93,12 +100,15 @@ _HOW = {
     "question": "Answer a question:   durably answer RUN CALL TEXT (or --value JSON)",
     "answer": "Answer in its place: durably answer RUN CALL --value JSON",
     "doubt": "Settle a doubt:      durably resolve RUN CALL (--done JSON, --failed TEXT, --again)",
+    "budget": "Give more, or end:   durably budgets raise RUN LIMITS (or budgets set), cancel RUN",
 }
 
 
 def _inbox_json(item: InboxItem) -> dict[str, object]:
     run: dict[str, object] = {"run_key": item.run_key, "agent": item.agent, "queue": item.queue}
-    run |= {"tags": item.tags, "kind": item.kind, "path": item.path}
+    run |= {"tags": item.tags, "kind": item.kind, "path": item.path, "since": plain(item.since)}
+    if item.effect is None:
+        return run | {"waiting": item.waiting}
     return run | effect_json(item.effect)
 
 
@@ -117,12 +127,19 @@ def _run_row(run: RunRecord) -> tuple[object, ...]:
 
 
 def _inbox_row(item: InboxItem) -> tuple[object, ...]:
-    effect = item.effect
+    effect, since = item.effect, moment_text(item.since)
+    if effect is None:
+        from durably.budgets import UsedUp
+
+        used = UsedUp.from_json(item.waiting)
+        whose = "" if used.scope == "run" else f" of {used.scope} {used.name}"
+        asked = one_line(f"{used.describe()}{whose}", ARGS_CHARS)
+        return (item.run_key, "-", item.kind, "-", since, asked)
     return (
         " › ".join([*item.path, item.run_key]),
         effect.call_id,
         item.kind,
         effect.tool_name,
-        moment_text(effect.asked_at or effect.started_at),
+        since,
         one_line(str(effect.request.get("question") or effect.args), ARGS_CHARS),
     )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from durably.app import Durably
+    from durably.budgets import Budget, Spent
     from durably.records import Attempt, Cost, Effect, Event, RunInput, RunRecord, StoredMessage
 
 ERROR_CHARS = 2000
@@ -54,6 +55,8 @@ class Seen(NamedTuple):
     cost: Cost
     waiting: str
     children: list[str]
+    budget: Budget
+    spent: Spent
 
 
 def show(
@@ -82,6 +85,8 @@ def show(
             run=(await run.refresh()).record,
             waiting=run.describe_waiting() if run.record.waiting_on else "",
             children=[child.key for child in await run.children()],
+            budget=run.budget,
+            spent=run.spent,
         )
 
     seen = work_on(Target(app, url).find(), look)
@@ -93,6 +98,7 @@ def show(
     _print_conversation(seen, out, full)
     _print_attempts(seen.attempts, out, full)
     _print_usage(seen, out)
+    _print_budget(seen, out)
     _print_next(seen, out)
 
 
@@ -140,7 +146,8 @@ def _facts(seen: Seen) -> Iterator[str]:
     yield ", ".join(times)
     if seen.children:
         yield f"children {', '.join(seen.children)}"
-    given = {"tags": ", ".join(run.tags), "args": seen.input.args, "meta": run.meta}
+    given: dict[str, Any] = {"thread": run.thread}
+    given |= {"tags": ", ".join(run.tags), "args": seen.input.args, "meta": run.meta}
     for name, value in given.items():
         if value:
             yield f"{name} {one_line(str(value), 4 * CELL_CHARS)}"
@@ -196,6 +203,18 @@ def _print_usage(seen: Seen, out: Console) -> None:
     out.print(styled(", ".join(counts), ""), soft_wrap=True)
 
 
+def _print_budget(seen: Seen, out: Console) -> None:
+    from durably.budgets import WHAT, describe
+
+    limits = [(what, seen.budget.limit(what)) for what in WHAT]
+    parts = [describe(what, n, seen.spent.of(what)) for what, n in limits if n is not None]
+    if not parts:
+        return
+    _print_title("Budget", out)
+    then = {"suspend": "then it waits", "discard": "then it is discarded"}
+    out.print(styled(f"{', '.join(parts)}; {then[seen.budget.on_limit]}", ""), soft_wrap=True)
+
+
 def _numbers(usage: dict[str, Any]) -> Iterator[tuple[str, int]]:
     for name, value in usage.items():
         if isinstance(value, int):
@@ -224,6 +243,10 @@ def _commands(seen: Seen) -> Iterator[str]:
                 yield f"signal {key} {quote(wait['name'])} --payload JSON   # what it waits for"
         if run.waiting_on.get("kind") == "change":
             yield f"retry {key}   # go on with the agent as it is now"
+        if run.waiting_on.get("kind") == "budget":
+            from durably.budgets import UsedUp
+
+            yield f"{UsedUp.from_json(run.waiting_on).command()}   # more altogether"
         yield f"cancel {key}"
     elif allowed("revive", run.state):
         yield f"retry {key}   # go on where it stopped; its history is kept"

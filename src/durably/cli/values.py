@@ -58,6 +58,31 @@ def json_object(option: str, text: str | None) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value)
 
 
+def budget_limits(option: str, texts: list[str]) -> dict[str, Any]:
+    """A budget as JSON has it, from ``usd=1.50,requests=20`` or several such texts.
+
+    Raises:
+        Refused: one of them is none; what may be limited, and how far, is checked later.
+    """
+    limits: dict[str, Any] = {}
+    for text in texts:
+        for part in filter(None, map(str.strip, text.split(","))):
+            name, _, value = part.partition("=")
+            name = name.strip().replace("-", "_")
+            if name not in ("requests", "tokens", "tool_calls", "usd", "on_limit"):
+                raise Refused(
+                    f"{option} {part!r}: write requests=20, tokens=100000, tool_calls=10, usd=1.50 "
+                    "or on_limit=discard; several with commas."
+                )
+            if name in ("usd", "on_limit"):
+                limits[name] = value.strip()
+            elif re.fullmatch(r"[0-9]{1,15}", value.strip()):
+                limits[name] = int(value)
+            else:
+                raise Refused(f"{option} {part!r}: {name} is a whole number from 0.")
+    return limits
+
+
 def queue_limits(options: list[str], default: int) -> dict[str, int]:
     """How many runs of each queue at once, from ``name=20`` or ``name``.
 

@@ -123,10 +123,13 @@ class Crew:
             return await asyncio.gather(*(asyncio.to_thread(p.wait, STOP_SECONDS) for p in alive))
 
 
+def own_environment() -> dict[str, str]:
+    """For processes of the demo: settings of another application must not leak into them."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("DURABLY_")}
+
+
 def _environment(site: Site, model: str | None) -> Mapping[str, str]:
-    # Settings of another application must not leak into the demo's workers.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DURABLY_")}
-    environment |= {FOLDER: str(site.folder), PARENT: str(os.getpid())}
+    environment = own_environment() | {FOLDER: str(site.folder), PARENT: str(os.getpid())}
     if site.postgres_url is not None:
         environment[URL] = site.postgres_url
     if model is not None:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from durably import Durably, Run, RunState
+from durably import Durably, EffectState, Run, RunState
 from durably.demo import shop
 from durably.demo.database import Database
 from durably.demo.outside import Book, Entry
 from durably.demo.site import Site
 from durably.demo.tickets import Answer, Ticket
-from durably.records import Attempt, Effect
+from durably.records import Attempt, Decision, Effect
 
 
 class Response(NamedTuple):
@@ -28,12 +28,18 @@ class Response(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """A ticket and what the ledger has on it."""
+    """A ticket and what the ledger has on it.
+
+    Attributes:
+        asked: the calls that a person was asked to approve, each as often as that was.
+    """
 
     ticket: Ticket
     answer: Answer | None
     effects: list[Effect]
     attempts: list[Attempt]
+    asked: list[str]
+    decisions: list[Decision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,7 @@ class Evidence:
     """Everything that was read back.
 
     Attributes:
+        approvals: the shop's own record of what was decided about refunds.
         jobs: how many jobs Oban has, by state; None: it is not used.
     """
 
@@ -50,6 +57,7 @@ class Evidence:
     mails: list[Entry]
     requests: list[Entry]
     kills: list[Entry]
+    approvals: list[Entry]
     booked: list[dict[str, Any]]
     unbalanced: list[int]
     jobs: dict[str, int] | None
@@ -64,6 +72,7 @@ async def gather(app: Durably, site: Site, tickets: Sequence[Ticket]) -> Evidenc
         mails=Book(site.outbox).entries(),
         requests=Book(site.bill).entries(),
         kills=Book(site.kills).entries(),
+        approvals=Book(site.approvals).entries(),
         booked=shop.booked_by_tickets(site.database),
         unbalanced=shop.unbalanced_orders(site.database),
         jobs=_jobs(site.database) if site.postgres_url else None,
@@ -72,7 +81,13 @@ async def gather(app: Durably, site: Site, tickets: Sequence[Ticket]) -> Evidenc
 
 async def _dealt(run: Run[Answer], ticket: Ticket) -> Dealt:
     answer = run.output() if run.state is RunState.COMPLETED else None
-    return Dealt(ticket, answer, await run.effects(), await run.attempts())
+    asked = [
+        event.data["call_id"]
+        for event in await run.events()
+        if event.kind == "effect" and event.data["state"] == EffectState.AWAITING
+    ]
+    decisions = [d for d in await run.decisions() if d.decision in ("approved", "denied")]
+    return Dealt(ticket, answer, await run.effects(), await run.attempts(), asked, decisions)
 
 
 def _responses(database: Database) -> list[Response]:

@@ -6,7 +6,6 @@ Owns the order of things and the exit code; ``durably demo`` and ``make demo`` e
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import shutil
 import signal
@@ -19,14 +18,18 @@ from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import infer_model
 from rich.console import Console
 
-from durably.demo.app import make_app
+from durably.demo.app import FOLDER, QUEUE, URL, make_app
+from durably.demo.approvals import Approver, undecided
 from durably.demo.crew import Crew, WorkerDied
 from durably.demo.evidence import gather
+from durably.demo.keyboard import Keyboard, NobodyThere, at_a_terminal
+from durably.demo.office import Office
 from durably.demo.outside import Book
 from durably.demo.performance import TRAPS, Performance
 from durably.demo.screen import Screen, draw_verdict
 from durably.demo.site import Site
 from durably.demo.tickets import load_tickets
+from durably.demo.traps import Traps
 from durably.demo.verdict import judge, right, summary
 from durably.errors import ConfigError, DurablyError
 
@@ -81,9 +84,10 @@ def _perform(
     try:
         console.print(f"{site.database.name}: {site.database.shown}", soft_wrap=True)
         code = asyncio.run(_demo(site, model, workers, console))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except (KeyboardInterrupt, asyncio.CancelledError, NobodyThere):
         print("Interrupted; the workers are stopped.", file=sys.stderr)
     finally:
+        Traps(site.traps).disarm()  # Workers that are started later shall work.
         if keep or code != OK:
             console.print(_look_further(site), soft_wrap=True)
         else:
@@ -102,7 +106,10 @@ async def _demo(site: Site, model: str | None, workers: int, console: Console) -
         await app.migrate()
         async with app:
             with Crew(site, model) as crew, Screen(tickets, console) as screen:
-                performance = Performance(app, site, crew, screen, tickets)
+                approver: Approver = Office(site, screen)
+                if at_a_terminal():
+                    approver = Keyboard(site, screen)
+                performance = Performance(app, site, crew, screen, approver, tickets)
                 deadline = DEADLINE_REAL_MODEL_SECONDS if model else DEADLINE_SECONDS
                 finished = await performance.run(workers, deadline, targeted=model is None)
             evidence = await gather(app, site, tickets)
@@ -139,12 +146,26 @@ def _stop_on_sigterm() -> None:
 
 
 def _look_further(site: Site) -> str:
-    command = Path(sys.executable).with_name("durably")
-    durably = "durably" if shutil.which("durably") else os.path.relpath(command)
-    show = [
-        f"show {ticket}" for kill in Book(site.kills).entries() for ticket, _ in kill["in_doubt"]
-    ]
-    url = shlex.quote(site.database.shown)
-    commands = [f"  {durably} {command} --url {url}" for command in ("runs", *show)]
     where = " and ".join(filter(None, (str(site.folder), site.database.remains)))
-    return "\n".join([f"The data: {where}", *commands])
+    killed = [ticket for kill in Book(site.kills).entries() for ticket, _ in kill["in_doubt"]]
+    shows = [f"  {site.command(f'show {ticket}')}" for ticket in dict.fromkeys(killed)]
+    return "\n".join([f"The data: {where}", f"  {site.command('runs')}", *shows, *_decide(site)])
+
+
+def _decide(site: Site) -> list[str]:
+    """How to decide later what the demo was left with, and have it carried out."""
+    waiting = list[tuple[str, str]]()
+    with suppress(*site.database.failures):  # It may have come to nothing: then nothing waits.
+        waiting = undecided(site.database)
+    if not waiting:
+        return []
+    settings = {FOLDER: str(site.folder)} | (
+        {URL: site.database.shown} if site.postgres_url else {}
+    )
+    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    worker = f"worker --app durably.demo.app:app --queue {QUEUE}"
+    return [
+        "Still waiting for approval; decide whenever you like, and start a worker for it:",
+        *(f"  {site.command(f'approve {key} {call_id}')}" for key, call_id in waiting),
+        f"  {words} {site.durably} {worker}",
+    ]

@@ -17,6 +17,11 @@ from typing import Any
 type Entry = dict[str, Any]
 
 
+def now() -> str:
+    """The time, as it is written into books."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 class Book:
     """A file with one JSON object a line; what was appended is on disk before `append` returns."""
 
@@ -37,7 +42,7 @@ class Book:
         with self._locked() as file:
             entry = make(self.entries())
             if entry is not None:
-                entry["at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+                entry.setdefault("at", now())
                 os.write(file, (json.dumps(entry) + "\n").encode())
                 os.fsync(file)
             return entry

@@ -6,20 +6,29 @@ Owns the sequence; processes are the crew's, words the story's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from durably import Durably, EffectState, Run, RunState
+from durably.demo import approvals
 from durably.demo.agent import BETWEEN_STEPS
-from durably.demo.crew import Crew, WorkerDied
+from durably.demo.approvals import Approver, Request
+from durably.demo.crew import Crew, Member, WorkerDied
+from durably.demo.keyboard import NobodyThere
 from durably.demo.outside import Book, PaymentProvider
 from durably.demo.screen import Screen
 from durably.demo.site import Site
 from durably.demo.story import Story
 from durably.demo.tickets import Answer, Ticket
-from durably.demo.tools import receipt
-from durably.demo.traps import Sprung, Traps
+from durably.demo.tools import APPROVED, receipt
+from durably.demo.traps import Traps
+from durably.errors import DurablyError
+from durably.records import Effect
 
-TRAPS = ("charge", BETWEEN_STEPS, "refund")
+TRAPS = ("charge", BETWEEN_STEPS, "refund", APPROVED)
+
+BEFORE_PAYING = (BETWEEN_STEPS, APPROVED)
+"""Those that a ticket comes by once more if its worker dies there."""
 
 LOOK_SECONDS = 0.02
 """How often the demo looks whether a worker sits in a trap."""
@@ -29,19 +38,28 @@ class Performance:
     """One run of the demo."""
 
     def __init__(
-        self, app: Durably, site: Site, crew: Crew, screen: Screen, tickets: Sequence[Ticket]
+        self,
+        app: Durably,
+        site: Site,
+        crew: Crew,
+        screen: Screen,
+        approver: Approver,
+        tickets: Sequence[Ticket],
     ) -> None:
         self._app = app
         self._site = site
         self._crew = crew
         self._screen = screen
-        self._tickets = tickets
+        self._approver = approver
+        self._tickets = {ticket.id: ticket for ticket in tickets}
         self._workers: dict[str, str] = {}
         self._oban = site.postgres_url is not None
         self._story = Story(screen, self._workers, oban=self._oban)
         self._traps = Traps(site.traps)
         self._provider = PaymentProvider(site.payments)
-        self._done: set[Sprung] = set()
+        self._ruled: set[str] = set()
+        self._one_question = asyncio.Lock()
+        self._deadline = asyncio.timeout(None)
 
     async def run(self, workers: int, deadline_seconds: float, *, targeted: bool) -> bool:
         """Deal with every ticket; False if the deadline came first.
@@ -51,15 +69,16 @@ class Performance:
 
         Raises:
             WorkerDied: a worker ended by itself.
+            NobodyThere: nobody answers any more.
         """
         self._arm(targeted)
-        runs = [await self._enqueue(ticket) for ticket in self._tickets]
+        runs = [await self._enqueue(ticket) for ticket in self._tickets.values()]
         jobs = ", each with a job in Oban" if self._oban else ""
         self._screen.say(f"{len(runs)} tickets enqueued{jobs}; {workers} workers start")
         for _ in range(workers):
             self._crew.start()
         try:
-            async with asyncio.timeout(deadline_seconds):
+            async with asyncio.timeout(deadline_seconds) as self._deadline:
                 await self._until_all_are_dealt_with(runs)
                 await self._until_all_have_started()
         except TimeoutError:
@@ -74,8 +93,10 @@ class Performance:
                 self._traps.arm(name)
             return
         # On tickets apart from each other, so that each kill is a story of its own.
-        charged = [t.id for t in self._tickets if t.expects.outcome == "charged"]
-        refunded = [t.id for t in self._tickets if t.expects.outcome == "refunded"]
+        expected = [(t.id, t.expects.outcome) for t in self._tickets.values()]
+        charged = [ticket for ticket, outcome in expected if outcome == "charged"]
+        refunded = [ticket for ticket, outcome in expected if outcome == "refunded"]
+        self._traps.arm(APPROVED)  # Whichever is approved first.
         self._traps.arm("charge", charged[0])
         self._traps.arm(BETWEEN_STEPS, charged[-2])
         self._traps.arm("refund", refunded[-1])
@@ -94,8 +115,8 @@ class Performance:
                 killing = group.create_task(self._kill_whoever_is_trapped())
                 await asyncio.wait([group.create_task(self._watch(run)) for run in runs])
                 killing.cancel()
-        except* WorkerDied as died:
-            raise died.exceptions[0] from None
+        except* (WorkerDied, NobodyThere, DurablyError) as broken:
+            raise broken.exceptions[0] from None
 
     async def _until_all_have_started(self) -> None:
         """A worker that is still importing when SIGTERM comes could not leave as it should."""
@@ -109,7 +130,8 @@ class Performance:
                 await self._learn_names()
             self._story.tell(event)
             if event.kind == "suspended":
-                await self._decide(run)
+                for effect in await run.effects():
+                    await self._decide(run, effect)
         if run.state is RunState.COMPLETED:
             self._story.answered(run.key, run.output())
 
@@ -118,33 +140,60 @@ class Performance:
             if member := self._crew.find(worker.pid):
                 self._workers[worker.id] = member.name
 
-    async def _decide(self, run: Run[Answer]) -> None:
+    async def _decide(self, run: Run[Answer], effect: Effect) -> None:
+        if effect.ask == "approval" and effect.idempotency_key not in self._ruled:
+            self._ruled.add(effect.idempotency_key)
+            await self._approve(run, Request.of(self._tickets[run.key], effect))
+        elif effect.asked and effect.state is EffectState.IN_DOUBT:
+            await self._resolve(run, effect)
+
+    async def _approve(self, run: Run[Answer], request: Request) -> None:
+        """Have somebody decide about a refund, and put it on the shop's record."""
+        self._story.asked(request)
+        async with self._one_question:
+            with self._thinking():
+                ruling = await self._approver.decide(run, request)
+        ruling = ruling or await approvals.decided_elsewhere(run, request)
+        if ruling is not None:
+            approvals.record(self._site, request, ruling)
+
+    @contextmanager
+    def _thinking(self) -> Generator[None]:
+        """The deadline is for machines: a person may think for as long as they like."""
+        loop, ends = asyncio.get_running_loop(), self._deadline.when()
+        if not self._approver.thinks or ends is None:
+            yield
+            return
+        left = ends - loop.time()
+        self._deadline.reschedule(None)
+        try:
+            yield
+        finally:
+            self._deadline.reschedule(loop.time() + left)
+
+    async def _resolve(self, run: Run[Answer], effect: Effect) -> None:
         """The operator: looks at what the payment provider has, and says what happened."""
-        for effect in await run.effects():
-            if effect.state is not EffectState.IN_DOUBT:
-                continue
-            found = self._provider.find(effect.idempotency_key)
-            self._story.decided(run.key, effect.tool_name, found["id"] if found else None)
-            if found:
-                await run.resolve(effect.call_id, done=receipt(found), note="seen at the provider")
-            else:
-                await run.resolve(effect.call_id, again=True, note="the provider has nothing")
+        found = self._provider.find(effect.idempotency_key)
+        payment_id = found["id"] if found else None
+        self._story.decided(run.key, effect.call_id, effect.tool_name, payment_id)
+        if found:
+            await run.resolve(effect.call_id, done=receipt(found), note="seen at the provider")
+        else:
+            await run.resolve(effect.call_id, again=True, note="the provider has nothing")
 
     async def _kill_whoever_is_trapped(self) -> None:
         while True:
             self._crew.check()
             for trap in self._traps.sprung():
-                if trap not in self._done:
-                    self._done.add(trap)
-                    await self._kill(trap)
+                if member := self._crew.find(trap.pid):
+                    await self._kill(member)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _kill(self, trap: Sprung) -> None:
-        member = self._crew.find(trap.pid)
-        if member is None:
-            return  # Two traps, one worker: it is dead already.
-        ids = {worker.id for worker in await self._app.workers() if worker.pid == trap.pid}
+    async def _kill(self, member: Member) -> None:
+        pid = member.process.pid
+        ids = {worker.id for worker in await self._app.workers() if worker.pid == pid}
         self._crew.kill(member)
+        trap = self._traps.sat_in(pid, BEFORE_PAYING)
         executing = await self._app.runs(state="executing", limit=len(self._tickets))
         held = [run for run in executing if run.record.worker_id in ids]
         in_doubt = {

@@ -85,6 +85,18 @@ def decide(text: str, order: Order | None, prices: dict[str, int]) -> Decision:
             return Decision("answered", STATUS[order["status"]])
 
 
+def settle(decision: Decision, answer: Any) -> Decision:
+    """What came of a charge or a refund: a person may have denied it, or lowered the amount."""
+    match answer:
+        case {"cents": int(paid)} if paid == decision.cents:
+            return decision
+        case {"cents": int(paid)}:
+            said = f"We refunded {money(paid)} of the {money(decision.cents)} for this."
+            return Decision(decision.outcome, said, paid)
+        case {"error": reason} | reason:
+            return Decision("answered", f"We did not pay this back. {reason}")
+
+
 def mail(text: str, decision: Decision, order: Order | None) -> dict[str, str]:
     """The mail to the customer."""
     name = re.search(r"from (\w+)", text)

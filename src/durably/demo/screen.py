@@ -6,7 +6,8 @@ Owns the drawing; what there is to say is the story's.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -16,8 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from durably.demo.checks import Check
 from durably.demo.tickets import Ticket
-from durably.demo.verdict import Check
 
 STATE_STYLES = {
     "executing": "cyan",
@@ -45,14 +46,12 @@ class Screen:
     def __init__(self, tickets: Sequence[Ticket], console: Console | None = None) -> None:
         self.rows = {ticket.id: Row(ticket) for ticket in tickets}
         self.console = console or Console(highlight=False)
-        self._live = Live(
-            get_renderable=self._table, console=self.console, refresh_per_second=8, transient=True
-        )
+        self._live: Live | None = None
+        self._held: list[Text] | None = None
         self._began = time.monotonic()
 
     def __enter__(self) -> Screen:
-        if self.console.is_terminal:
-            self._live.start()
+        self._start()
         return self
 
     def __exit__(
@@ -61,13 +60,45 @@ class Screen:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._live.stop()
+        self._stop()
+
+    def _start(self) -> None:
+        if self.console.is_terminal:
+            # A new one each time: one that was stopped draws over what was printed since.
+            self._live = Live(
+                get_renderable=self._table,
+                console=self.console,
+                refresh_per_second=8,
+                transient=True,
+            )
+            self._live.start()
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Nothing moves until the block ends, so that somebody can be asked; then all is said."""
+        self._stop()
+        self._held = held = list[Text]()
+        try:
+            yield
+        finally:
+            self._held = None
+            for line in held:
+                self.console.print(line, soft_wrap=True)
+            self._start()
 
     def say(self, text: str, style: str = "") -> None:
         """One line, with the seconds since the start."""
         seconds = f"{time.monotonic() - self._began:5.1f} s  "
         line = Text.assemble((seconds, "dim"), (text, style))
-        self.console.print(line, soft_wrap=True)
+        if self._held is None:
+            self.console.print(line, soft_wrap=True)
+        else:
+            self._held.append(line)
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

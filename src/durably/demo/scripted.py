@@ -43,9 +43,11 @@ async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse
     paying = {"charged": "charge_card", "refunded": "refund"}.get(decision.outcome)
     if paying is not None and paying not in results:
         return _calls((paying, {"order": number, "cents": decision.cents}))
+    if paying is not None:
+        decision = policy.settle(decision, results[paying])
     if "send_mail" not in results:
         mail = ("send_mail", policy.mail(prompt, decision, order))
-        if paying is None:
+        if paying is None or decision.outcome == "answered":
             return _calls(mail)
         return _calls(("book", {"payment_id": results[paying]["payment_id"]}), mail)
     final = {"outcome": decision.outcome, "summary": decision.summary}

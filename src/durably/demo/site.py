@@ -5,6 +5,10 @@ Owns the paths; what is written there is said by the modules that write it.
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -58,6 +62,11 @@ class Site:
         return self.folder / "kills.jsonl"
 
     @property
+    def approvals(self) -> Path:
+        """The shop's own record of what was decided about refunds above the limit."""
+        return self.folder / "approvals.jsonl"
+
+    @property
     def traps(self) -> Path:
         """Where workers wait to be killed."""
         return self.folder / "traps"
@@ -66,6 +75,16 @@ class Site:
     def logs(self) -> Path:
         """What the workers said, a file each."""
         return self.folder / "logs"
+
+    def command(self, words: str) -> str:
+        """A command of durably on this data, as it is typed into a shell."""
+        return f"{self.durably} {words} --url {shlex.quote(self.database.shown)}"
+
+    @property
+    def durably(self) -> str:
+        """How the command line is called here."""
+        here = Path(sys.executable).with_name("durably")
+        return "durably" if shutil.which("durably") else os.path.relpath(here)
 
 
 def data_text(name: str) -> str:

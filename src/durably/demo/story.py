@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from durably.demo.approvals import Request
 from durably.demo.screen import Screen
 from durably.demo.tickets import Answer
 from durably.demo.traps import Sprung
@@ -16,6 +17,7 @@ MOMENTS = {
     "charge": "in the middle of a charge for {}: the provider has made it, the ledger cannot know",
     "refund": "in the middle of a refund for {}: the provider has made it, the ledger cannot know",
     "between-steps": "between two steps of {}",
+    "approved": "between the approval of a refund for {} and the refund: it may have been paid",
 }
 
 KILLED, SAVED, ASKED, QUIET = "bold red", "green", "yellow", "dim"
@@ -79,6 +81,9 @@ class Story:
             case "failed" | "discarded":
                 row.state, row.last = str(event.kind), str(data.get("error", ""))
                 self._screen.say(f"{key} {event.kind}: {data.get('error', '')}", KILLED)
+            case "approved" | "denied":
+                how = SAVED if event.kind == "approved" else KILLED
+                self._screen.say(f"{key} {data['tool']} {event.kind} by {data['by']}", how)
             case "completed" | "cancelled":
                 row.state, row.worker = str(event.kind), ""
             case _:
@@ -89,8 +94,13 @@ class Story:
         self._screen.rows[key].last = answer.outcome
         self._screen.say(f"{key} {answer.outcome}: {answer.summary}")
 
-    def decided(self, key: str, tool: str, payment_id: str | None) -> None:
+    def asked(self, request: Request) -> None:
+        """A call waits for approval."""
+        self._screen.say(f"{request.ticket.id} asks for approval: {request}", ASKED)
+
+    def decided(self, key: str, call_id: str, tool: str, payment_id: str | None) -> None:
         """The operator looked at the provider's record and settled a call."""
+        self._in_doubt.pop((key, call_id), None)
         found = (
             f"the provider has it as {payment_id}: done, not repeated"
             if payment_id

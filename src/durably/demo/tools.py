@@ -17,6 +17,12 @@ from durably.demo.outside import Entry, MailServer, PaymentProvider
 from durably.demo.site import Site
 from durably.demo.traps import Traps
 
+LIMIT_CENTS = 10_000
+"""A refund of more than this waits for a person."""
+
+APPROVED = "approved"
+"""The trap between the approval of a refund and the refund."""
+
 NETWORK_SECONDS = 0.15
 """How long the payment provider takes each way."""
 
@@ -71,13 +77,16 @@ def charge_card(ctx: RunContext[Desk], order: int, cents: int) -> dict[str, Any]
     return _move(ctx.deps, "charge", order, cents)
 
 
-@tools.tool(metadata=effects.once(on_doubt="ask"))
+@tools.tool(metadata=effects.once(on_doubt="ask", approve=lambda args: args["cents"] > LIMIT_CENTS))
 def refund(ctx: RunContext[Desk], order: int, cents: int) -> dict[str, Any]:
     """Pay money back for an order; answers with the payment id."""
     found = shop.find_order(ctx.deps.site.database, order)
     paid = found["paid_cents"] if found else 0
     if not 0 < cents <= paid:
         raise ModelRetry(f"At most {paid} cents can be paid back for order {order}.")
+    if ctx.tool_call_approved:
+        # The ledger knows that it may have been paid; whoever dies here has not paid it.
+        ctx.deps.traps.step_in(APPROVED, ctx.deps.ticket)
     return _move(ctx.deps, "refund", order, cents)
 
 

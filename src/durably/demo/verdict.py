@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from durably import EffectState
+from durably.demo.approval_checks import approval_checks, called_for, decided, granted
+from durably.demo.checks import Check, amounts, equal
 from durably.demo.evidence import Dealt, Evidence
-from durably.demo.tickets import money
 
 KINDS = {"charge_card": "charge", "refund": "refund"}
 """The tools that move money, and what the provider calls it."""
@@ -24,17 +24,6 @@ WASTED = ("lost", "failed")
 
 WAITING = ("available", "scheduled", "retryable")
 """Oban's jobs that would still come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One row of the final table."""
-
-    what: str
-    expected: str
-    found: str
-    source: str
-    ok: bool
 
 
 class Payment(NamedTuple):
@@ -54,7 +43,7 @@ def judge(evidence: Evidence, *, scripted: bool, traps: int) -> list[Check]:
             what it asked for, as the ledger has it, is what should have happened.
         traps: how many workers should have been killed.
     """
-    should = _called_for(evidence.dealt) if scripted else _asked_for(evidence.dealt)
+    should = _called_for(evidence) if scripted else _asked_for(evidence.dealt)
     did = Counter(
         Payment(entry["kind"], entry["ticket"], entry["order"], entry["cents"])
         for entry in evidence.payments
@@ -65,7 +54,8 @@ def judge(evidence: Evidence, *, scripted: bool, traps: int) -> list[Check]:
         _mails(evidence),
         _paid("charge", should, did),
         _paid("refund", should, did),
-        _equal("charged or refunded twice", 0, _twice(should, did), "payments.jsonl"),
+        equal("charged or refunded twice", 0, _twice(should, did), "payments.jsonl"),
+        *approval_checks(evidence),
         _books(evidence),
         *_doubts(evidence),
         *_model_calls(evidence),
@@ -74,7 +64,7 @@ def judge(evidence: Evidence, *, scripted: bool, traps: int) -> list[Check]:
 
 
 def summary(evidence: Evidence) -> str:
-    """What the kills cost; one sentence."""
+    """What was decided, and what the kills cost; a sentence each."""
     asked, saved = len(evidence.requests), len(evidence.responses)
     cut_off = sum(_wasted_attempts(dealt) for dealt in evidence.dealt)
     attempts = sum(len(dealt.attempts) for dealt in evidence.dealt)
@@ -82,8 +72,8 @@ def summary(evidence: Evidence) -> str:
     if evidence.jobs is not None:
         oban = f" {sum(evidence.jobs.values())} jobs of Oban began {attempts} attempts."
     return (
-        f"{len(evidence.kills)} workers were killed, {cut_off} attempts cut off or failed; each "
-        "of those may cost the one response that was in flight: "
+        f"{decided(evidence)} {len(evidence.kills)} workers were killed, {cut_off} attempts cut "
+        "off or failed; each of those may cost the one response that was in flight: "
         f"{asked} requests were paid for {saved} responses.{oban}"
     )
 
@@ -91,7 +81,9 @@ def summary(evidence: Evidence) -> str:
 def _kills(evidence: Evidence, scripted: bool, traps: int) -> Check:
     kills = len(evidence.kills)
     if scripted:
-        return _equal("workers killed (SIGKILL)", traps, kills, "kills.jsonl")
+        # One trap is behind an approval: if nothing was approved, nobody stepped into it.
+        sprung = traps if granted(evidence) else traps - 1
+        return equal("workers killed (SIGKILL)", sprung, kills, "kills.jsonl")
     # Whether it charges and refunds at all is the real model's business.
     return Check(
         "workers killed (SIGKILL)", f"up to {traps}", str(kills), "kills.jsonl", kills <= traps
@@ -101,10 +93,12 @@ def _kills(evidence: Evidence, scripted: bool, traps: int) -> Check:
 def _tickets(evidence: Evidence, scripted: bool) -> list[Check]:
     total = len(evidence.dealt)
     answered = [d for d in evidence.dealt if d.answer is not None]
-    checks = [_equal("tickets answered", total, len(answered), "ledger: runs")]
+    checks = [equal("tickets answered", total, len(answered), "ledger: runs")]
     if scripted:
-        right = [d for d in answered if d.answer and d.answer.outcome == d.ticket.expects.outcome]
-        checks.append(_equal("answered as called for", total, len(right), "ledger: outputs"))
+        right = [
+            d for d in answered if d.answer and d.answer.outcome == called_for(d, evidence).outcome
+        ]
+        checks.append(equal("answered as called for", total, len(right), "ledger: outputs"))
     return checks
 
 
@@ -115,12 +109,12 @@ def _mails(evidence: Evidence) -> Check:
     return Check("mails, one a ticket", str(len(should)), str(total), "outbox.jsonl", did == should)
 
 
-def _called_for(dealt: Iterable[Dealt]) -> Counter[Payment]:
+def _called_for(evidence: Evidence) -> Counter[Payment]:
     kinds = {"charged": "charge", "refunded": "refund"}
     return Counter(
         Payment(kinds[expects.outcome], d.ticket.id, expects.order or 0, expects.cents)
-        for d in dealt
-        if (expects := d.ticket.expects).outcome in kinds
+        for d in evidence.dealt
+        if (expects := called_for(d, evidence)).outcome in kinds
     )
 
 
@@ -143,7 +137,7 @@ def _paid(kind: str, should: Counter[Payment], did: Counter[Payment]) -> Check:
 
 
 def _total(payments: Counter[Payment]) -> str:
-    return f"{payments.total()}, {money(sum(p.cents * n for p, n in payments.items()))}"
+    return amounts([payment.cents for payment in payments.elements()])
 
 
 def _twice(should: Counter[Payment], did: Counter[Payment]) -> int:
@@ -171,8 +165,8 @@ def _doubts(evidence: Evidence) -> list[Check]:
     settled = [effects[key] for key in left if key in effects and effects[key].state.settled]
     still_open = sum(not effect.state.settled for effect in effects.values())
     return [
-        _equal("in doubt, then settled", len(left), len(settled), "ledger: effects"),
-        _equal("tool calls left open", 0, still_open, "ledger: effects"),
+        equal("in doubt, then settled", len(left), len(settled), "ledger: effects"),
+        equal("tool calls left open", 0, still_open, "ledger: effects"),
     ]
 
 
@@ -189,7 +183,7 @@ def _model_calls(evidence: Evidence) -> list[Check]:
         for entry in evidence.requests
     )
     return [
-        _equal("model responses saved", len(asked), len(saved_by), "ledger: messages"),
+        equal("model responses saved", len(asked), len(saved_by), "ledger: messages"),
         Check(
             "model calls paid again",
             f"at most {sum(allowed.values())}",
@@ -197,7 +191,7 @@ def _model_calls(evidence: Evidence) -> list[Check]:
             "model-bill.jsonl",
             all(again[ticket] <= allowed[ticket] for ticket in again),
         ),
-        _equal("saved ones asked for again", 0, saved_already, "ledger: messages"),
+        equal("saved ones asked for again", 0, saved_already, "ledger: messages"),
     ]
 
 
@@ -206,15 +200,11 @@ def _jobs(evidence: Evidence) -> list[Check]:
     if evidence.jobs is None:
         return []
     waiting = sum(evidence.jobs.get(state, 0) for state in WAITING)
-    return [_equal("jobs that still wait", 0, waiting, "table oban_jobs")]
+    return [equal("jobs that still wait", 0, waiting, "table oban_jobs")]
 
 
 def _wasted_attempts(dealt: Dealt) -> int:
     return sum(attempt.outcome in WASTED for attempt in dealt.attempts)
-
-
-def _equal(what: str, expected: int, found: int, source: str) -> Check:
-    return Check(what, str(expected), str(found), source, expected == found)
 
 
 def right(checks: Sequence[Check]) -> bool:

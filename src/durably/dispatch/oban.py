@@ -29,6 +29,7 @@ from durably.errors import (
     TransitionRefused,
 )
 from durably.execution.ends import tell_end
+from durably.execution.interrupts import interrupt_for
 from durably.ledger import jobs, runs
 from durably.ledger.jobs import Refusal, Wakeup
 from durably.ledger.postgres.database import PostgresDatabase
@@ -214,6 +215,8 @@ class ObanDispatcher:
         run, asked = await self._ledger.write(jobs.insert, new, wakes)
         if asked is not None:
             self._intake.check_same(new, run, asked)
+        else:
+            await interrupt_for(self._ledger, run)
 
     def _refused(self, job: Job, key: str, refusal: Refusal) -> object:
         match refusal:

@@ -27,6 +27,7 @@ class RunRequest(BaseModel):
 
     Attributes:
         prompt: text, or a list of parts as pydantic-ai writes them in JSON.
+        budget: limits by the names that `durably.Budget` has for them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +43,9 @@ class RunRequest(BaseModel):
     scheduled_at: AwareDatetime | None = None
     tags: list[str] | None = None
     meta: dict[str, JsonValue] | None = None
+    thread: str | None = None
+    on_busy: str = "queue"
+    budget: dict[str, JsonValue] | None = None
 
 
 class Intake(Protocol):
@@ -59,7 +63,7 @@ class Intake(Protocol):
         """Refuse a key that already means something else.
 
         Raises:
-            KeyConflict: the run under this key has another agent, prompt or args.
+            KeyConflict: the run under this key has another agent, prompt, args or thread.
         """
         ...
 

@@ -10,6 +10,7 @@ import contextlib
 
 from durably import boundaries
 from durably.errors import RunNotFound, TransitionRefused
+from durably.execution import threads
 from durably.ledger import children, ends, runs
 from durably.ledger.database import Database
 from durably.records import RunRecord
@@ -24,6 +25,8 @@ async def tell_end(ledger: Database, run: RunRecord) -> None:
     if not run.tells_end or not run.state.final:
         return
     boundaries.reached("end:before")
+    await threads.release(ledger, run)
+    boundaries.reached("end:released")
     if run.parent_id is not None:
         await ledger.write(children.tell_parent, run.id)
         boundaries.reached("end:parent_told")

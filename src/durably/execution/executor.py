@@ -118,8 +118,8 @@ class Executor:
         claim, write, settle = journal.claim, self._ledger.write, journal.settle
         step, ending = journal.remaining_step(), AttemptOutcome
         match outcome:
-            case Completed(output, usage, messages):
-                step = journal.remaining_step(messages, usage)
+            case Completed(output, usage, messages, cost):
+                step = journal.remaining_step(messages, usage, cost)
                 settled = settle(
                     ending.COMPLETED, lambda s: write(runs.complete, claim, output, s), step
                 )

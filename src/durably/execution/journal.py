@@ -13,16 +13,28 @@ from dataclasses import replace
 from typing import Any
 
 from durably import boundaries
+from durably.budgets import SharedBudget
 from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl
 from durably.execution.writes import Writes
-from durably.ledger import children, reads, steps, waits
+from durably.ledger import budgets, children, reads, steps, threads, waits
+from durably.ledger.budgets import Sharing
 from durably.ledger.database import Database, ToolTransaction
 from durably.ledger.operations import Operation
 from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
 from durably.ledger.waits import Wait
 from durably.lifecycle import AttemptOutcome
-from durably.records import CallPosition, Claim, Effect, NewRun, RunInput, RunRecord, StoredMessage
+from durably.records import (
+    CallPosition,
+    Claim,
+    EarlierRun,
+    Effect,
+    NewRun,
+    RunInput,
+    RunRecord,
+    Steer,
+    StoredMessage,
+)
 
 
 class Journal:
@@ -33,6 +45,7 @@ class Journal:
         input: what it was asked.
         history: its messages so far, in order.
         last_fingerprint: the agent's fingerprint as the attempt before recorded it.
+        before: what earlier runs of its thread left; positions are the run's own, without it.
     """
 
     def __init__(
@@ -44,6 +57,7 @@ class Journal:
         history: Sequence[StoredMessage],
         effects: Sequence[Effect],
         last_fingerprint: str | None,
+        before: Sequence[EarlierRun],
     ) -> None:
         self.ledger = ledger
         self.run = run
@@ -51,9 +65,12 @@ class Journal:
         self.input = run_input
         self.history = list(history)
         self.last_fingerprint = last_fingerprint
+        self.before = before
         self._writes = Writes(ledger, run, control)
         self._effects = {effect.position: effect for effect in effects}
         self._usage: str | None = None
+        self._cost_nanousd: int | None = None
+        self._sharing: Sharing | None = None
         self._fingerprint: str | None = None
         self._fingerprint_is_news = False
         self._events: list[tuple[str, dict[str, object]]] = []
@@ -74,6 +91,7 @@ class Journal:
                 (yield from reads.list_messages(run.id)),
                 (yield from reads.list_effects(run.id)),
                 (yield from reads.last_fingerprint(run.id, run.attempt)),
+                (yield from threads.list_earlier(run.thread, run.id)) if run.thread else [],
             )
 
         return cls(ledger, run, control, *(await Writes(ledger, run, control).read(load)))
@@ -111,23 +129,59 @@ class Journal:
             self._fingerprint = fingerprint
             self._fingerprint_is_news = True
 
-    async def checkpoint(self, messages: Sequence[tuple[str, str]], usage: str) -> None:
+    async def steers(self) -> list[Steer]:
+        """Messages of the run's thread that it is to see, and has not.
+
+        Raises:
+            LeaseLost: the database was away for longer than the lease.
+        """
+        thread = self.run.thread
+        if thread is None:
+            return []
+        return await self._writes.read(lambda: threads.list_steers(thread, self.run.id))
+
+    async def shared_budgets(self) -> list[SharedBudget]:
+        """The budgets that the run shares, as they are now; what it spends is counted there too.
+
+        Raises:
+            LeaseLost: the database was away for longer than the lease.
+        """
+        run = self.run
+        if run.thread is None and not run.tags:
+            return []
+        found = await self._writes.read(lambda: budgets.list_shared_of(run.thread, run.tags))
+        self._sharing = Sharing.of(found)
+        return found
+
+    async def checkpoint(
+        self,
+        messages: Sequence[tuple[str, str]],
+        usage: str,
+        cost_nanousd: int | None = None,
+        steers: Sequence[Steer] = (),
+    ) -> None:
         """Append messages (kind, JSON): from here on they are never asked for again.
+
+        Args:
+            usage, cost_nanousd: what the run has spent so far, over all its attempts.
+            steers: what `steers` gave, and the model has seen in these messages.
 
         Raises:
             LeaseLost: another attempt owns the run.
         """
-        appended = self.append(messages)
-        self._usage = usage
+        appended = self.append(messages, steers)
+        self._usage, self._cost_nanousd = usage, cost_nanousd
         boundaries.reached("checkpoint:before")
         await self._write_step(messages=appended)
         boundaries.reached("checkpoint:after")
 
-    def append(self, messages: Sequence[tuple[str, str]]) -> tuple[NewMessage, ...]:
+    def append(
+        self, messages: Sequence[tuple[str, str]], steers: Sequence[Steer] = ()
+    ) -> tuple[NewMessage, ...]:
         """Number messages as the next of the history; the caller makes them durable."""
         start = len(self.history)
         new = tuple(
-            NewMessage(seq=start + i, kind=kind, body=body)
+            NewMessage(start + i, kind, body, tuple(steers) if i == 0 else ())
             for i, (kind, body) in enumerate(messages)
         )
         self.history.extend(
@@ -237,7 +291,10 @@ class Journal:
         return await self._writes.write_late(steps.settle_late, self.claim, outcome)
 
     def remaining_step(
-        self, messages: tuple[NewMessage, ...] = (), usage: str | None = None
+        self,
+        messages: tuple[NewMessage, ...] = (),
+        usage: str | None = None,
+        cost_nanousd: int | None = None,
     ) -> Step:
         """Everything that waits for the next write, for the transition that ends the attempt."""
         return Step(
@@ -246,6 +303,8 @@ class Journal:
             outcomes=tuple(self._kept.values()),
             fingerprint=self._fingerprint if self._fingerprint_is_news else None,
             events=tuple(self._events),
+            cost_nanousd=self._cost_nanousd if cost_nanousd is None else cost_nanousd,
+            sharing=self._sharing,
         )
 
     async def settle(

@@ -12,11 +12,16 @@ from durably.ledger.steps import NewMessage
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The agent gave its output; ``messages`` are the last ones, after the last checkpoint."""
+    """The agent gave its output; ``messages`` are the last ones, after the last checkpoint.
+
+    Attributes:
+        cost_nanousd: what the run cost so far; None: as it was.
+    """
 
     output: str
     usage: str
     messages: tuple[NewMessage, ...] = ()
+    cost_nanousd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Suspended:
 
     Attributes:
         kind: ``"effects"`` (people settle the named ones), ``"waits"`` (only times, signals and
-            children are waited for) or ``"change"`` (somebody accepts the changed agent).
+            children are waited for), ``"change"`` (somebody accepts the changed agent) or
+            ``"budget"`` (somebody raises it).
     """
 
     kind: str

@@ -101,6 +101,7 @@ def _settle(effect: Effect, child: RunRecord) -> Operation[Effect | None]:
         "key": child.key,
         "state": child.state,
         "usage": child.usage,
+        "cost_nanousd": child.cost_nanousd,
         **({"output": json.loads(child.output or "null")} if completed else {}),
         **({"error": child.error} if child.error else {}),
     }

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 
 from durably.errors import EffectNotFound, RunNotFound, TransitionRefused
+from durably.ledger import notices
 from durably.ledger.fence import record_event
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
 from durably.ledger.waking import wake_if_settled
-from durably.lifecycle import EffectState, allowed
+from durably.lifecycle import EffectState, RunState, allowed
 from durably.records import WAIT_KINDS, Effect, RunRecord
 
 _ENDS = {
@@ -168,7 +169,7 @@ BY_CLOCK = "expiry"
 def expire(key: str, call_id: str) -> Operation[Effect | None]:
     """Do what was declared for a call that nobody decided about in time; None if somebody has."""
     run, effect = yield from _to_decide(key, call_id)
-    if effect.expires_at is None or not effect.asked:
+    if effect.expires_at is None or not effect.asked or run.state is not RunState.SUSPENDED:
         return None
     if effect.on_expiry == "deny":
         reason = "Nobody approved this call in time."
@@ -187,9 +188,9 @@ def expire(key: str, call_id: str) -> Operation[Effect | None]:
     decision = "expired"
     if effect.on_expiry == "escalate":
         decision = "escalated"
-        if ESCALATED not in run.tags:
-            tags = json.dumps([*run.tags, ESCALATED])
-            yield from execute("add_tag", run_id=run.id, tags=tags)
+        tags = json.dumps(list(dict.fromkeys([*run.tags, ESCALATED])))
+        yield from execute("escalate_run", run_id=run.id, tags=tags, queue=effect.escalate_queue)
+        yield from notices.note_escalation(effect)
     yield from record_event(
         run.claim, decision, call_id=effect.call_id, tool=effect.tool_name, by=BY_CLOCK
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from durably.errors import LeaseLost
-from durably.ledger.operations import Operation, execute, fetch_one
+from durably.ledger.operations import Operation, Row, execute, fetch_one
 from durably.ledger.rows import run_from
 from durably.records import Claim
 
@@ -23,8 +23,8 @@ def lease_lost(claim: Claim) -> Operation[LeaseLost]:
     )
 
 
-def hold(claim: Claim) -> Operation[None]:
-    """Keep the run for this claim until the transaction ends.
+def hold(claim: Claim) -> Operation[Row]:
+    """Keep the run for this claim until the transaction ends; returns its usage and cost so far.
 
     Raises:
         LeaseLost: the claim is not the run's current one.
@@ -32,6 +32,7 @@ def hold(claim: Claim) -> Operation[None]:
     row = yield from fetch_one("hold_run", run_id=claim.run_id, attempt=claim.attempt)
     if row is None:
         raise (yield from lease_lost(claim))
+    return row
 
 
 def record_event(claim: Claim, kind: str, /, **data: object) -> Operation[None]:

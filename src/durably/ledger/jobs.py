@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from durably.errors import TransitionRefused
 from durably.ledger import queues, reads, runs
 from durably.ledger.fence import record_event
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import run_from
+from durably.ledger.threads import hold_thread
 from durably.ledger.waking import dispatch
 from durably.lifecycle import RunState
 from durably.records import NewRun, RunInput, RunRecord
@@ -80,6 +82,8 @@ def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
     A job that a person retried in Oban moves its run as `Durably`'s own words would: one that is
     not due yet is due now, a discarded or cancelled one is revived.
     """
+    if wakeup.repeated:
+        yield from hold_thread(wakeup.key)  # Before its run, as by everybody: it may be revived.
     row = yield from fetch_one("get_run_to_decide", key=wakeup.key)
     if row is None:
         return Refusal.UNKNOWN
@@ -93,8 +97,12 @@ def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
     if run.state in (RunState.DISCARDED, RunState.CANCELLED):
         if not (wakeup.repeated and _is_newer(wakeup, run.finished_at)):
             return Refusal.CANCELLED if run.state is RunState.CANCELLED else Refusal.OVER
-        yield from fetch_one("revive_run", key=run.key)
-        yield from record_event(run.claim, "revived", by=BY_OBAN)
+        try:
+            revived = yield from runs.revive_quietly(run.key, BY_OBAN)
+        except TransitionRefused:
+            return Refusal.OVER  # Its thread has gone on without it.
+        if revived.state is RunState.SUSPENDED:
+            return Refusal.OVER  # It waits for its turn, and gets a job when that comes.
     elif run.state.final or run.state is RunState.SUSPENDED:
         return Refusal.OVER
     elif run.state in _LATER and _is_newer(wakeup, run.attempted_at or run.inserted_at):

@@ -20,10 +20,16 @@ class Row(Protocol):
 
 
 class Statement(NamedTuple):
-    """A named statement of the ``.sql`` files and its parameters."""
+    """A named statement of the ``.sql`` files and its parameters.
+
+    Attributes:
+        last: it may be made at the end of the transaction, whatever comes between; no rows of it
+            are looked at.
+    """
 
     name: str
     params: Mapping[str, object]
+    last: bool = False
 
 
 type Operation[T] = Generator[Statement, Sequence[Row], T]
@@ -38,6 +44,25 @@ def fetch_one(name: str, /, **params: object) -> Operation[Row | None]:
     """Run a statement and return its first row, or None."""
     rows = yield Statement(name, params)
     return rows[0] if rows else None
+
+
+def execute_last(name: str, /, **params: object) -> Operation[None]:
+    """Run a statement for its effect, before the transaction ends."""
+    yield Statement(name, params, last=True)
+
+
+def postponing[T](operation: Operation[T], postponed: list[Statement]) -> Operation[T]:
+    """An operation without what may come last, which is put aside."""
+    try:
+        statement = next(operation)
+        while True:
+            if statement.last:
+                postponed.append(statement)
+                statement = operation.send(())
+            else:
+                statement = operation.send((yield statement))
+    except StopIteration as end:
+        return end.value
 
 
 def execute(name: str, /, **params: object) -> Operation[int]:

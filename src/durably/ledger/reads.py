@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import datetime
 
 from durably.errors import RunNotFound
-from durably.ledger.operations import Operation, fetch, fetch_one
+from durably.ledger.operations import Operation, Row, fetch, fetch_one
 from durably.ledger.queues import get_setting, list_settings
 from durably.ledger.rows import (
     attempt_from,
@@ -65,11 +65,15 @@ def list_runs(
     tag: str | None,
     before: int | None,
     limit: int,
+    thread: str | None = None,
 ) -> Operation[list[RunRecord]]:
     """Runs, newest first; ``before`` is the id that the last page ended with."""
-    rows = yield from fetch(
-        "list_runs", state=state, agent=agent, queue=queue, tag=tag, before=before, limit=limit
-    )
+    filters: dict[str, object] = {"state": state, "agent": agent, "queue": queue, "tag": tag}
+    filters |= {"before": before, "limit": limit}
+    if thread is None:
+        rows = yield from fetch("list_runs", **filters)
+    else:
+        rows = yield from fetch("list_thread_runs", thread=thread, **filters)
     return [run_from(row) for row in rows]
 
 
@@ -115,15 +119,22 @@ def list_inbox(
     tag: str | None = None,
     kind: str | None = None,
 ) -> Operation[list[InboxItem]]:
-    """Every effect that a suspended run asks a person about, oldest first."""
-    rows = yield from fetch("list_inbox", agent=agent, queue=queue, kind=kind)
+    """All that suspended runs wait for people for, effects and budgets, oldest first."""
+    found: list[tuple[Row, Effect | None]] = []
+    if kind != "budget":
+        rows = yield from fetch("list_inbox", agent=agent, queue=queue, kind=kind)
+        found += [(row, effect_from(row)) for row in rows]
+    if kind in (None, "budget"):
+        rows = yield from fetch("list_budget_inbox", agent=agent, queue=queue)
+        found += [(row, None) for row in rows]
     paths: dict[int, list[str]] = {}
     items: list[InboxItem] = []
-    for row in rows:
+    for row, effect in found:
         parent: int | None = row["parent_id"]
         if parent is not None and parent not in paths:
             paths[parent] = yield from path_to(parent)
-        items.append(inbox_item_from(row, [] if parent is None else paths[parent]))
+        items.append(inbox_item_from(row, effect, [] if parent is None else paths[parent]))
+    items.sort(key=lambda item: item.since)
     return [item for item in items if tag is None or tag in item.tags]
 
 

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from durably.budgets import Budget, SharedBudget, Spent
 from durably.ledger.operations import Row
 from durably.lifecycle import AttemptOutcome, EffectState, RunState
 from durably.records import (
@@ -16,6 +17,7 @@ from durably.records import (
     Event,
     HeldRun,
     InboxItem,
+    Notice,
     QueueSetting,
     RunRecord,
     Signal,
@@ -46,12 +48,14 @@ def decoded(value: object) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def waiting_from(row: Row) -> dict[str, Any] | None:
+    """What a row of durably_runs waits for; None if it does not."""
+    kind = row["waiting_kind"]
+    return None if kind is None else {"kind": kind, **(decoded(row["waiting_on"]) or {})}
+
+
 def run_from(row: Row) -> RunRecord:
     """A row of durably_runs."""
-    kind = row["waiting_kind"]
-    waiting_on: dict[str, Any] | None = None
-    if kind is not None:
-        waiting_on = {"kind": kind, **(decoded(row["waiting_on"]) or {})}
     return RunRecord(
         id=row["id"],
         key=row["key"],
@@ -66,7 +70,7 @@ def run_from(row: Row) -> RunRecord:
         tags=decoded(row["tags"]),
         meta=decoded(row["meta"]),
         usage=decoded(row["usage"]),
-        waiting_on=waiting_on,
+        waiting_on=waiting_from(row),
         output=row["output"],
         error=row["error"],
         worker_id=row["worker_id"],
@@ -120,18 +124,57 @@ def effect_from(row: Row) -> Effect:
         expires_at=moment_or_none(row["expires_at"]),
         on_expiry=row["on_expiry"],
         awaits=row["awaits"],
+        escalate_queue=row["escalate_queue"],
     )
 
 
-def inbox_item_from(row: Row, path: list[str]) -> InboxItem:
-    """A row of durably_effects joined with its run, and the keys of the runs above that."""
+def inbox_item_from(row: Row, effect: Effect | None, path: list[str]) -> InboxItem:
+    """A row of durably_runs, joined with the effect that it waits for, or with since when.
+
+    Args:
+        path: the keys of the runs above it.
+    """
     return InboxItem(
         run_key=row["run_key"],
         agent=row["agent"],
         queue=row["queue"],
         tags=decoded(row["tags"]),
-        effect=effect_from(row),
+        effect=effect,
+        waiting=waiting_from(row) or {},
+        since=effect.asked_at or effect.started_at if effect else moment(row["since"]),
         path=path,
+    )
+
+
+def shared_budget_from(row: Row) -> SharedBudget:
+    """A row of durably_budgets."""
+    return SharedBudget(
+        scope=row["scope"],
+        name=row["name"],
+        limits=Budget.from_json(decoded(row["limits"])),
+        spent=Spent(
+            row["spent_requests"],
+            row["spent_tokens"],
+            row["spent_tool_calls"],
+            row["spent_nanousd"],
+        ),
+        changed_at=moment(row["changed_at"]),
+    )
+
+
+def notice_from(row: Row) -> Notice:
+    """A row of durably_notices."""
+    about_run = row["response"] is None
+    return Notice(
+        id=row["id"],
+        run_id=row["run_id"],
+        position=None if about_run else CallPosition(row["response"], row["call"], row["step"]),
+        kind=row["kind"],
+        attempt=row["attempt"],
+        reason=row["reason"],
+        made_at=moment(row["made_at"]),
+        tries=row["tries"],
+        taken_by=tuple(decoded(row["taken_by"])),
     )
 
 

@@ -10,11 +10,14 @@ import json
 from typing import Any
 
 from durably.errors import RunNotFound
+from durably.ledger import notices
+from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.queues import get_setting
 from durably.ledger.rows import run_from
 from durably.ledger.steps import Step, record_step
+from durably.ledger.threads import FIRST, place, place_again
 from durably.ledger.waking import dispatch, wake_if_over, wake_if_settled
 from durably.lifecycle import AttemptOutcome, RunState, refuse
 from durably.records import Claim, NewRun, RunRecord
@@ -30,6 +33,9 @@ def insert(new: NewRun, job_id: int | None = None) -> Operation[tuple[RunRecord,
 
     Returns:
         The run, and True if this call made it.
+
+    Raises:
+        ThreadBusy: a run of its thread is going, and it was not to wait.
     """
     if new.unique_seconds is not None:
         yield from execute("lock_fingerprint", fingerprint=new.fingerprint)
@@ -38,6 +44,7 @@ def insert(new: NewRun, job_id: int | None = None) -> Operation[tuple[RunRecord,
         )
         if twin is not None:
             return run_from(twin), False
+    standing = yield from place(new)
     row = yield from fetch_one(
         "insert_run",
         key=new.key,
@@ -54,12 +61,14 @@ def insert(new: NewRun, job_id: int | None = None) -> Operation[tuple[RunRecord,
         budget=new.budget,
         scheduled_at=new.scheduled_at,
         delay_seconds=new.delay_seconds,
+        **standing.params,
     )
     if row is None:
         return run_from((yield from _row_of(new.key))), False
     run = run_from(row)
     yield from execute("insert_input", run_id=run.id, prompt=new.prompt, args=new.args)
-    yield from record_event(run.claim, "enqueued", agent=run.agent, queue=run.queue)
+    line = {} if run.thread is None else {"thread": run.thread, **(standing.on or {})}
+    yield from record_event(run.claim, "enqueued", agent=run.agent, queue=run.queue, **line)
     if job_id is not None and run.state is RunState.AVAILABLE:
         yield from execute("take_job", run_id=run.id, job_id=job_id)
     else:
@@ -134,7 +143,7 @@ def discard(claim: Claim, error: str, traceback: str, step: Step) -> Operation[R
 def suspend(
     claim: Claim, waiting_kind: str, waiting_on: dict[str, Any], step: Step
 ) -> Operation[RunRecord]:
-    """Wait; if everything was decided meanwhile, or a wait is over, be available at once."""
+    """Wait; if what it waits for has come meanwhile, be available at once."""
     yield from record_step(claim, step)
     run = yield from _settle(
         claim,
@@ -145,6 +154,9 @@ def suspend(
     )
     over = [wait["call_id"] for wait in waiting_on.get("waits", ())]
     woken = (yield from wake_if_settled(run.id)) or (yield from wake_if_over(run.id, over))
+    woken = woken or (yield from wake_if_funded(run))
+    if woken is None and run.state is RunState.SUSPENDED:
+        yield from notices.note_waiting(run)
     return woken or run
 
 
@@ -192,11 +204,20 @@ def revive(key: str, by: str) -> Operation[RunRecord]:
 
     Raises:
         RunNotFound: no run has the key.
-        TransitionRefused: it is neither discarded nor cancelled.
+        TransitionRefused: it is neither discarded nor cancelled, or its thread has gone on.
     """
-    run = yield from _by_hand("revive", "revive_run", key)
-    yield from record_event(run.claim, "revived", by=by)
+    run = yield from revive_quietly(key, by)
+    yield from notices.forget(run.id)
     yield from dispatch(run)
+    return run
+
+
+def revive_quietly(key: str, by: str) -> Operation[RunRecord]:
+    """`revive` for whoever claims the run at once, if it need not wait for its thread."""
+    known = run_from((yield from _row_of(key)))
+    standing = FIRST if not known.state.final else (yield from place_again(known))
+    run = yield from _by_hand("revive", "revive_run", key, **standing.params)
+    yield from record_event(run.claim, "revived", by=by, **(standing.on or {}))
     return run
 
 
@@ -281,9 +302,9 @@ def _settle(
     return run
 
 
-def _by_hand(transition: str, statement: str, key: str) -> Operation[RunRecord]:
+def _by_hand(transition: str, statement: str, key: str, **params: object) -> Operation[RunRecord]:
     """An operator's transition: the updated run, or a refusal that says what would be allowed."""
-    row = yield from fetch_one(statement, key=key)
+    row = yield from fetch_one(statement, key=key, **params)
     if row is None:
         current = run_from((yield from _row_of(key)))
         raise refuse(transition, key, current.state)

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.errors import LedgerError
+from durably.ledger.budgets import Sharing, spend
 from durably.ledger.fence import hold, lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.rows import decoded, effect_from
+from durably.ledger.threads import take_steer
 from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState
-from durably.records import CallPosition, Claim, Effect
+from durably.records import CallPosition, Claim, Effect, Steer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,14 @@ class Ask:
         request: what they are shown, as JSON: the tool's schema, the question, its choices.
         within_seconds: how long they have; None: for ever.
         on_expiry: what happens then: ``deny``, ``escalate`` or ``wait``.
+        escalate_queue: where the run goes on once it was escalated; None: where it is.
     """
 
     kind: str
     request: str = "{}"
     within_seconds: float | None = None
     on_expiry: str = "wait"
+    escalate_queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,16 @@ class CallOutcome:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to append."""
+    """A message to append.
+
+    Attributes:
+        steers: other runs' messages that the model has seen, once this one is written.
+    """
 
     seq: int
     kind: str
     body: str
+    steers: tuple[Steer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,8 @@ class Step:
 
     Attributes:
         usage: usage of the run so far, as JSON; None: as it was.
+        cost_nanousd: what it cost so far; None: as it was.
+        sharing: the shared budgets that it spends from; None: there are none.
         fingerprint: the agent's fingerprint, if it was not recorded for this attempt yet.
     """
 
@@ -89,6 +100,8 @@ class Step:
     outcomes: tuple[CallOutcome, ...] = ()
     fingerprint: str | None = None
     events: tuple[tuple[str, dict[str, object]], ...] = field(default=())
+    cost_nanousd: int | None = None
+    sharing: Sharing | None = None
 
 
 def record_step(claim: Claim, step: Step) -> Operation[None]:
@@ -97,14 +110,23 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
     The same step may come twice, when nobody heard whether the first was committed: its messages,
     or the agent's fingerprint, tell that its events are there as well.
     """
+    before = None if step.sharing is None else (yield from hold(claim))
     row = yield from fetch_one(
-        "touch_run", run_id=claim.run_id, attempt=claim.attempt, usage=step.usage
+        "touch_run",
+        run_id=claim.run_id,
+        attempt=claim.attempt,
+        usage=step.usage,
+        cost_nanousd=step.cost_nanousd,
     )
     if row is None:
         raise (yield from lease_lost(claim))
+    if step.sharing is not None and before is not None:
+        yield from spend(step.sharing, before, step.usage, step.cost_nanousd)
     for message in step.messages:
         if not (yield from _append(claim, message)):
             return  # The whole step is there: it was committed together.
+        for steer in message.steers:
+            yield from take_steer(claim, row["key"], steer)
     for outcome in step.outcomes:
         yield from _record_outcome(claim, outcome)
     if step.fingerprint is not None:
@@ -293,6 +315,7 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
             request=outcome.ask.request,
             within_seconds=outcome.ask.within_seconds,
             on_expiry=outcome.ask.on_expiry,
+            escalate_queue=outcome.ask.escalate_queue,
         )
     else:
         row = yield from fetch_one(

@@ -68,7 +68,7 @@ INSERT INTO order_lines VALUES
     (40150, 'Enamel teapot',        1,  6400),
     (40163, 'Cast-iron skillet',    1,  7400),
     (40177, 'Walnut cutting board', 1,  4800),
-    (40177, 'Linen apron',          1,  3900),
+    (40177, 'Linen apron',          2,  3900),
     (40198, 'Stoneware mug',        4,  1650),
     (40198, 'Oak serving tray',     1,  5600),
     (40205, 'Pour-over kettle',     1,  8900),

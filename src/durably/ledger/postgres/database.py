@@ -22,7 +22,7 @@ from durably.ledger.postgres.schema import ledger_version, needed_script, upgrad
 from durably.ledger.postgres.session import Clock, Session
 from durably.ledger.postgres.transaction import PostgresTransaction
 from durably.ledger.postgres.url import PostgresUrl
-from durably.records import Claim, Finding, NewRun
+from durably.records import Claim, Finding, NewRun, Notice
 
 READERS = 2
 """How many connections read at the same time."""
@@ -157,6 +157,8 @@ def subject_of(*args: object) -> Hashable:
     match args:
         case (Claim() as claim, *_):
             return claim.run_id
+        case (Notice() as notice, *_):
+            return notice.run_id
         case (NewRun() as new, *_):
             return new.key if new.unique_seconds is None else new.fingerprint
         case _:

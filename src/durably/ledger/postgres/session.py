@@ -15,7 +15,9 @@ import psycopg
 from psycopg import errors
 
 from durably import boundaries
+from durably.ledger.budgets import spend_together
 from durably.ledger.lanes import Job
+from durably.ledger.operations import Statement, postponing
 from durably.ledger.postgres.connection import (
     BEGIN_READ,
     BEGIN_WRITE,
@@ -122,9 +124,14 @@ class Session:
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
             connection = self._begun("" if patient else IMPATIENT, writing=True)
-            ending = False
+            ending, schema = False, self._where.schema
+            postponed: list[Statement] = []
             try:
-                results = [drive(connection, self._where.schema, j.operation()) for j in jobs]
+                results = [
+                    drive(connection, schema, postponing(job.operation(), postponed))
+                    for job in jobs
+                ]
+                drive(connection, schema, spend_together(postponed))
                 boundaries.reached("commit:before")
                 ending = True
                 connection.execute("COMMIT")

@@ -40,7 +40,8 @@ RETURNING *;
 UPDATE durably_effects
 SET state = 'in_doubt', asked = :asked, result = :result, error = COALESCE(:error, error),
     ask = CASE WHEN :asked THEN 'doubt' ELSE ask END,
-    asked_at = CASE WHEN :asked THEN COALESCE(asked_at, durably_now()) ELSE asked_at END
+    asked_at = CASE WHEN :asked AND (NOT asked OR asked_at IS NULL) THEN durably_now()
+                    ELSE asked_at END
 WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND (state = 'started'
        OR (state = 'in_doubt' AND (asked <> :asked OR (result IS NOT NULL) <> :told)))
@@ -91,12 +92,12 @@ RETURNING run_id;
 -- A call waits for a person; also one that this attempt has not recorded before.
 INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_id, args,
                              policy, on_doubt, state, asked, attempt, idempotency_key, started_at, ask,
-                             request, asked_at, expires_at, on_expiry)
+                             request, asked_at, expires_at, on_expiry, escalate_queue)
 SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'awaiting',
        TRUE, r.attempt, :idempotency_key, durably_now(), :ask, :request, durably_now(),
        CASE WHEN CAST(:within_seconds AS DOUBLE PRECISION) IS NOT NULL
             THEN durably_after(CAST(:within_seconds AS DOUBLE PRECISION)) END,
-       :on_expiry
+       :on_expiry, :escalate_queue
 FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
 ON CONFLICT (run_id, response, call, step) DO NOTHING
@@ -140,7 +141,8 @@ WHERE run_id = :run_id AND response = :response AND call = :call AND step = :ste
 SELECT * FROM durably_effects WHERE run_id = :run_id ORDER BY response, call, step;
 
 -- name: list_inbox
-SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, e.* FROM durably_runs r
+SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind, r.waiting_on, e.*
+FROM durably_runs r
 JOIN durably_effects e ON e.run_id = r.id
 WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)

@@ -3,13 +3,14 @@
 
 -- name: insert_run
 INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta,
-                          fingerprint, thread, parent_id, tells_end, budget, scheduled_at,
-                          inserted_at)
+                          fingerprint, thread, parent_id, tells_end, budget, waiting_kind,
+                          waiting_on, scheduled_at, inserted_at)
 VALUES (:key, :agent, :queue,
-        CASE WHEN COALESCE(:scheduled_at, durably_after(:delay_seconds)) > durably_now()
+        CASE WHEN CAST(:waiting_kind AS TEXT) IS NOT NULL THEN 'suspended'
+             WHEN COALESCE(:scheduled_at, durably_after(:delay_seconds)) > durably_now()
              THEN 'scheduled' ELSE 'available' END,
         :priority, :max_attempts, :tags, :meta, :fingerprint, :thread, :parent_id, :tells_end,
-        :budget,
+        :budget, CAST(:waiting_kind AS TEXT), :waiting_on,
         COALESCE(:scheduled_at, durably_after(:delay_seconds)), durably_now())
 ON CONFLICT (key) DO NOTHING
 RETURNING *;
@@ -142,19 +143,21 @@ SELECT CASE WHEN (SELECT id FROM durably_runs WHERE state = 'available' AND queu
        durably_now() AS now;
 
 -- name: touch_run
--- The fence of a checkpoint: also keeps the usage so far.
-UPDATE durably_runs SET usage = COALESCE(:usage, usage)
+-- The fence of a checkpoint: also keeps the usage so far, and what it cost.
+UPDATE durably_runs
+SET usage = COALESCE(:usage, usage),
+    cost_nanousd = COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
-RETURNING id;
+RETURNING id, key;
 
 -- name: hold_run (sqlite)
-SELECT id FROM durably_runs
+SELECT id, usage, cost_nanousd FROM durably_runs
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing';
 
 -- name: hold_run (postgres)
 -- Until this write is committed nobody can take the run; and what is written about one run is
 -- written in one order, so that its events' ids are in the order in which they can be seen.
-SELECT id FROM durably_runs
+SELECT id, usage, cost_nanousd FROM durably_runs
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing' FOR NO KEY UPDATE;
 
 -- name: complete_run
@@ -231,9 +234,11 @@ WHERE key = :key
 RETURNING *;
 
 -- name: wake_run
+-- Not one that waits in a thread's line: whose turn it is says `release_run`.
 UPDATE durably_runs
 SET state = 'available', waiting_kind = NULL, waiting_on = NULL
 WHERE key = :key AND state = 'suspended'
+  AND waiting_kind NOT IN ('thread', 'interrupt', 'steer', 'steered')
 RETURNING *;
 
 -- name: wake_settled_run
@@ -248,7 +253,9 @@ RETURNING *;
 
 -- name: revive_run
 UPDATE durably_runs
-SET state = 'available', failures = 0, crashes = 0, error = NULL, cancel_requested_at = NULL,
+SET state = CASE WHEN CAST(:waiting_kind AS TEXT) IS NULL THEN 'available' ELSE 'suspended' END,
+    waiting_kind = CAST(:waiting_kind AS TEXT), waiting_on = :waiting_on,
+    failures = 0, crashes = 0, error = NULL, cancel_requested_at = NULL,
     finished_at = NULL, scheduled_at = durably_now(),
     tells_end = (thread IS NOT NULL OR parent_id IS NOT NULL
                  OR EXISTS (SELECT 1 FROM durably_runs c WHERE c.parent_id = durably_runs.id))
@@ -290,28 +297,38 @@ SELECT id, attempt, cancel_requested_at FROM durably_runs
 WHERE worker_id = :worker_id AND state = 'executing';
 
 -- name: count_prunable
-SELECT count(*) AS runs FROM durably_runs
-WHERE state IN ('completed', 'discarded', 'cancelled')
-  AND finished_at < durably_after(-:older_than_seconds)
-  AND (CAST(:state AS TEXT) IS NULL OR state = :state);
+SELECT count(*) AS runs FROM durably_runs r
+WHERE r.state IN ('completed', 'discarded', 'cancelled')
+  AND r.finished_at < durably_after(-:older_than_seconds)
+  AND (CAST(:state AS TEXT) IS NULL OR r.state = :state)
+  AND NOT EXISTS (SELECT 1 FROM durably_runs t WHERE t.thread = r.thread
+                  AND (t.finished_at IS NULL
+                       OR t.finished_at >= durably_after(-:older_than_seconds)));
 
 -- name: prune_runs (sqlite)
--- The oldest first, by their own index: a batch does not look through all that may stay.
+-- The oldest first, by their own index: a batch does not look through all that may stay. A run of a
+-- thread stays as long as any of its thread's: later ones start from its history.
 DELETE FROM durably_runs WHERE id IN (
-    SELECT id FROM durably_runs
-    WHERE finished_at < durably_after(-:older_than_seconds)
-      AND state NOT IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
-      AND (CAST(:state AS TEXT) IS NULL OR state = :state)
-    ORDER BY finished_at LIMIT :limit)
+    SELECT r.id FROM durably_runs r
+    WHERE r.finished_at < durably_after(-:older_than_seconds)
+      AND r.state NOT IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
+      AND (CAST(:state AS TEXT) IS NULL OR r.state = :state)
+      AND NOT EXISTS (SELECT 1 FROM durably_runs t WHERE t.thread = r.thread
+                      AND (t.finished_at IS NULL
+                           OR t.finished_at >= durably_after(-:older_than_seconds)))
+    ORDER BY r.finished_at LIMIT :limit)
 RETURNING id;
 
 -- name: prune_runs (postgres)
 -- As on SQLite; locked, so that one that is being revived is looked at again, and stays.
 WITH old AS MATERIALIZED (
-    SELECT id FROM durably_runs
-    WHERE finished_at < durably_after(-:older_than_seconds)
-      AND state NOT IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
-      AND (CAST(:state AS TEXT) IS NULL OR state = :state)
-    ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    SELECT r.id FROM durably_runs r
+    WHERE r.finished_at < durably_after(-:older_than_seconds)
+      AND r.state NOT IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
+      AND (CAST(:state AS TEXT) IS NULL OR r.state = :state)
+      AND NOT EXISTS (SELECT 1 FROM durably_runs t WHERE t.thread = r.thread
+                      AND (t.finished_at IS NULL
+                           OR t.finished_at >= durably_after(-:older_than_seconds)))
+    ORDER BY r.finished_at LIMIT :limit FOR UPDATE SKIP LOCKED)
 DELETE FROM durably_runs WHERE id IN (SELECT id FROM old)
 RETURNING id;

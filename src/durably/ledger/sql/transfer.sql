@@ -32,7 +32,7 @@ COPY durably_messages (run_id, seq, kind, attempt, body, inserted_at) FROM STDIN
 -- name: read_effects
 SELECT run_id, response, call, step, tool_name, tool_call_id, args, policy, on_doubt, state, asked,
        attempt, idempotency_key, result, error, resolved_by, started_at, finished_at, ask, request,
-       approved, asked_at, expires_at, on_expiry, awaits
+       approved, asked_at, expires_at, on_expiry, awaits, escalate_queue
 FROM durably_effects WHERE run_id > :after AND run_id <= :upto
 ORDER BY run_id, response, call, step;
 
@@ -40,7 +40,7 @@ ORDER BY run_id, response, call, step;
 COPY durably_effects (run_id, response, call, step, tool_name, tool_call_id, args, policy,
                       on_doubt, state, asked, attempt, idempotency_key, result, error, resolved_by,
                       started_at, finished_at, ask, request, approved, asked_at, expires_at,
-                      on_expiry, awaits)
+                      on_expiry, awaits, escalate_queue)
 FROM STDIN;
 
 -- name: read_decisions
@@ -62,12 +62,13 @@ COPY durably_signals (run_id, id, name, payload, by, signal_id, sent_at, taken_r
 FROM STDIN;
 
 -- name: read_notices
-SELECT run_id, id, response, call, step, reason, made_at, due_at, tries, sent_at, error
+SELECT run_id, id, response, call, step, kind, attempt, reason, made_at, due_at, tries, taken_by,
+       sent_at, error
 FROM durably_notices WHERE run_id > :after AND run_id <= :upto ORDER BY run_id, id;
 
 -- name: write_notices (postgres)
-COPY durably_notices (run_id, id, response, call, step, reason, made_at, due_at, tries, sent_at,
-                      error)
+COPY durably_notices (run_id, id, response, call, step, kind, attempt, reason, made_at, due_at,
+                      tries, taken_by, sent_at, error)
 FROM STDIN;
 
 -- name: read_attempts

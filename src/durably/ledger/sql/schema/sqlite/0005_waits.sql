@@ -6,6 +6,8 @@ ALTER TABLE durably_runs ADD COLUMN budget TEXT;
 ALTER TABLE durably_runs ADD COLUMN cost_nanousd INTEGER NOT NULL DEFAULT 0;
 
 CREATE INDEX durably_runs_thread ON durably_runs (thread, id) WHERE thread IS NOT NULL;
+CREATE INDEX durably_runs_line ON durably_runs (thread, id)
+    WHERE thread IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX durably_runs_parent ON durably_runs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX durably_runs_untold ON durably_runs (id)
     WHERE tells_end AND state IN ('completed', 'discarded', 'cancelled');
@@ -43,6 +45,7 @@ CREATE TABLE durably_effects (
     expires_at      TEXT,
     on_expiry       TEXT CHECK (on_expiry IN ('deny', 'escalate', 'wait')),
     awaits          TEXT,
+    escalate_queue  TEXT,
     PRIMARY KEY (run_id, response, call, step)
 ) STRICT;
 
@@ -108,17 +111,21 @@ CREATE TABLE durably_signals (
 CREATE INDEX durably_signals_untaken ON durably_signals (run_id, name, id) WHERE taken_step IS NULL;
 
 -- What people have to be told of: a row for each time that a run begins to wait for them. Sent, and
--- sent again, by workers with hooks until a hook has taken it.
+-- sent again, by workers with hooks until every hook has taken it. `kind` and `attempt` say which
+-- asking it is about: a call may be asked about again.
 CREATE TABLE durably_notices (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     run_id     INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
     response   INTEGER,
     call       INTEGER,
     step       TEXT NOT NULL DEFAULT '',
+    kind       TEXT NOT NULL,
+    attempt    INTEGER NOT NULL,
     reason     TEXT NOT NULL CHECK (reason IN ('waiting', 'escalated')),
     made_at    TEXT NOT NULL,
     due_at     TEXT,
     tries      INTEGER NOT NULL DEFAULT 0,
+    taken_by   TEXT NOT NULL DEFAULT '[]',
     sent_at    TEXT,
     error      TEXT
 ) STRICT;

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_ai import Agent, RunContext
 
 import durably
-from crash.scenarios import Responses, scripted, write_booking
+from crash.scenarios import PRICES, Responses, scripted, write_booking
 from crash.world import World, receipt
 from durably import Durably, NotDone, boundaries, current_call, effects, human
 from durably.execution.call import Call
@@ -58,7 +58,7 @@ class Waiting:
         """The application, made anew in each process as a deployed one would be."""
         parent = _agent("clerk", self.tools, self.responses, world)
         others = [] if self.child is None else [_agent("helper", *self.child, world)]
-        return Durably(world.url, agents=[parent, *others]), parent
+        return Durably(world.url, agents=[parent, *others], prices=PRICES), parent
 
 
 def _agent(

@@ -37,6 +37,7 @@ class Family:
         happened: how often each call or step had its effect, by idempotency key.
         doubted: the calls that a person was asked about because nobody knew, likewise.
         paid: how many model requests were paid, by all runs.
+        budgets: what the runs share, and have spent.
     """
 
     runs: dict[str, dict[str, Any]]
@@ -48,6 +49,7 @@ class Family:
     happened: Counter[str]
     doubted: Counter[str]
     paid: int
+    budgets: list[dict[str, Any]]
 
     @classmethod
     def of(cls, world: World) -> Family:
@@ -72,6 +74,7 @@ class Family:
             happened=world.effects() + booked,
             doubted=Counter(fact["key"] for fact in world.records("asked")),
             paid=world.paid(),
+            budgets=rows("SELECT * FROM durably_budgets"),
         )
 
     @property
@@ -123,6 +126,8 @@ def check_is_worth_comparing(waiting: Waiting, undisturbed: Family) -> None:
     """Everything that this is about did happen, each call once, and was settled as it should be."""
     assert set(undisturbed.happened.values()) <= {1}
     assert not undisturbed.doubted
+    (spent,) = _spent(undisturbed)
+    assert spent["spent_requests"] == undisturbed.paid
     assert all(run["state"] == waiting.ends for run in undisturbed.runs.values())
     assert len(undisturbed.runs) == (1 if waiting.child is None else 2)
     asked = {e["ask"] for e in undisturbed.effects.values()}
@@ -150,6 +155,7 @@ def _family_is_as_undisturbed(waiting: Waiting, undisturbed: Family, end: Family
         assert not run["tells_end"], "everybody knows that it ended"
         assert json.loads(run["usage"]) == json.loads(usual["usage"]), "over all attempts, once"
         assert _told(waiting, end, key) == _told(waiting, undisturbed, key)
+    assert _spent(end) == _spent(undisturbed), "parent and child are counted once"
     for attempt in end.attempts:
         assert attempt["outcome"] and attempt["ended_at"], attempt
     _effects_are_as_undisturbed(waiting, undisturbed, end)
@@ -185,6 +191,13 @@ def _signals_are_taken_once(undisturbed: Family, end: Family) -> None:
     assert mine == usual
     if mine:
         assert [s["signal_id"] for s in end.signals] == [*EARLY, "late"], "in their order"
+
+
+def _spent(family: Family) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in budget.items() if name.startswith("spent_")}
+        for budget in family.budgets
+    ]
 
 
 def _approvals(family: Family) -> set[tuple[str, str]]:

@@ -26,6 +26,7 @@ async def tell_end(ledger: Database, run: RunRecord) -> None:
         return
     boundaries.reached("end:before")
     await threads.release(ledger, run)
+    boundaries.reached("end:released")
     if run.parent_id is not None:
         await ledger.write(children.tell_parent, run.id)
         boundaries.reached("end:parent_told")

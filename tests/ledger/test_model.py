@@ -24,7 +24,7 @@ from durably.errors import DurablyError
 from durably.ledger import decisions, reads, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
-from durably.ledger.steps import CallOutcome, NewMessage, Step
+from durably.ledger.written import CallOutcome, NewMessage, Step
 from durably.lifecycle import EffectState
 from durably.records import Attempt, Claim, Effect, Event, RunRecord, StoredMessage
 from support.ledger_model import Model, ModelEffect, ModelRun, Position, Refused

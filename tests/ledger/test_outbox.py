@@ -10,7 +10,7 @@ import pytest
 
 from durably.errors import LeaseLost
 from durably.ledger import decisions, notices, reads, runs, steps
-from durably.ledger.steps import Ask, CallOutcome, Step, ToolCall
+from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Notice, RunRecord
 from support.ledgers import Ledger, stale, tool_call

@@ -6,7 +6,7 @@ import pytest
 
 from durably.ledger import runs, workers
 from durably.ledger.operations import execute
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.lifecycle import RunState
 from durably.records import RunRecord
 from support.ledgers import TABLES, Ledger, done, message

@@ -29,8 +29,8 @@ from durably.effects import METADATA_KEY, EffectKind, EffectPolicy, as_policy
 from durably.errors import ChildFailed, ConfigError
 from durably.execution.outcome import Waits
 from durably.ledger.rows import timestamp
-from durably.ledger.steps import ToolCall
 from durably.ledger.waits import Wait
+from durably.ledger.written import ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Effect
 

@@ -13,8 +13,8 @@ from durably.ledger import runs, waits
 from durably.ledger.fence import hold, record_event
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
-from durably.ledger.steps import ToolCall
 from durably.ledger.waits import Wait
+from durably.ledger.written import ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Claim, Effect, NewRun, RunRecord
 

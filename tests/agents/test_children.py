@@ -159,6 +159,20 @@ async def test_usage_of_a_child_counts_once_however_the_parent_goes_on(
     assert run.record.usage["requests"] == 2 + 1
 
 
+async def test_child_that_two_calls_wait_for_counts_once(app: Durably, log: list[str]) -> None:
+    async def work() -> str:
+        return await durably.run_child("researcher", "look it up", key="child")
+
+    answers = researcher(app)
+    office = Office(app, work)
+    office.script.steps[0] = [call("work", "a"), call("work", "b")]
+    run = await office.run()
+    assert run.state is RunState.COMPLETED
+    assert office.answers == ["found it", "found it"]
+    assert answers.requests == 1
+    assert run.record.usage["requests"] == 2 + 1
+
+
 async def test_limits_of_the_parent_count_its_children(app: Durably, log: list[str]) -> None:
     async def work() -> str:
         return await durably.run_child("researcher", "look it up")

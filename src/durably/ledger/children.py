@@ -45,7 +45,9 @@ def begin(claim: Claim, call: ToolCall, new: NewRun) -> Operation[Effect]:
             f"The key {key!r} belongs to a run that is no child of this one; give run_child() "
             "another key."
         )
-    effect = yield from waits.insert(claim, call, Wait("child", key))
+    # The call that started it counts what it uses; another that waits for it as well does not.
+    request = json.dumps({"started": existing is None})
+    effect = yield from waits.insert(claim, call, Wait("child", key, request=request))
     if effect.state is EffectState.AWAITING and child.state.final:
         return (yield from _settle(effect, child)) or effect
     return effect

@@ -25,10 +25,10 @@ from pydantic_ai import Agent
 from pydantic_ai.models.test import TestModel
 
 from durably import Durably
-from durably.ledger import runs, steps, waits, workers
+from durably.ledger import runs, waits, workers
 from durably.ledger.operations import Operation
-from durably.ledger.steps import Ask, CallOutcome, Step, ToolCall
 from durably.ledger.waits import Wait
+from durably.ledger.written import Ask, CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, NewRun, RunRecord
 
@@ -50,9 +50,7 @@ def suspend_one(number: int) -> Operation[RunRecord]:
     claimed = yield from runs.claim_one("filler", run.id)
     assert claimed is not None
     claim, position = claimed.claim, CallPosition(1, 0)
-    step = Step(
-        messages=(steps.NewMessage(0, "request", "{}"), steps.NewMessage(1, "response", "{}"))
-    )
+    step = Step(messages=(NewMessage(0, "request", "{}"), NewMessage(1, "response", "{}")))
     if number % 3 == 0:
         asked = _call(position)
         ask = Ask("approval", "{}", 7 * 86_400.0, "wait")

@@ -23,9 +23,10 @@ from durably.execution.away import Away
 from durably.execution.control import Ending
 from durably.execution.executor import Executor
 from durably.execution.lease import WorkerLease
-from durably.ledger import queues, runs, steps, workers
+from durably.ledger import queues, runs, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
+from durably.ledger.written import Step
 from durably.maintenance import maintain
 from durably.notifying import Notifier
 from durably.records import HeldRun, QueueSetting, RunRecord
@@ -216,7 +217,7 @@ class Worker:
         stray_seconds = min(self.options.lease_seconds, STRAY_SECONDS)
         for claim in self._attempts.compare(before, held, stray_seconds):
             try:
-                await self._ledger.write(runs.hand_back, claim, steps.Step())
+                await self._ledger.write(runs.hand_back, claim, Step())
             except LeaseLost:
                 continue  # Somebody has it already.
 

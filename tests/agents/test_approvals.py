@@ -222,7 +222,7 @@ async def test_approved_call_in_doubt_that_did_not_happen_needs_no_second_approv
     run = await suspended(app)
     await run.approve("1.0")
     from durably.ledger import runs, steps, workers
-    from durably.ledger.steps import Step, ToolCall
+    from durably.ledger.written import Step, ToolCall
 
     # An attempt that recorded its intent, and died.
     await app.ledger.write(workers.register, "w", "w", 1, {"agents": 1}, 30.0)

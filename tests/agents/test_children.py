@@ -15,7 +15,8 @@ from pydantic_ai.usage import UsageLimits
 import durably
 from durably import ChildFailed, Durably, KeyConflict, NotDone, RunState, effects
 from durably.execution.ends import tell_ends
-from durably.ledger import children, runs, steps
+from durably.ledger import children, runs
+from durably.ledger.written import ToolCall
 from durably.records import CallPosition, NewRun
 from support.office import Office, step_states
 from support.scripted import NOW, Script, call
@@ -127,7 +128,7 @@ async def test_usage_of_a_child_counts_to_its_parent(app: Durably, log: list[str
     researcher(app, [call("look")], "found it")
     agent = app.registry.get("researcher").agent
 
-    @agent.tool_plain(metadata=effects.READ)  # pyright: ignore
+    @agent.tool_plain(metadata=effects.READ)
     def look() -> str:
         return "seen"
 
@@ -158,6 +159,20 @@ async def test_usage_of_a_child_counts_once_however_the_parent_goes_on(
     assert run.record.usage["requests"] == 2 + 1
 
 
+async def test_child_that_two_calls_wait_for_counts_once(app: Durably, log: list[str]) -> None:
+    async def work() -> str:
+        return await durably.run_child("researcher", "look it up", key="child")
+
+    answers = researcher(app)
+    office = Office(app, work)
+    office.script.steps[0] = [call("work", "a"), call("work", "b")]
+    run = await office.run()
+    assert run.state is RunState.COMPLETED
+    assert office.answers == ["found it", "found it"]
+    assert answers.requests == 1
+    assert run.record.usage["requests"] == 2 + 1
+
+
 async def test_limits_of_the_parent_count_its_children(app: Durably, log: list[str]) -> None:
     async def work() -> str:
         return await durably.run_child("researcher", "look it up")
@@ -177,9 +192,7 @@ async def test_approval_of_a_child_is_in_the_inbox_with_its_path(
 
     answers = researcher(app, [call("pay")], "paid", name="refunder")
 
-    @app.registry.get("refunder").agent.tool_plain(  # pyright: ignore
-        metadata=effects.once(approve=True)
-    )
+    @app.registry.get("refunder").agent.tool_plain(metadata=effects.once(approve=True))
     def pay() -> str:
         log.append("pay")
         return "ok"
@@ -334,7 +347,7 @@ async def test_late_attempt_starts_no_child(app: Durably, log: list[str]) -> Non
     run = await office.run()
     late = run.record.claim._replace(attempt=1)
     made = NewRun(key="second", agent="researcher", prompt='"x"', parent_id=run.record.id)
-    tool = steps.ToolCall(CallPosition(1, 0, "run x"), "work", "c", "{}", "read", None, "k")
+    tool = ToolCall(CallPosition(1, 0, "run x"), "work", "c", "{}", "read", None, "k")
     with pytest.raises(durably.LeaseLost):
         await app.ledger.write(children.begin, late, tool, made)
     assert [c.key for c in await run.children()] == ["child"]

@@ -26,7 +26,7 @@ from durably import (
 )
 from durably.ledger import runs
 from durably.ledger.postgres.connection import FROZEN_SECONDS
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from support.databases import ON_POSTGRES, sql
 from support.ledgers import until
 from support.scripted import NOW, Script, call, tool_texts

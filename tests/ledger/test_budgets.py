@@ -12,7 +12,7 @@ from durably.budgets import Budget, Spent
 from durably.errors import ConfigError, LeaseLost, RunNotFound, TransitionRefused
 from durably.ledger import budgets, reads, runs, steps
 from durably.ledger.budgets import Sharing
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.lifecycle import RunState
 from durably.records import RunRecord
 from support.ledgers import Ledger, message, stale

@@ -10,7 +10,7 @@ import pytest
 
 from durably.ledger import reads, runs
 from durably.ledger.rows import timestamp
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.lifecycle import RunState
 from durably.records import RunRecord
 from support.ledgers import Ledger

@@ -16,7 +16,7 @@ from durably.ledger import steps
 from durably.ledger.operations import Operation
 from durably.ledger.queries import load_queries
 from durably.ledger.sqlite.connection import connect
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.records import RunRecord
 from support.costs import PER_ATTEMPT, PER_LOOK, PER_STEP, step_of
 from support.ledgers import Clock, Ledger, SqliteBackend, message

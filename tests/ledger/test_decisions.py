@@ -9,7 +9,7 @@ import pytest
 
 from durably.errors import DurablyError, EffectNotFound, RunNotFound, TransitionRefused
 from durably.ledger import decisions, reads, runs, steps
-from durably.ledger.steps import CallOutcome, Step, ToolCall
+from durably.ledger.written import CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import RunRecord
 from support.ledgers import LEASE_SECONDS, Ledger, done, tool_call

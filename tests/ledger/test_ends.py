@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from durably.ledger import children, ends, reads, runs, steps
-from durably.ledger.steps import Step
+from durably.ledger import children, ends, reads, runs
+from durably.ledger.written import Step, ToolCall
 from durably.lifecycle import RunState
 from durably.records import CallPosition, RunRecord
 from support.ledgers import Ledger, new_run
 
 
 def waiting_for_child(parent: RunRecord, step: str = "run child") -> tuple[object, ...]:
-    call = steps.ToolCall(
-        CallPosition(1, 0, step), "work", "c", "{}", "read", None, f"k:1.0/{step}"
-    )
+    call = ToolCall(CallPosition(1, 0, step), "work", "c", "{}", "read", None, f"k:1.0/{step}")
     return children.begin, parent.claim, call, new_run("child", parent_id=parent.id)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from durably.errors import LeaseLost, LedgerError
 from durably.ledger import reads, runs, steps
-from durably.ledger.steps import CallOutcome, Step
+from durably.ledger.written import CallOutcome, Step
 from durably.lifecycle import EffectState, RunState
 from durably.records import Claim
 from support.ledgers import LEASE_SECONDS, Ledger, done, message, stale, tool_call

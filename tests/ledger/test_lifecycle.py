@@ -10,7 +10,7 @@ import pytest
 
 from durably.errors import LeaseLost, TransitionRefused
 from durably.ledger import runs, steps, threads
-from durably.ledger.steps import NewMessage, Step
+from durably.ledger.written import NewMessage, Step
 from durably.lifecycle import TRANSITIONS, RunState, allowed
 from durably.records import Claim, RunRecord
 from support.ledgers import LEASE_SECONDS, Ledger, stale

@@ -24,7 +24,7 @@ from durably.errors import DurablyError
 from durably.ledger import decisions, reads, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
-from durably.ledger.steps import CallOutcome, NewMessage, Step
+from durably.ledger.written import CallOutcome, NewMessage, Step
 from durably.lifecycle import EffectState
 from durably.records import Attempt, Claim, Effect, Event, RunRecord, StoredMessage
 from support.ledger_model import Model, ModelEffect, ModelRun, Position, Refused
@@ -342,7 +342,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert [m.body for m in view.messages] == expected.messages
         assert [a.outcome for a in view.attempts] == expected.ends
         effects = {
-            tuple(e.position): ModelEffect(e.state, e.attempt, e.asked, e.result, e.resolved_by)
+            e.position[:2]: ModelEffect(e.state, e.attempt, e.asked, e.result, e.resolved_by)
             for e in view.effects
         }
         assert effects == expected.effects

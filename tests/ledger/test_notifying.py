@@ -17,7 +17,7 @@ from durably.errors import ConfigError, LedgerUnavailable
 from durably.ledger import decisions, reads, runs
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
-from durably.ledger.steps import Ask, CallOutcome, Step
+from durably.ledger.written import Ask, CallOutcome, Step
 from durably.lifecycle import EffectState, RunState
 from durably.notifying import CLAIM_SECONDS, MAX_TRIES, RETRY, Notifier
 from durably.records import RunRecord, Waiting

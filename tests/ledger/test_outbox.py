@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from durably.errors import LeaseLost
-from durably.ledger import decisions, notices, reads, runs, steps
-from durably.ledger.steps import Ask, CallOutcome, Step, ToolCall
+from durably.ledger import decisions, expiry, notices, reads, runs, steps
+from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Notice, RunRecord
 from support.ledgers import Ledger, stale, tool_call
@@ -77,8 +77,10 @@ async def test_step_of_a_call_is_told_as_such(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("kind", ["change", "budget"])
 async def test_run_that_waits_for_a_person_itself_is_told(ledger: Ledger, kind: str) -> None:
-    run = await ledger.executing()
-    await ledger.write(runs.suspend, run.claim, kind, {"why": "more"}, Step())
+    run = await ledger.executing(budget='{"requests": 1}')
+    on = {"scope": "run", "name": run.key, "what": "requests", "limit": 1, "spent": 1}
+    usage = '{"requests": 1}'
+    await ledger.write(runs.suspend, run.claim, kind, {"why": "more", **on}, Step(usage=usage))
     (notice,) = await due(ledger)
     assert (notice.position, notice.call_id, notice.kind) == (None, "", kind)
     item = await ledger.read(notices.find_waiting, notice)
@@ -251,7 +253,7 @@ async def test_time_that_is_over_while_the_run_executes_counts_once_it_waits(
     await ledger.write(runs.wake, run.key, "me")
     assert await ledger.write(decisions.expire, run.key, "0.0") is None
     await suspend(ledger, await ledger.claim(run))
-    assert await ledger.read(decisions.list_expired) == [(run.key, "0.0")]
+    assert await ledger.read(expiry.list_expired) == [(run.key, "0.0")]
     assert await ledger.write(decisions.expire, run.key, "0.0") is not None
     assert [n.reason for n in await due(ledger)] == ["escalated"]
 

@@ -31,8 +31,8 @@ from durably.execution.ends import tell_end, tell_ends
 from durably.ledger import children, decisions, ends, expiry, runs, steps, waits, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
-from durably.ledger.steps import Ask, CallOutcome, Step, ToolCall
 from durably.ledger.waits import Wait
+from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import WAIT_KINDS, CallPosition, Claim, Decision, Effect, RunRecord
 from support.ledgers import Clock, PostgresBackend, SqliteBackend, new_run

@@ -16,7 +16,7 @@ import pytest
 from durably.ledger import runs, steps
 from durably.ledger.postgres.connection import statements
 from durably.ledger.queries import load_queries
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.records import RunRecord
 from support.costs import step_of
 from support.ledgers import Clock, Ledger, PostgresBackend, message

@@ -16,7 +16,7 @@ from durably.errors import RunNotFound, ThreadBusy, TransitionRefused
 from durably.ledger import decisions, reads, runs, steps, threads
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.database import PostgresDatabase
-from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
+from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Claim, Event, RunRecord
 from support.ledgers import (

@@ -24,7 +24,7 @@ from durably.ledger.postgres import hearing
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.postgres.schema import needed_script
 from durably.ledger.postgres.url import PostgresUrl
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.records import FindingStatus
 from support import elixir_oban
 from support.ledgers import PATIENCE_SECONDS, new_run

@@ -15,8 +15,8 @@ from durably.errors import LeaseLost, TransitionRefused
 from durably.execution.ends import tell_end, tell_ends
 from durably.ledger import children, decisions, ends, expiry, reads, runs, waits
 from durably.ledger.postgres.database import PostgresDatabase
-from durably.ledger.steps import Ask, CallOutcome, Step, ToolCall
 from durably.ledger.waits import Wait
+from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import CallPosition, Claim, RunRecord
 from support.ledgers import Ledger, PostgresBackend, new_run, tool_call

@@ -18,7 +18,7 @@ from durably.ledger.operations import Operation, execute
 from durably.ledger.postgres import session
 from durably.ledger.postgres.connection import LOCK_SECONDS, translate
 from durably.ledger.postgres.database import PostgresDatabase
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.records import Claim, RunRecord
 from support.held import HeldWriters
 from support.ledgers import PATIENCE_SECONDS, Ledger, PostgresBackend, message, new_run, until

@@ -6,12 +6,14 @@ import pytest
 
 from durably.ledger import runs, workers
 from durably.ledger.operations import execute
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.lifecycle import RunState
 from durably.records import RunRecord
 from support.ledgers import TABLES, Ledger, done, message
 
-OF_A_RUN = [table for table in TABLES if table not in ("runs", "workers", "queues")]
+OF_A_RUN = [t for t in TABLES if t not in ("runs", "workers", "queues", "budgets")]
+NUMBERED = ("events", "decisions", "signals", "notices")
+"""Tables with an id of their own before the run's."""
 DAY = 24 * 3600.0
 
 
@@ -26,7 +28,7 @@ async def orphans(ledger: Ledger, table: str) -> list[tuple[object, ...]]:
 
 
 async def one_in_each_state(ledger: Ledger) -> None:
-    """Each with a decision; final ones with an input, a message, an effect, attempts and events."""
+    """Each with a decision, a signal and a notice; final ones with a message and an effect too."""
     for state in RunState:
         if not state.final:
             await decided(ledger, await ledger.in_state(state, key=str(state)))
@@ -44,9 +46,14 @@ async def one_in_each_state(ledger: Ledger) -> None:
 
 
 async def decided(ledger: Ledger, run: RunRecord) -> None:
-    what: dict[str, object] = {"decision": "resolved", "by": "ann", "note": ""}
+    what: dict[str, object] = {"decision": "resolved", "by": "ann", "note": "", "step": ""}
     what |= {"response": 0, "call": 0, "args_before": "{}", "args_after": None}
     await ledger.write(execute, "insert_decision", run_id=run.id, **what)
+    place: dict[str, object] = {"response": 0, "call": 0, "step": ""}
+    why = {"kind": "approval", "attempt": 1, "reason": "waiting"}
+    await ledger.write(execute, "insert_notice", run_id=run.id, **place, **why)
+    sent: dict[str, object] = {"name": "go", "payload": "1", "by": "ann", "signal_id": None}
+    await ledger.write(execute, "insert_signal", run_id=run.id, **sent)
 
 
 async def test_only_old_final_runs_are_pruned(ledger: Ledger) -> None:
@@ -69,7 +76,7 @@ async def test_pruned_run_leaves_nothing_behind(ledger: Ledger) -> None:
         assert await orphans(ledger, table) == []
     kept = {row[0] for row in ledger.dump()["runs"]}
     for table in OF_A_RUN:
-        column = 1 if table in ("events", "decisions") else 0
+        column = 1 if table in NUMBERED else 0
         of_kept = [row for row in before[table] if row[column] in kept]
         assert ledger.dump()[table] == of_kept, "what belongs to other runs is as it was"
 

@@ -11,7 +11,7 @@ import pytest
 from durably.errors import ConfigError
 from durably.ledger import queues, reads, runs, workers
 from durably.ledger.operations import Operation
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.lifecycle import RunState
 from durably.records import QueueRecord, QueueSetting, RunRecord
 from support.ledgers import LEASE_SECONDS, PATIENCE_SECONDS, Ledger

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from durably.ledger import runs, steps
-from durably.ledger.steps import CallOutcome, NewMessage, Step
+from durably.ledger.written import CallOutcome, NewMessage, Step
 from durably.lifecycle import EffectState
 from durably.records import RunRecord
 from support.ledgers import LEASE_SECONDS, Ledger, done, message, tool_call

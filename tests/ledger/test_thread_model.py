@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from durably.errors import ThreadBusy, TransitionRefused
 from durably.ledger import ends, reads, runs, steps, threads, workers
 from durably.ledger.database import Database
-from durably.ledger.steps import NewMessage, Step
+from durably.ledger.written import NewMessage, Step
 from durably.lifecycle import RunState
 from durably.records import RunRecord
 from support.ledgers import Clock, PostgresBackend, SqliteBackend, new_run

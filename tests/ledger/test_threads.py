@@ -8,7 +8,7 @@ import pytest
 
 from durably.errors import ThreadBusy, TransitionRefused
 from durably.ledger import ends, reads, runs, steps, threads
-from durably.ledger.steps import NewMessage, Step
+from durably.ledger.written import NewMessage, Step
 from durably.lifecycle import RunState
 from durably.records import RunRecord
 from support.ledgers import LEASE_SECONDS, Ledger, message, new_run

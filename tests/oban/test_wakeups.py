@@ -142,7 +142,7 @@ async def test_suspended_run_has_no_job_until_it_is_woken(
     app: Durably, jobs: Jobs, clerk: Clerk
 ) -> None:
     from durably.ledger import runs
-    from durably.ledger.steps import Step
+    from durably.ledger.written import Step
 
     run = await app.enqueue("clerk", "file", key="r1")
     (claimed,) = await app.ledger.write(runs.claim, "w", "agents", 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from support.ledgers import done, message, tool_call
 
 PER_STEP = {"insert_message", "insert_event", "insert_intent", "record_outcome", "touch_run"}

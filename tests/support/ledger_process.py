@@ -17,7 +17,7 @@ from durably.ledger import decisions, runs, steps, workers
 from durably.ledger.connect import database_for
 from durably.ledger.database import Database
 from durably.ledger.sqlite.database import SqliteDatabase
-from durably.ledger.steps import NewMessage, Step
+from durably.ledger.written import NewMessage, Step
 from durably.lifecycle import EffectState
 from durably.records import NewRun
 

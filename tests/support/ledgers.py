@@ -17,7 +17,7 @@ from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.sqlite.database import SqliteDatabase
-from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
+from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import CallPosition, Claim, Effect, NewRun, RunRecord
 

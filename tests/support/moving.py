@@ -14,7 +14,7 @@ from durably.ledger import decisions, queues, reads, runs, steps, workers
 from durably.ledger.connect import database_for
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
-from durably.ledger.steps import Ask, CallOutcome, Step
+from durably.ledger.written import Ask, CallOutcome, Step
 from durably.lifecycle import EffectState, RunState
 from durably.records import RunRecord
 from support.ledgers import Clock, Ledger, SqliteBackend, done, message, tool_call

@@ -21,9 +21,9 @@ from durably.ledger import decisions, queues, runs, steps, workers
 from durably.ledger.connect import database_for
 from durably.ledger.database import Database
 from durably.ledger.sqlite.database import SqliteDatabase
-from durably.ledger.steps import Step
 from durably.ledger.transfer import news
 from durably.ledger.transfer.move import move, plan, take_back
+from durably.ledger.written import Step
 from durably.lifecycle import EffectState
 from support.ledgers import done, message, new_run, tool_call
 from support.moving import Contents, contents_of

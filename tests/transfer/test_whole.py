@@ -18,11 +18,11 @@ from durably.ledger import decisions, reads, runs, steps
 from durably.ledger.connect import database_for
 from durably.ledger.queries import load_queries
 from durably.ledger.sqlite.moved import GUARDED
-from durably.ledger.steps import Step
 from durably.ledger.transfer import news
 from durably.ledger.transfer.compare import Compared
 from durably.ledger.transfer.move import move
 from durably.ledger.transfer.tables import PER_RUN, SHARED
+from durably.ledger.written import Step
 from durably.lifecycle import RunState
 from support.ledgers import Clock, Ledger, SqliteBackend, message, new_run
 from support.moving import Contents, contents_of, transfer_process

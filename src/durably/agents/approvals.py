@@ -22,7 +22,7 @@ from durably.agents.calls import recorded_call
 from durably.agents.positions import position_of
 from durably.effects import Approval, EffectPolicy, policy_of
 from durably.execution.outcome import AttemptEnds
-from durably.ledger.steps import Ask, CallOutcome
+from durably.ledger.written import Ask, CallOutcome
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Effect
 

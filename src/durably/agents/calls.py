@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from durably.effects import EffectKind, EffectPolicy
 from durably.execution.journal import Journal
-from durably.ledger.steps import ToolCall
+from durably.ledger.written import ToolCall
 from durably.records import CallPosition
 
 

@@ -22,7 +22,7 @@ from durably.execution.inside import Inside
 from durably.execution.journal import Journal
 from durably.execution.outcome import AttemptEnds
 from durably.ledger.database import ToolTransaction
-from durably.ledger.steps import CallOutcome, ToolCall
+from durably.ledger.written import CallOutcome, ToolCall
 from durably.lifecycle import EffectState
 from durably.records import Effect
 

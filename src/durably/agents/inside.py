@@ -29,8 +29,8 @@ from durably.effects import METADATA_KEY, EffectKind, EffectPolicy, as_policy
 from durably.errors import ChildFailed, ConfigError
 from durably.execution.outcome import Waits
 from durably.ledger.rows import timestamp
-from durably.ledger.steps import ToolCall
 from durably.ledger.waits import Wait
+from durably.ledger.written import ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Effect
 
@@ -124,8 +124,9 @@ class InsideCall:
         shown = to_json({"prompt": prompt, "args": options["args"]}, fallback=str).decode()
         call = self._tool_call(name, shown, EffectPolicy(EffectKind.READ))
         new = state.new_child(agent_name, prompt, call.idempotency_key, options)
-        said = json.loads(self._over(await self._guarded.journal.start_child(call, new)))["child"]
-        adopt(state, self._guarded.ctx, said)
+        wait = await self._guarded.journal.start_child(call, new)
+        said = json.loads(self._over(wait))["child"]
+        adopt_children(state, self._guarded.ctx, [wait])
         if said["state"] != RunState.COMPLETED:
             raise ChildFailed(said["key"], said["state"], said.get("error"))
         return decode_output(json.dumps(said["output"]), registration.output_type)
@@ -204,18 +205,21 @@ async def unless_it_waits(guarded: Guarded, work: Coroutine[Any, Any, Any]) -> A
     raise guarded.defer()
 
 
-def adopt(state: AttemptState, ctx: RunContext[Any], said: Mapping[str, Any]) -> None:
-    """Count what a child used, and cost, to the run of its parent."""
-    usage = usage_from(said["usage"])
-    ctx.usage.incr(usage)
-    state.spending.adopt(usage, said["cost_nanousd"])
-
-
 def adopt_children(state: AttemptState, ctx: RunContext[Any], effects: Sequence[Effect]) -> None:
-    """Count the children of a call that is answered without being run again."""
+    """Count what the children of a call used, and cost, to the run of their parent.
+
+    Args:
+        effects: what is recorded inside the call; of its waits for children, those that are over
+            and that started theirs.
+    """
     for effect in effects:
-        if effect.ask == "child" and effect.state.settled and effect.result is not None:
-            adopt(state, ctx, json.loads(effect.result)["child"])
+        if effect.ask != "child" or not effect.state.settled or not effect.request.get("started"):
+            continue
+        assert effect.result is not None, "a wait that is over says how"
+        said = json.loads(effect.result)["child"]
+        usage = usage_from(said["usage"])
+        ctx.usage.incr(usage)
+        state.spending.adopt(usage, said["cost_nanousd"])
 
 
 def _only_waits(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from durably.agents import recorded
 from durably.agents.guarded import Guarded
 from durably.errors import LeaseLost, LedgerError, NotDone, ResultNotSerializable
 from durably.execution.control import Ending
-from durably.ledger.steps import CallOutcome
+from durably.ledger.written import CallOutcome
 from durably.retry import nothing_was_sent
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from durably.agents.late import (
 from durably.effects import EffectKind
 from durably.errors import LeaseLost, NotDone, ResultNotSerializable
 from durably.execution.outcome import AttemptEnds
-from durably.ledger.steps import CallOutcome
+from durably.ledger.written import CallOutcome
 from durably.lifecycle import EffectState
 from durably.records import Effect
 from durably.retry import nothing_was_sent

@@ -25,7 +25,7 @@ from durably.effects import DEFAULT, EffectKind, EffectPolicy
 from durably.errors import NotDone, ResultNotSerializable
 from durably.execution.call import Call, set_current_call
 from durably.execution.outcome import AttemptEnds, Suspended
-from durably.ledger.steps import CallOutcome, ToolCall
+from durably.ledger.written import CallOutcome, ToolCall
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Effect
 from durably.retry import nothing_was_sent

@@ -15,10 +15,8 @@ from durably.agents.once import once, settle_doubt
 from durably.agents.policies import repeatable, transactional
 from durably.effects import EffectKind
 from durably.errors import OutcomeUnknown, StepFailed
-from durably.execution.call import Call
 from durably.execution.outcome import Waits
-from durably.ledger.database import ToolTransaction
-from durably.ledger.steps import CallOutcome
+from durably.ledger.written import CallOutcome
 from durably.lifecycle import EffectState
 from durably.records import Effect
 
@@ -39,18 +37,6 @@ class GuardedStep(Guarded):
     may_wait: bool = field(kw_only=True)
 
     boundary = "step"
-
-    def describe(self, transaction: ToolTransaction | None = None) -> Call:
-        run = self.journal.run
-        return Call(
-            run_key=run.key,
-            attempt=run.attempt,
-            call_id=self.call.position.call_id,
-            tool_name=self.call.tool_name,
-            args=self.args,
-            idempotency_key=self.call.idempotency_key,
-            transaction=transaction,
-        )
 
     def replay(self, effect: Effect) -> Any:
         assert effect.result is not None, "a settled effect, or one of unknown outcome, has one"

@@ -14,7 +14,7 @@ from durably.cli.text import one_line
 
 if TYPE_CHECKING:
     from durably.app import Durably
-    from durably.records import InboxItem, RunRecord
+    from durably.records import Effect, InboxItem, RunRecord
 
 ERROR_CHARS = 60
 ARGS_CHARS = 60
@@ -109,7 +109,7 @@ def _inbox_json(item: InboxItem) -> dict[str, object]:
     run |= {"tags": item.tags, "kind": item.kind, "path": item.path, "since": plain(item.since)}
     if item.effect is None:
         return run | {"waiting": item.waiting}
-    return run | effect_json(item.effect)
+    return run | {"worker": item.worker} | effect_json(item.effect)
 
 
 def _run_row(run: RunRecord) -> tuple[object, ...]:
@@ -141,5 +141,17 @@ def _inbox_row(item: InboxItem) -> tuple[object, ...]:
         item.kind,
         effect.tool_name,
         since,
-        one_line(str(effect.request.get("question") or effect.args), ARGS_CHARS),
+        _asked(item, effect),
+    )
+
+
+def _asked(item: InboxItem, effect: Effect) -> str:
+    """What a person has to know to decide; of a doubt also how it came about."""
+    asked = one_line(str(effect.request.get("question") or effect.args), ARGS_CHARS)
+    if item.kind != "doubt":
+        return asked
+    why = effect.error or "its worker died"
+    began = moment_text(effect.started_at)
+    return (
+        f"{asked}  {one_line(why, ARGS_CHARS)} (attempt {effect.attempt}, {item.worker}, {began})"
     )

@@ -30,7 +30,7 @@ from durably.execution.outcome import (
 )
 from durably.ledger import runs
 from durably.ledger.database import Database
-from durably.ledger.steps import Step
+from durably.ledger.written import Step
 from durably.lifecycle import AttemptOutcome
 from durably.records import RunRecord
 from durably.retry import RetryPolicy, classify

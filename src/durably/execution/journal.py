@@ -21,8 +21,8 @@ from durably.ledger import budgets, children, reads, steps, threads, waits
 from durably.ledger.budgets import Sharing
 from durably.ledger.database import Database, ToolTransaction
 from durably.ledger.operations import Operation
-from durably.ledger.steps import CallOutcome, NewMessage, Step, ToolCall
 from durably.ledger.waits import Wait
+from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import AttemptOutcome
 from durably.records import (
     CallPosition,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from durably.ledger.steps import NewMessage
+from durably.ledger.written import NewMessage
 
 
 @dataclass(frozen=True, slots=True)

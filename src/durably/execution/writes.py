@@ -15,7 +15,7 @@ from durably.execution.control import AttemptControl, Ending
 from durably.ledger import reads, steps
 from durably.ledger.database import Database, ToolTransaction
 from durably.ledger.operations import Operation
-from durably.ledger.steps import CallOutcome
+from durably.ledger.written import CallOutcome
 from durably.lifecycle import AttemptOutcome
 from durably.records import Effect, RunRecord
 

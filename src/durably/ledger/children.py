@@ -13,8 +13,8 @@ from durably.ledger import runs, waits
 from durably.ledger.fence import hold, record_event
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
-from durably.ledger.steps import ToolCall
 from durably.ledger.waits import Wait
+from durably.ledger.written import ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Claim, Effect, NewRun, RunRecord
 
@@ -45,7 +45,9 @@ def begin(claim: Claim, call: ToolCall, new: NewRun) -> Operation[Effect]:
             f"The key {key!r} belongs to a run that is no child of this one; give run_child() "
             "another key."
         )
-    effect = yield from waits.insert(claim, call, Wait("child", key))
+    # The call that started it counts what it uses; another that waits for it as well does not.
+    request = json.dumps({"started": existing is None})
+    effect = yield from waits.insert(claim, call, Wait("child", key, request=request))
     if effect.state is EffectState.AWAITING and child.state.final:
         return (yield from _settle(effect, child)) or effect
     return effect

@@ -143,6 +143,7 @@ def inbox_item_from(row: Row, effect: Effect | None, path: list[str]) -> InboxIt
         waiting=waiting_from(row) or {},
         since=effect.asked_at or effect.started_at if effect else moment(row["since"]),
         path=path,
+        worker=row["called_by"] if effect else None,
     )
 
 

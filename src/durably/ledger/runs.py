@@ -16,9 +16,10 @@ from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
 from durably.ledger.queues import get_setting
 from durably.ledger.rows import run_from
-from durably.ledger.steps import Step, record_step
+from durably.ledger.steps import record_step
 from durably.ledger.threads import FIRST, place, place_again
 from durably.ledger.waking import dispatch, wake_if_over, wake_if_settled
+from durably.ledger.written import Step
 from durably.lifecycle import AttemptOutcome, RunState, refuse
 from durably.records import Claim, NewRun, RunRecord
 

@@ -13,8 +13,9 @@ from durably.errors import RunNotFound, TransitionRefused
 from durably.ledger.fence import hold, record_event
 from durably.ledger.operations import Operation, Row, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from, signal_from
-from durably.ledger.steps import ToolCall, call_params
+from durably.ledger.steps import call_params
 from durably.ledger.waking import wake_waiting
+from durably.ledger.written import ToolCall
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Claim, Effect, RunRecord, Signal
 

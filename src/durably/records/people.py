@@ -23,6 +23,8 @@ class InboxItem:
         waiting: what the run waits for; of a budget: whose it is, what is used up, how much of it.
         since: when it began to wait.
         path: the keys of the runs above the run, outermost first, if another run started it.
+        worker: whose attempt made the call: of a call in doubt, the worker that died, or that could
+            not say how it ended (``effect.error``).
     """
 
     run_key: str
@@ -33,6 +35,7 @@ class InboxItem:
     waiting: dict[str, Any]
     since: datetime
     path: list[str] = field(default_factory=list[str])
+    worker: str | None = None
 
     @property
     def kind(self) -> str:

@@ -141,9 +141,11 @@ WHERE run_id = :run_id AND response = :response AND call = :call AND step = :ste
 SELECT * FROM durably_effects WHERE run_id = :run_id ORDER BY response, call, step;
 
 -- name: list_inbox
-SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind, r.waiting_on, e.*
+SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind, r.waiting_on,
+       a.worker_id AS called_by, e.*
 FROM durably_runs r
 JOIN durably_effects e ON e.run_id = r.id
+LEFT JOIN durably_attempts a ON a.run_id = e.run_id AND a.attempt = e.attempt
 WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
   AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)

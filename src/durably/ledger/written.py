@@ -1,0 +1,96 @@
+"""What an attempt writes, as data: calls and their outcomes, messages, steps. Pure.
+
+Owns what belongs together in one write; writing it under the fence is `steps`'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from durably.ledger.budgets import Sharing
+from durably.lifecycle import EffectState
+from durably.records import CallPosition, Steer
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call about to be recorded, and under which policy."""
+
+    position: CallPosition
+    tool_name: str
+    tool_call_id: str
+    args: str
+    policy: str
+    on_doubt: str | None
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a person is asked about a call that waits for them.
+
+    Attributes:
+        kind: ``approval`` to run it, an ``answer`` in its place, or the answer to a ``question``.
+        request: what they are shown, as JSON: the tool's schema, the question, its choices.
+        within_seconds: how long they have; None: for ever.
+        on_expiry: what happens then: ``deny``, ``escalate`` or ``wait``.
+        escalate_queue: where the run goes on once it was escalated; None: where it is.
+    """
+
+    kind: str
+    request: str = "{}"
+    within_seconds: float | None = None
+    on_expiry: str = "wait"
+    escalate_queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What became of a tool call.
+
+    Attributes:
+        asked: True if a person is asked to settle it.
+        ask: what they are asked, for a call that waits for them.
+        result: the recorded result as JSON, for a settled call.
+    """
+
+    call: ToolCall
+    state: EffectState
+    result: str | None = None
+    error: str | None = None
+    asked: bool = False
+    ask: Ask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to append.
+
+    Attributes:
+        steers: other runs' messages that the model has seen, once this one is written.
+    """
+
+    seq: int
+    kind: str
+    body: str
+    steers: tuple[Steer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Everything that one write of an attempt makes durable together.
+
+    Attributes:
+        usage: usage of the run so far, as JSON; None: as it was.
+        cost_nanousd: what it cost so far; None: as it was.
+        sharing: the shared budgets that it spends from; None: there are none.
+        fingerprint: the agent's fingerprint, if it was not recorded for this attempt yet.
+    """
+
+    usage: str | None = None
+    messages: tuple[NewMessage, ...] = ()
+    outcomes: tuple[CallOutcome, ...] = ()
+    fingerprint: str | None = None
+    events: tuple[tuple[str, dict[str, object]], ...] = field(default=())
+    cost_nanousd: int | None = None
+    sharing: Sharing | None = None

@@ -36,7 +36,7 @@ async def tell(ledger: Ledger, run: RunRecord) -> None:
     assert run.thread is not None
     while await ledger.write(threads.release, run.thread):
         continue
-    await ledger.write(ends.told, run.id)
+    await ledger.write(ends.told, await ledger.get(run))
 
 
 async def steer(ledger: Ledger, going: RunRecord, seq: int = 0) -> None:

@@ -178,7 +178,7 @@ class ThreadMachine(RuleBasedStateMachine):
     def tell(self, run: RunRecord) -> None:
         while self.database.write_blocking(threads.release, T):
             continue
-        self.database.write_blocking(ends.told, run.id)
+        self.database.write_blocking(ends.told, run)
 
     @rule(seconds=st.sampled_from([1.0, 4.0, LEASE_SECONDS + 1]))
     def time_passes(self, seconds: float) -> None:

@@ -200,7 +200,7 @@ async def test_approval_of_a_child_is_in_the_inbox_with_its_path(
     office = Office(app, work)
     run = await office.suspended()
     (item,) = await app.inbox()
-    assert (item.run_key, item.path) == ("child", ["r1"])
+    assert (item.run_key, item.path) == ("child", ["r1", "child"])
     assert run.describe_waiting() == "Run 'r1' waits for run 'child'."
     await (await app.get("child")).approve("1.0")
     await office.go_on(run)

@@ -64,7 +64,7 @@ def test_inbox_says_whose_child_asks(desk: Desk) -> None:
     (line,) = [line for line in desk.run("inbox").out.splitlines() if "pay_back" in line]
     assert line.startswith("b › errand")
     (item,) = as_json(desk, "inbox")
-    assert (item["run_key"], item["path"]) == ("errand", ["b"])
+    assert (item["run_key"], item["path"]) == ("errand", ["b", "errand"])
     shown = desk.run("show", "b").out
     assert "Run 'b' waits for run 'errand'." in shown
     assert "children errand" in shown

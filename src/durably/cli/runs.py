@@ -134,9 +134,9 @@ def _inbox_row(item: InboxItem) -> tuple[object, ...]:
         used = UsedUp.from_json(item.waiting)
         whose = "" if used.scope == "run" else f" of {used.scope} {used.name}"
         asked = one_line(f"{used.describe()}{whose}", ARGS_CHARS)
-        return (item.run_key, "-", item.kind, "-", since, asked)
+        return (" › ".join(item.path), "-", item.kind, "-", since, asked)
     return (
-        " › ".join([*item.path, item.run_key]),
+        " › ".join(item.path),
         effect.call_id,
         item.kind,
         effect.tool_name,

@@ -133,7 +133,8 @@ def list_inbox(
         parent: int | None = row["parent_id"]
         if parent is not None and parent not in paths:
             paths[parent] = yield from path_to(parent)
-        items.append(inbox_item_from(row, effect, [] if parent is None else paths[parent]))
+        above = [] if parent is None else paths[parent]
+        items.append(inbox_item_from(row, effect, [*above, row["run_key"]]))
     items.sort(key=lambda item: item.since)
     return [item for item in items if tag is None or tag in item.tags]
 

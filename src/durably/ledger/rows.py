@@ -132,7 +132,7 @@ def inbox_item_from(row: Row, effect: Effect | None, path: list[str]) -> InboxIt
     """A row of durably_runs, joined with the effect that it waits for, or with since when.
 
     Args:
-        path: the keys of the runs above it.
+        path: the keys of the runs above it, and its own.
     """
     return InboxItem(
         run_key=row["run_key"],

@@ -22,7 +22,7 @@ class InboxItem:
         effect: the call that they are asked about; None where it is about the run.
         waiting: what the run waits for; of a budget: whose it is, what is used up, how much of it.
         since: when it began to wait.
-        path: the keys of the runs above the run, outermost first, if another run started it.
+        path: the keys of the runs that started it, outermost first, and its own.
         worker: whose attempt made the call: of a call in doubt, the worker that died, or that could
             not say how it ended (``effect.error``).
     """

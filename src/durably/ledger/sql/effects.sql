@@ -122,7 +122,7 @@ RETURNING *;
 -- name: resolve_effect
 UPDATE durably_effects
 SET state = :state, result = :result, error = :error, asked = FALSE, resolved_by = :resolved_by,
-    finished_at = durably_now()
+    finished_at = durably_now(), expires_at = NULL
 WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
   AND state IN ('in_doubt', 'awaiting')
 RETURNING *;

@@ -43,10 +43,12 @@ SELECT e.*, e.expires_at <= durably_now() AS due FROM durably_effects e
 WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step;
 
 -- name: list_expired
--- Of waits and of what people are asked alike; who decides about each is `ledger.expiry`.
+-- Of waits and of what people are asked alike; who decides about each is `ledger.expiry`. What is
+-- asked by a run that is going is not due before that is suspended: it must not stand in the way.
 SELECT r.key AS run_key, e.response, e.call, e.step FROM durably_effects e
 JOIN durably_runs r ON r.id = e.run_id
 WHERE e.expires_at IS NOT NULL AND e.expires_at <= durably_now()
+  AND (NOT e.asked OR r.state NOT IN ('scheduled', 'available', 'executing', 'retryable'))
 ORDER BY e.expires_at LIMIT :limit;
 
 -- name: stop_expiry

@@ -74,14 +74,27 @@ def test_a_crash_around_any_wait_keeps_every_promise(
         return code != 0
 
     started = time.monotonic()
-    strikes = some(undisturbed.strikes, 1)
+    strikes = drawn(waiting, undisturbed.strikes)
     killed = dict(zip(strikes, each(strikes, crash, at_once=AT_ONCE), strict=True))
     seconds = time.monotonic() - started
     print(f"{grounds.dialect}, {waiting.name}: {sum(killed.values())} crashes in {seconds:.1f} s")
     if waiting.in_order:
-        check_reached(killed)
+        check_reached({strike: was for strike, was in killed.items() if is_certain(strike)})
     else:
         assert sum(killed.values()) > len(killed) / 2
+
+
+def drawn(waiting: Waiting, strikes: list[Strike]) -> list[Strike]:
+    """Every strike, or of a sample one at each boundary that the scenario is about."""
+    if EVERYTHING:
+        return strikes
+    about = [strike for strike in strikes if strike.name.startswith(waiting.sample)]
+    return some([strike for strike in about if is_certain(strike)], 1)
+
+
+def is_certain(strike: Strike) -> bool:
+    """Whether a run reaches it again: an end that is being told may be told by maintenance too."""
+    return not strike.name.startswith("end:") or strike.nth == 1
 
 
 @pytest.mark.parametrize("waiting", [TOGETHER, FAMILY], ids=lambda waiting: waiting.name)

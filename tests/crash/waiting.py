@@ -45,6 +45,8 @@ class Waiting:
         child: the child's tools and script.
         in_order: False if people, times and tools meet in another order each time.
         ends: how the run ends.
+        sample: the boundaries that a sample strikes, by how their names begin; the others are
+            struck in another scenario.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Waiting:
     child: tuple[dict[str, Tool], Responses] | None = None
     in_order: bool = True
     ends: str = "completed"
+    sample: tuple[str, ...] = ("",)
 
     def app(self, world: World) -> tuple[Durably, Agent[None, str]]:
         """The application, made anew in each process as a deployed one would be."""
@@ -187,6 +190,7 @@ FAMILY = Waiting(
     {"delegate": _delegate},
     (["delegate"], "All is well."),
     child=({"charge": _charge, "pay": _pay}, (["charge", "pay"], "The rest is well.")),
+    sample=("child:", "end:", "settle:", "decision:", "outcome:"),
 )
 """A run that another one starts, with a tool that acts once and an approval."""
 

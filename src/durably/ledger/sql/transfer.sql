@@ -187,6 +187,11 @@ INSERT INTO durably_transfer (id, source, began_at) VALUES (:transfer_id, :sourc
 -- name: find_transfer (postgres)
 SELECT copied_to, finished_at FROM durably_transfer WHERE id = :transfer_id;
 
+-- name: join_transfer (postgres)
+-- Before anything else of a batch: whoever takes the transfer back locks this table first, too, so
+-- that neither waits for the other in a circle.
+LOCK TABLE durably_transfer IN ROW EXCLUSIVE MODE;
+
 -- name: lock_transfer (postgres)
 SELECT copied_to, finished_at FROM durably_transfer WHERE id = :transfer_id FOR UPDATE;
 

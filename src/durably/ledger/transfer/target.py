@@ -184,6 +184,7 @@ class Target:
         Takes none if they do not begin where the ledger ends: another process has moved some.
         """
         with self._transaction(transfer_id) as cursor:
+            self._rows(cursor, "join_transfer")
             found = _progress(self._rows(cursor, "lock_transfer", transfer_id=transfer_id))
             if found is None:
                 raise LedgerError(TAKEN_BACK)
@@ -210,6 +211,7 @@ class Target:
     def finish(self, transfer_id: str, highest: Highest) -> None:
         """Open the ledger for work."""
         with self._transaction(transfer_id) as cursor:
+            self._rows(cursor, "join_transfer")
             found = _progress(self._rows(cursor, "lock_transfer", transfer_id=transfer_id))
             if found is None:
                 raise LedgerError(TAKEN_BACK)

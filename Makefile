@@ -101,10 +101,10 @@ lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 	fi; \
 	oldest=$$(sed -n 's/^ *"pydantic-ai-slim>=\([0-9.]*\)",.*/\1/p' pyproject.toml); \
 	echo "requirements.lock"; \
-	$$uv $(COMPILE) pyproject.toml --group dev --extra otel \
+	$$uv $(COMPILE) pyproject.toml --group dev --extra otel --extra web \
 		$(if $(UPGRADE),--upgrade) --output-file requirements.lock >/dev/null; \
 	echo "requirements-oldest.lock, with pydantic-ai-slim $$oldest"; \
-	$$uv $(COMPILE) pyproject.toml --group build --group test --extra otel \
+	$$uv $(COMPILE) pyproject.toml --group build --group test --extra otel --extra web \
 		$(if $(UPGRADE),--upgrade) --upgrade-package "pydantic-ai-slim==$$oldest" \
 		--upgrade-package pydantic-graph --output-file requirements-oldest.lock >/dev/null; \
 	echo "requirements-postgres.lock"; \

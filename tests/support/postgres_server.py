@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 120.0
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "100",
+    "max_connections": "400",  # several crash tests at once, each with a few workers
     "shared_buffers": "16MB",
     "max_wal_size": "128MB",
     "min_wal_size": "8MB",

@@ -1,0 +1,71 @@
+"""How a page is made: a template, what every page shows, and the headers that keep it harmless.
+
+Owns the security policy of pages; what is on them is theirs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from durably.web.pages.static import static_path
+from durably.web.site import site_of
+
+FOLDER = Path(__file__).parent.parent / "templates"
+
+# No script, style, frame or request but the site's own; nothing inline.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+templates = Environment(
+    loader=FileSystemLoader(FOLDER),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def page(request: Request, template: str, /, *, status: int = 200, **shown: Any) -> HTMLResponse:
+    """A page, or a part of one, from a template.
+
+    Every template has ``site``, ``person``, ``form_token``, ``here`` (this path) and
+    ``url(name, **params)``, the path of a route, and ``static(name)``, that of a file.
+    """
+    site = site_of(request)
+
+    def url(name: str, /, **params: Any) -> str:
+        return path_of(request, name, **params)
+
+    def static(name: str, /) -> str:
+        return url("durably:static", name=name) + static_path(name)
+
+    html = templates.get_template(template).render(
+        site=site,
+        person=request.state.durably_person,
+        form_token=site.access.form_token(request),
+        here=request.url.path,
+        url=url,
+        static=static,
+        **shown,
+    )
+    return HTMLResponse(html, status, HEADERS)
+
+
+def path_of(request: Request, name: str, /, **params: Any) -> str:
+    """The path of a route, wherever the site is mounted."""
+    return request.url_for(name, **params).path

@@ -1,0 +1,1 @@
+"""The REST API; each part of it has its own module with its routes."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from durably.web.pages import overview, static
+from durably.web.pages import audit, inbox, overview, run, runs, static, workers
 
 
 def add_to(routes: APIRouter) -> None:
     """Add every page."""
-    for page in (static, overview):
+    for page in (static, overview, runs, run, inbox, workers, audit):
         routes.include_router(page.routes)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from durably.web.access import SESSION_COOKIE
 from durably.web.pages.static import static_path
 from durably.web.site import site_of
+from durably.web.views import words
 
 FOLDER = Path(__file__).parent.parent / "templates"
 
@@ -38,15 +41,21 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+templates.filters.update(words.FILTERS)  # type: ignore[reportUnknownMemberType]
+
+THEMES = ("light", "dark")
+"""What the cookie ``durably_theme`` may say; without it, the page is as the reader's system is."""
 
 
 def page(request: Request, template: str, /, *, status: int = 200, **shown: Any) -> HTMLResponse:
     """A page, or a part of one, from a template.
 
-    Every template has ``site``, ``person``, ``form_token``, ``here`` (this path) and
-    ``url(name, **params)``, the path of a route, and ``static(name)``, that of a file.
+    Every template has ``site``, ``person`` (None for somebody unknown), ``form_token``, ``here``
+    (this path), ``theme``, ``may_log_out``, ``url(name, **params)``, the path of a route, and
+    ``static(name)``, that of a file.
     """
     site = site_of(request)
+    chosen = request.cookies.get("durably_theme")
 
     def url(name: str, /, **params: Any) -> str:
         return path_of(request, name, **params)
@@ -59,6 +68,8 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
         person=request.state.durably_person,
         form_token=site.access.form_token(request),
         here=request.url.path,
+        theme=chosen if chosen in THEMES else None,
+        may_log_out=SESSION_COOKIE in request.cookies,
         url=url,
         static=static,
         **shown,
@@ -67,5 +78,6 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
 
 
 def path_of(request: Request, name: str, /, **params: Any) -> str:
-    """The path of a route, wherever the site is mounted."""
-    return request.url_for(name, **params).path
+    """The path of a route, wherever the site is mounted; ``params`` may be any text."""
+    quoted = {param: quote(str(value), safe="/") for param, value in params.items()}
+    return request.url_for(name, **quoted).path

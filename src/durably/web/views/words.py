@@ -1,49 +1,140 @@
-"""Times, durations and amounts as people say them. Pure."""
+"""How times, amounts and states are written on a page; the filters of the templates.
+
+Pure, but for the clock that says how long ago something was.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+SHOWN_CHARACTERS = 200
+
+_TONES = {
+    "scheduled": "idle",
+    "available": "idle",
+    "executing": "busy",
+    "retryable": "warn",
+    "suspended": "info",
+    "completed": "ok",
+    "discarded": "bad",
+    "cancelled": "idle",
+    "started": "busy",
+    "done": "ok",
+    "failed": "bad",
+    "in_doubt": "warn",
+    "awaiting": "info",
+    "denied": "bad",
+    "handed_back": "idle",
+    "lost": "bad",
+    "alive": "ok",
+    "dead": "bad",
+    "paused": "warn",
+}
 
 
-def duration(length: timedelta | float | None) -> str:
-    """A duration, of seconds where it is a number: 40 ms, 3.2 s, 12 s, 5 min 3 s, 2 h 5 min."""
-    if length is None:
-        return ""
-    seconds = length.total_seconds() if isinstance(length, timedelta) else length
-    seconds = max(0.0, seconds)
-    if seconds < 0.9995:
+def tone(state: Any) -> str:
+    """The class of a badge: how a state of anything is to be taken."""
+    return _TONES.get(str(state), "idle")
+
+
+def words(name: Any) -> str:
+    """A name as it is in code, as words: ``in_doubt`` is "in doubt"."""
+    return str(name).replace("_", " ")
+
+
+def cut(text: Any, length: int = SHOWN_CHARACTERS) -> str:
+    """The beginning of a text that may be long."""
+    whole = str(text)
+    return whole if len(whole) <= length else whole[: length - 1].rstrip() + "…"
+
+
+def plain(value: Any) -> str:
+    """A JSON value in one line, as a person reads it: text without its quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def pretty(value: Any) -> str:
+    """A JSON value over several lines; text as it is."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+
+
+def ago(moment: datetime, now: datetime | None = None) -> str:
+    """How long ago, or in how long; the date itself where that is further away than a week."""
+    between = (now or datetime.now(UTC)) - moment
+    if abs(between) > timedelta(days=7):
+        return f"{moment:%Y-%m-%d}"
+    seconds = between.total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    length = span(abs(int(seconds)))
+    return f"{length} ago" if seconds > 0 else f"in {length}"
+
+
+def exact(moment: datetime) -> str:
+    """To the second, in UTC."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def span(seconds: float | None) -> str:
+    """A length of time in its largest unit, or the two largest; "–" for none."""
+    if seconds is None:
+        return "–"
+    if seconds < 0.001:
+        return "0 s"
+    if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, second = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {second} s" if second else f"{minutes} min"
-    hours, minute = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minute} min" if minute else f"{hours} h"
-    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace(".0 ", " ")
+    whole = round(seconds)
+    for size, unit, below, smaller in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // below
+            shows_rest = rest and whole < 10 * size
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if shows_rest else "")
+    return f"{whole} s"
 
 
-def exact(moment: datetime | None) -> str:
-    """A moment to the millisecond, in UTC; for titles."""
-    if moment is None:
-        return ""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d} UTC"
+def count(number: float | None) -> str:
+    """A number that is counted: exact while it is short, then in thousands and millions."""
+    if number is None:
+        return "–"
+    if abs(number) < 10_000:
+        return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            short = f"{number / size:.1f}".removesuffix(".0")
+            return f"{short} {unit}"
+    raise AssertionError(number)
 
 
-def clock(moment: datetime | None) -> str:
-    """A moment to the second, in UTC."""
-    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+def usd(amount: Decimal | float | None) -> str:
+    """US dollars: to the cent, or with four digits where that would be nothing."""
+    if amount is None:
+        return "–"
+    digits = 2 if amount == 0 or abs(amount) >= 1 else 4
+    return f"${amount:,.{digits}f}"
 
 
-def dollars(nanousd: int) -> str:
-    """Billionths of a US dollar with as many digits as tell something."""
-    usd = nanousd / 1_000_000_000
-    if usd == 0 or usd >= 1:
-        return f"${usd:,.2f}"
-    return f"${usd:.4f}" if usd >= 0.001 else f"${usd:.6f}"
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """``1 token``, ``1,200 tokens``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+FILTERS: dict[str, Callable[..., str]] = {
+    "tone": tone,
+    "words": words,
+    "cut": cut,
+    "plain": plain,
+    "pretty": pretty,
+    "ago": ago,
+    "exact": exact,
+    "span": span,
+    "count_of": count,
+    "usd": usd,
+}
+"""The filters that every template has."""

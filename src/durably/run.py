@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 2.0
 """How often a waiter looks although nothing was committed; a net under the notices."""
 
+LAST_POSITION = 2**31 - 1
+"""Above that of any message."""
+
 EVENT_PAGE = 500
 """How many events one read brings."""
 
@@ -143,6 +146,15 @@ class Run[OutputT](DecidableRun):
         """
         return await self._ledger.read(reads.list_messages, self.record.id, after)
 
+    async def last_messages(self, limit: int, before: int = LAST_POSITION) -> list[StoredMessage]:
+        """The last of its messages, first to last, as `messages` has them.
+
+        Args:
+            limit: how many at most.
+            before: only those ahead of this position.
+        """
+        return await self._ledger.read(reads.list_last_messages, self.record.id, limit, before)
+
     async def cost(self) -> Cost:
         """What its model requests cost, as far as the application or pydantic-ai knows."""
         prices = agents.pricing.Prices(self._registry.prices)
@@ -171,6 +183,10 @@ class Run[OutputT](DecidableRun):
     async def signals(self) -> list[Signal]:
         """What was sent to it, and which wait took it."""
         return await self._ledger.read(waits.list_signals, self.record.id)
+
+    async def path(self) -> list[str]:
+        """The keys of the runs that started it, outermost first, and its own."""
+        return await self._ledger.read(reads.path_to, self.record.id)
 
     async def children(self) -> list[Run[Any]]:
         """The runs that its tools started, first to last."""

@@ -83,6 +83,12 @@ def list_messages(run_id: int, after: int = -1) -> Operation[list[StoredMessage]
     return [message_from(row) for row in rows]
 
 
+def list_last_messages(run_id: int, limit: int, before: int) -> Operation[list[StoredMessage]]:
+    """The last of a run's messages ahead of a position, in order."""
+    rows = yield from fetch("list_last_messages", run_id=run_id, before=before, limit=limit)
+    return [message_from(row) for row in reversed(rows)]
+
+
 def list_effects(run_id: int) -> Operation[list[Effect]]:
     """A run's effects, in the order of the calls."""
     rows = yield from fetch("list_effects", run_id=run_id)

@@ -17,6 +17,7 @@ from durably.web.access import SESSION_COOKIE
 from durably.web.pages.static import static_path
 from durably.web.site import site_of
 from durably.web.views import words
+from durably.web.views.text import visible
 
 FOLDER = Path(__file__).parent.parent / "templates"
 
@@ -34,12 +35,22 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+
+def harmless(value: Any) -> Any:
+    """What is printed into a page: text without characters that are obeyed and not seen.
+
+    What was made for a page already is left as it is.
+    """
+    return visible(value) if type(value) is str else value
+
+
 templates = Environment(
     loader=FileSystemLoader(FOLDER),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=harmless,
 )
 templates.filters.update(words.FILTERS)  # type: ignore[reportUnknownMemberType]
 
@@ -79,5 +90,11 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
 
 def path_of(request: Request, name: str, /, **params: Any) -> str:
     """The path of a route, wherever the site is mounted; ``params`` may be any text."""
-    quoted = {param: quote(str(value), safe="/") for param, value in params.items()}
+    quoted = {param: _quoted(str(value)) for param, value in params.items()}
     return request.url_for(name, **quoted).path
+
+
+def _quoted(value: str) -> str:
+    # Browsers and proxies resolve "..", and some make one slash of two.
+    plain = all(segment not in ("", ".", "..") for segment in value.split("/"))
+    return quote(value, safe="/" if plain else "", errors="replace")

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from durably.web.access import SESSION_COOKIE
 from durably.web.pages.static import static_path
 from durably.web.site import site_of
-from durably.web.views import words
+from durably.web.views import filters
 from durably.web.views.text import visible
 
 FOLDER = Path(__file__).parent.parent / "templates"
@@ -52,7 +52,7 @@ templates = Environment(
     lstrip_blocks=True,
     finalize=harmless,
 )
-templates.filters.update(words.FILTERS)  # type: ignore[reportUnknownMemberType]
+templates.filters.update(filters.FILTERS)  # type: ignore[reportUnknownMemberType]
 
 THEMES = ("light", "dark")
 """What the cookie ``durably_theme`` may say; without it, the page is as the reader's system is."""

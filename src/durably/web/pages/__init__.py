@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from durably.web.pages import overview, static
+from durably.web.pages import login, overview, static
+
+
+def add_open(routes: APIRouter) -> None:
+    """Add what anybody may load."""
+    for page in (static, login):
+        routes.include_router(page.routes)
 
 
 def add_to(routes: APIRouter) -> None:
-    """Add every page."""
-    for page in (static, overview):
+    """Add every page that is for people who are known."""
+    for page in (overview,):
         routes.include_router(page.routes)

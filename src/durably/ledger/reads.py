@@ -113,10 +113,29 @@ def last_fingerprint(run_id: int, attempt: int) -> Operation[str | None]:
     return None if row is None else row["fingerprint"]
 
 
-def list_events(run_id: int, after: int, limit: int) -> Operation[list[Event]]:
-    """A run's events with ids above ``after``, in order."""
-    rows = yield from fetch("list_events", run_id=run_id, after=after, limit=limit)
+def list_events(
+    run_id: int, after: int, limit: int, *, live: bool = True
+) -> Operation[list[Event]]:
+    """A run's events with ids above ``after``, in order.
+
+    Args:
+        live: False leaves deltas out.
+    """
+    statement = "list_events" if live else "list_facts"
+    rows = yield from fetch(statement, run_id=run_id, after=after, limit=limit)
     return [event_from(row) for row in rows]
+
+
+def look(
+    key: str, after: int, limit: int, *, live: bool
+) -> Operation[tuple[RunRecord, list[Event]]]:
+    """A run and its events with ids above ``after``, at one moment; one small read for a watcher.
+
+    Raises:
+        RunNotFound: there is none.
+    """
+    run = yield from get_run(key)
+    return run, (yield from list_events(run.id, after, limit, live=live))
 
 
 def list_inbox(

@@ -138,6 +138,10 @@ class Run[OutputT](DecidableRun):
                     # What is committed within this time is read together.
                     await asyncio.sleep(max(0.0, looked_at + LOOK_SECONDS - time.monotonic()))
 
+    async def cursor(self) -> int:
+        """From where `watch` tells all of what is in the making now; before it are only facts."""
+        return await self._ledger.read(reads.newest_end, self.record.id)
+
     async def events(self, after: int = 0, *, deltas: bool = True) -> list[Event]:
         """The run's events so far.
 

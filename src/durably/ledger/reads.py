@@ -138,6 +138,12 @@ def look(
     return run, (yield from list_events(run.id, after, limit, live=live))
 
 
+def newest_end(run_id: int) -> Operation[int]:
+    """The id of the event that ended the last message, or claimed or ended the run; 0: of none."""
+    row = yield from fetch_one("newest_end", run_id=run_id)
+    return 0 if row is None else row["id"]
+
+
 def list_inbox(
     agent: str | None = None,
     queue: str | None = None,

@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from durably.web.access import SESSION_COOKIE
+from durably.web.tokens import SESSION_COOKIE
 from durably.web.pages.static import static_path
 from durably.web.site import site_of
 from durably.web.views import filters
@@ -65,6 +65,11 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
     (this path), ``theme``, ``may_log_out``, ``url(name, **params)``, the path of a route, and
     ``static(name)``, that of a file.
     """
+    return HTMLResponse(fragment(request, template, **shown), status, HEADERS)
+
+
+def fragment(request: Request, template: str, /, **shown: Any) -> str:
+    """What `page` answers, as text."""
     site = site_of(request)
     chosen = request.cookies.get("durably_theme")
 
@@ -74,7 +79,7 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
     def static(name: str, /) -> str:
         return url("durably:static", name=name) + static_path(name)
 
-    html = templates.get_template(template).render(
+    return templates.get_template(template).render(
         site=site,
         person=request.state.durably_person,
         form_token=site.access.form_token(request),
@@ -85,7 +90,6 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
         static=static,
         **shown,
     )
-    return HTMLResponse(html, status, HEADERS)
 
 
 def path_of(request: Request, name: str, /, **params: Any) -> str:

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from durably.run import Run
+from durably.web.errors import Refusal
 from durably.web.pages import run_tabs
 from durably.web.pages.rendering import page
+from durably.web.pages.routing import page_routes
 from durably.web.pages.run_head import head_of
 from durably.web.site import Site, SiteOf, Viewer
 
-routes = APIRouter(include_in_schema=False)
+routes = page_routes()
 
 type Tab = Callable[[Site, Run[Any]], Awaitable[dict[str, Any]]]
 
@@ -73,7 +75,7 @@ async def run_earlier(
 
 async def _tab(site: Site, run: Run[Any], tab: str) -> dict[str, Any]:
     if tab not in TABS:
-        raise HTTPException(404, f"A run has no {tab!r}; it has: {', '.join(TABS)}.")
+        raise Refusal(404, f"A run has no {tab!r}; it has: {', '.join(TABS)}.")
     _, read = TABS[tab]
     return await read(site, run)
 

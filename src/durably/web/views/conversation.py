@@ -33,6 +33,7 @@ class _Known:
     effects: dict[str, Effect] = field(default_factory=dict[str, Effect])
     inside: dict[str, list[Effect]] = field(default_factory=dict[str, list[Effect]])
     answers: dict[_Ref, Answer] = field(default_factory=dict["_Ref", Answer])
+    running: set[_Ref] = field(default_factory=set["_Ref"])
 
 
 def conversation(
@@ -41,6 +42,7 @@ def conversation(
     attempts: Sequence[Attempt] = (),
     *,
     known: StoredMessage | None = None,
+    running: frozenset[str] = frozenset(),
 ) -> list[Turn]:
     """The turns of consecutive messages.
 
@@ -48,9 +50,16 @@ def conversation(
         effects: for what became of each call.
         attempts: for who took over where.
         known: the message before the first, which the reader has seen.
+        running: the ids of calls of the last response that are being made.
     """
     bodies = [(message, fields_of(parsed(message.body))) for message in messages]
-    about = _Known({e.call_id: e for e in effects}, _steps_by_call(effects), _answers(bodies))
+    responses = [message.seq for message in messages if message.kind == "response"]
+    about = _Known(
+        {e.call_id: e for e in effects},
+        _steps_by_call(effects),
+        _answers(bodies),
+        {(responses[-1], ref) for ref in running} if responses else set(),
+    )
     by_number = {attempt.attempt: attempt for attempt in attempts}
     shown_calls = _calls_in(bodies)
     before = known
@@ -167,7 +176,14 @@ def _call(fields: dict[str, Any], call_id: str, seq: int, index: int, about: _Kn
     )
     value: Any = parsed(args) if isinstance(args, str) else args
     return Call(
-        call_id, _name(fields), shown({} if value is None else value), effect, answer, inside, index
+        call_id,
+        _name(fields),
+        shown({} if value is None else value),
+        effect,
+        answer,
+        inside,
+        index,
+        running=(seq, _call_ref(fields)) in about.running,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from durably.records import Attempt, Decision, Effect, RunRecord, Signal, StoredMessage
+from durably.records import Attempt, Decision, Effect, Event, RunRecord, Signal, StoredMessage
 from durably.web.views.values import fields_of, is_list, is_object, items_of, parsed
 
 type Mask = Callable[[str, Any], Any]
@@ -87,6 +87,13 @@ def masked_run(run: RunRecord, mask: Mask) -> RunRecord:
 def masked_signal(signal: Signal, mask: Mask) -> Signal:
     """A signal with its payload masked."""
     return replace(signal, payload=mask("payload", signal.payload))
+
+
+def masked_event(event: Event, mask: Mask) -> Event:
+    """An event with what went wrong masked; arguments and results are in none."""
+    if "error" not in event.data:
+        return event
+    return replace(event, data=event.data | {"error": mask("error", event.data["error"])})
 
 
 def masked_decision(decision: Decision, mask: Mask) -> Decision:

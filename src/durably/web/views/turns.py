@@ -67,7 +67,7 @@ class Call:
 
     Attributes:
         call_id: as people and commands use it; empty of one that the provider made itself.
-        running: arguments or answer are still to come, and it is not known to be over.
+        running: it has begun, and whoever watches is told when it is over.
     """
 
     call_id: str
@@ -77,6 +77,7 @@ class Call:
     answer: Answer | None
     inside: tuple[Inside, ...]
     part: int
+    running: bool = False
     kind: str = "call"
 
     @property
@@ -84,8 +85,10 @@ class Call:
         """In one word."""
         if self.effect is not None and (self.effect.state is not EffectState.DONE):
             return str(self.effect.state)
+        if self.answer is None and self.running:
+            return str(EffectState.STARTED)
         if self.answer is None:
-            return str(self.effect.state) if self.effect else "called"
+            return str(self.effect.state) if self.effect else ""
         return "done" if self.answer.how == "success" else self.answer.how
 
 

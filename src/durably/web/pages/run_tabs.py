@@ -12,9 +12,8 @@ from durably.records import Decision, Event, StoredMessage
 from durably.run import Run
 from durably.web.pages.run_records import whole
 from durably.web.site import Site
-from durably.web.views.conversation import answer_from
+from durably.web.views.conversation import answer_from, prompt_turn
 from durably.web.views.conversation import conversation as turns_of
-from durably.web.views.conversation import prompt_turn
 from durably.web.views.drafts import Making, making_of
 from durably.web.views.masking import (
     masked_attempt,

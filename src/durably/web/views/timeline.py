@@ -191,14 +191,13 @@ def _step(step: TimelineStep) -> _Span:
 
 
 def _call(call: TimelineCall, end: datetime) -> _Span:
-    about = "" if call.exact else ", at most: of its beginning nothing is recorded"
     return _Span(
         call.started_at,
         max(call.started_at, call.ended_at or end),
         f"tool {tone(call.state.value)}",
         one_line(visible(call.tool_name), 60),
         f", call {one_line(visible(call.call_id), 60)}, {words(call.state.value)}, "
-        f"attempt {call.attempt}{about}{', most of it waiting' if call.waited else ''}",
+        f"attempt {call.attempt}{', most of it waiting' if call.waited else ''}",
         open=call.ended_at is None,
         idle=call.waited,
     )

@@ -15,7 +15,7 @@ from durably.web.views.axis import Axis
 from durably.web.views.filters import exact, span, tone, words
 from durably.web.views.text import one_line, visible
 
-NARROWEST, WIDEST = 900.0, 14_000.0
+NARROWEST, WIDEST = 1080.0, 14_000.0
 STEP_PX = 12.0
 """How wide half of the steps are at least, as far as the chart may be as wide as that."""
 

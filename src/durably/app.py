@@ -113,6 +113,7 @@ class Durably(Administration):
         on_change: OnChange = "continue",
         default_effect: Mapping[str, Any] | EffectPolicy | None = None,
         budget: Budget | None = None,
+        stream: bool = False,
     ) -> None:
         """Make an agent known under its name, with how its runs are executed.
 
@@ -129,6 +130,8 @@ class Durably(Administration):
                 model changed: ``"continue"``, ``"suspend"`` or ``"discard"``.
             default_effect: the policy of this agent's tools that declare none.
             budget: what each of its runs may spend, over all its attempts, and what happens then.
+            stream: True asks its model for streams, and shows messages while they are made, to
+                whoever watches (see `Run.watch`). Its model must be able to stream.
 
         Raises:
             ConfigError: the agent has no name, its name is taken, or an option cannot work.
@@ -147,6 +150,7 @@ class Durably(Administration):
                 on_change=on_change,
                 default_effect=policy,
                 budget=budget or NO_LIMIT,
+                stream=stream,
             )
         )
 
@@ -170,6 +174,7 @@ class Durably(Administration):
         thread: str | None = None,
         on_busy: OnBusy = "queue",
         budget: Budget | None = None,
+        stream: bool | None = None,
         conn: object | None = None,
     ) -> Run[OutputT]:
         """Store a run; once this returns, the run will reach an end, or say what it waits for.
@@ -196,6 +201,8 @@ class Durably(Administration):
                 cancelled, and what it did stays in the conversation; ``"steer"``: the running
                 agent sees the prompt before its next model request, and the two end together.
             budget: what it may spend; where it has no limit, the agent's holds.
+            stream: whether its messages are shown while they are made; default: as its agent was
+                registered.
             conn: the caller's own open transaction on the ledger's database (a connection of
                 sqlite3, psycopg or SQLAlchemy): the run exists once the caller commits, and does
                 not if they roll back. Open the app before that transaction begins.
@@ -223,6 +230,7 @@ class Durably(Administration):
             thread=thread,
             on_busy=on_busy,
             budget=budget,
+            stream=stream,
         )
         if conn is not None:
             await self.ledger.open_beside(conn)

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from durably.agents import codec, earlier, history, pricing, recorded, runner
+    from durably.agents import codec, draft, earlier, history, live, pricing, recorded, runner
 
-_LAZY = ("codec", "earlier", "history", "pricing", "recorded", "runner")
+_LAZY = ("codec", "draft", "earlier", "history", "live", "pricing", "recorded", "runner")
 
-__all__ = ["codec", "earlier", "history", "pricing", "recorded", "runner"]
+__all__ = ["codec", "draft", "earlier", "history", "live", "pricing", "recorded", "runner"]
 
 
 def __getattr__(name: str) -> ModuleType:

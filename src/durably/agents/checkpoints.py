@@ -64,7 +64,11 @@ class Checkpoints(AbstractCapability[Any]):
         await self._steer(ctx)
         before = copy.deepcopy(ctx.usage)
         boundaries.reached("model:before")
-        response = await handler(request_context)
+        state.asking = True
+        try:
+            response = await handler(request_context)
+        finally:
+            state.asking = False
         boundaries.reached("model:after")
         state.spending.pay(response, request_context.model)
         await self._save(ctx, response, before)
@@ -150,6 +154,7 @@ class Checkpoints(AbstractCapability[Any]):
         )
         state.steers = [shown for shown in state.steers if shown[0] not in seen]
         state.response_seq = state.journal.last_response
+        state.shown = None
 
     async def _check_change(self, request_context: ModelRequestContext) -> None:
         state = self._attempt

@@ -83,6 +83,12 @@ def list_messages(run_id: int, after: int = -1) -> Operation[list[StoredMessage]
     return [message_from(row) for row in rows]
 
 
+def list_last_messages(run_id: int, limit: int, before: int) -> Operation[list[StoredMessage]]:
+    """The last of a run's messages ahead of a position, in order."""
+    rows = yield from fetch("list_last_messages", run_id=run_id, before=before, limit=limit)
+    return [message_from(row) for row in reversed(rows)]
+
+
 def list_effects(run_id: int) -> Operation[list[Effect]]:
     """A run's effects, in the order of the calls."""
     rows = yield from fetch("list_effects", run_id=run_id)
@@ -107,10 +113,35 @@ def last_fingerprint(run_id: int, attempt: int) -> Operation[str | None]:
     return None if row is None else row["fingerprint"]
 
 
-def list_events(run_id: int, after: int, limit: int) -> Operation[list[Event]]:
-    """A run's events with ids above ``after``, in order."""
-    rows = yield from fetch("list_events", run_id=run_id, after=after, limit=limit)
+def list_events(
+    run_id: int, after: int, limit: int, *, live: bool = True
+) -> Operation[list[Event]]:
+    """A run's events with ids above ``after``, in order.
+
+    Args:
+        live: False leaves deltas out.
+    """
+    statement = "list_events" if live else "list_facts"
+    rows = yield from fetch(statement, run_id=run_id, after=after, limit=limit)
     return [event_from(row) for row in rows]
+
+
+def look(
+    key: str, after: int, limit: int, *, live: bool
+) -> Operation[tuple[RunRecord, list[Event]]]:
+    """A run and its events with ids above ``after``, at one moment; one small read for a watcher.
+
+    Raises:
+        RunNotFound: there is none.
+    """
+    run = yield from get_run(key)
+    return run, (yield from list_events(run.id, after, limit, live=live))
+
+
+def newest_end(run_id: int) -> Operation[int]:
+    """The id of the event that ended the last message, or claimed or ended the run; 0: of none."""
+    row = yield from fetch_one("newest_end", run_id=run_id)
+    return 0 if row is None else row["id"]
 
 
 def list_inbox(

@@ -84,6 +84,7 @@ def run_from(row: Row) -> RunRecord:
         tells_end=bool(row["tells_end"]),
         budget=decoded(row["budget"]),
         cost_nanousd=row["cost_nanousd"],
+        stream=None if row["stream"] is None else bool(row["stream"]),
     )
 
 

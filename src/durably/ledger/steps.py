@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from durably.errors import LedgerError
+from durably.ledger import deltas
 from durably.ledger.budgets import spend
 from durably.ledger.fence import hold, lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
@@ -42,6 +43,8 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
             return  # The whole step is there: it was committed together.
         for steer in message.steers:
             yield from take_steer(claim, row["key"], steer)
+    if step.streams and step.messages:
+        yield from deltas.drop(claim)
     for outcome in step.outcomes:
         yield from _record_outcome(claim, outcome)
     if step.fingerprint is not None:

@@ -85,6 +85,7 @@ class Step:
         cost_nanousd: what it cost so far; None: as it was.
         sharing: the shared budgets that it spends from; None: there are none.
         fingerprint: the agent's fingerprint, if it was not recorded for this attempt yet.
+        streams: True if messages in the making are shown: the attempt may have written deltas.
     """
 
     usage: str | None = None
@@ -94,3 +95,4 @@ class Step:
     events: tuple[tuple[str, dict[str, object]], ...] = field(default=())
     cost_nanousd: int | None = None
     sharing: Sharing | None = None
+    streams: bool = False

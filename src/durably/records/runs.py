@@ -36,6 +36,7 @@ class RunRecord:
         cost_nanousd: what its responses cost so far, in billionths of a US dollar, as far as
             prices are known.
         usage: tokens, requests and tool calls so far, over all attempts.
+        stream: whether its messages are shown while they are made; None: as its agent says.
         tells_end: True while somebody must still learn how it ended: a parent, children, a thread.
         error: why the last attempt failed, or why the run was discarded.
     """
@@ -67,6 +68,7 @@ class RunRecord:
     tells_end: bool = False
     budget: dict[str, Any] | None = None
     cost_nanousd: int = 0
+    stream: bool | None = None
 
     @property
     def in_line(self) -> bool:
@@ -105,6 +107,7 @@ class NewRun:
         scheduled_at: when it is due, as the ledger's own timestamp text; wins over the delay.
         fingerprint: what makes it a twin of another run, for ``unique_seconds``.
         on_busy: one of `ON_BUSY`, for a run with a thread.
+        stream: whether its messages are shown while they are made; None: as its agent says.
     """
 
     key: str
@@ -124,6 +127,7 @@ class NewRun:
     parent_id: int | None = None
     budget: str | None = None
     on_busy: str = "queue"
+    stream: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An append-only fact about a run, for watchers; ``id`` is the cursor."""
+    """A fact about a run, for watchers; ``id`` is the cursor.
+
+    Append-only, but for those of kind ``delta``: pieces of a message in the making (see
+    `durably.live`), which go when the message comes, or is withdrawn.
+    """
 
     id: int
     run_key: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 from durably.errors import ConfigError
 
 try:
-    from durably.web.access import Access, OpenAccess, Person, Role, TokenAccess
+    from durably.web.access import Access, OpenAccess, Person, Role
     from durably.web.server import create_app, lifespan, router
     from durably.web.site import Redact, Site
+    from durably.web.tokens import TokenAccess
 except ModuleNotFoundError as error:
     raise ConfigError(
         f"The web needs {error.name!r}, which is not installed: pip install 'durably[web]'."

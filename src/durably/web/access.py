@@ -1,21 +1,19 @@
-"""Who may see and do what: a login by token, the application's own way, or nobody to keep out.
+"""Who may see and do what: roles, and the ways to find out who somebody is.
 
-Owns roles, the signed cookie of a session and the protection against forged requests.
+Owns what every way has in common; the login by token is in `tokens`, forged requests in `forged`.
 """
 
 from __future__ import annotations
 
-import hmac
-import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any
 
-from fastapi import HTTPException, Request
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from fastapi import Request, Response
 
-SESSION_COOKIE = "durably_session"
-SESSION_SECONDS = 12 * 3600
+from durably.web import forged
 
 
 class Role(StrEnum):
@@ -27,7 +25,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who has logged in; the name goes into the audit trail."""
+    """Somebody who is known; the name goes into the audit trail."""
 
     name: str
     role: Role = Role.OPERATOR
@@ -37,92 +35,87 @@ class Person:
         return self.role is Role.OPERATOR
 
 
-class Access(Protocol):
-    """Finds out who somebody is."""
+type Who = Callable[..., Person | None] | Callable[..., Awaitable[Person | None]]
+"""A FastAPI dependency that says who sends a request: None, or an HTTPException, for nobody."""
 
-    async def who(self, request: Request) -> Person | None:
-        """Who sends a request; None for somebody unknown."""
+
+class Access(ABC):
+    """Finds out who somebody is: `TokenAccess`, `OpenAccess`, or `Access.by` of one's own.
+
+    Attributes:
+        login: True where there is a page to log in at.
+    """
+
+    login: bool = False
+
+    @staticmethod
+    def by(dependency: Who, *, login_url: str | None = None) -> Access:
+        """The application's own way: a FastAPI dependency, with dependencies of its own.
+
+        It returns a `Person`, or None or an HTTPException for somebody unknown.
+
+        Args:
+            login_url: where browsers of unknown people are sent, with ``?next=`` the page that
+                they asked for; default: they read that they have to log in.
+        """
+        return ApplicationAccess(dependency, login_url)
+
+    @property
+    @abstractmethod
+    def who(self) -> Who:
+        """The dependency that says who sends a request."""
         ...
+
+    def login_url(self, request: Request) -> str | None:
+        """Where somebody unknown logs in; None: nowhere that is known here."""
+        return None
 
     async def check_unforged(self, request: Request) -> None:
         """Refuse a request that another site made somebody's browser send.
 
         Raises:
-            HTTPException: 403.
+            Refusal: 403.
         """
-        ...
+        await forged.check(request, self.form_token(request))
 
     def form_token(self, request: Request) -> str:
         """What forms carry (field ``form_token``, header ``X-Form-Token``) to be told from forged
         ones."""
-        ...
+        return forged.token_of_cookie(request)
+
+    def finish(self, request: Request, response: Response, path: str) -> None:
+        """Add what an answer has to carry, such as the cookie of the form token.
+
+        Args:
+            path: below which the site is.
+        """
+        forged.keep_cookie(request, response, path)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAccess:
+class OpenAccess(Access):
     """Everybody is the operator; for a dashboard that only this machine reaches."""
 
     person: Person = Person("operator")
 
-    async def who(self, request: Request) -> Person | None:
-        return self.person
+    @property
+    def who(self) -> Who:
+        def known() -> Person:
+            return self.person
 
-    async def check_unforged(self, request: Request) -> None:
-        site = request.headers.get("sec-fetch-site", "same-origin")
-        if site not in ("same-origin", "none"):
-            raise HTTPException(403, "This request comes from another site.")
-
-    def form_token(self, request: Request) -> str:
-        return ""
+        return known
 
 
-class TokenAccess:
-    """Login by a secret token: in a form, a link (``?token=``), or ``Authorization: Bearer``.
+@dataclass(frozen=True, slots=True)
+class ApplicationAccess(Access):
+    """The application says who somebody is; see `Access.by`."""
 
-    Args:
-        operator: the token of those who may act; a random one by default.
-        viewer: the token of those who may look; None: there are none.
-    """
+    dependency: Any
+    to_login: str | None = None
 
-    def __init__(self, operator: str | None = None, viewer: str | None = None) -> None:
-        self.operator = operator or secrets.token_urlsafe(24)
-        self.viewer = viewer
-        self._signer = URLSafeTimedSerializer(self.operator, salt="durably-session")
+    @property
+    def who(self) -> Who:
+        return self.dependency
 
-    def role_of(self, token: str) -> Role | None:
-        """The role that a token gives; None for a wrong one."""
-        if hmac.compare_digest(token.encode(), self.operator.encode()):
-            return Role.OPERATOR
-        if self.viewer and hmac.compare_digest(token.encode(), self.viewer.encode()):
-            return Role.VIEWER
-        return None
-
-    def session(self, person: Person) -> str:
-        """The signed cookie of somebody who has logged in."""
-        return self._signer.dumps([person.name, person.role, secrets.token_urlsafe(8)])
-
-    async def who(self, request: Request) -> Person | None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            role = self.role_of(token.strip())
-            return Person(role.value, role) if role else None
-        try:
-            name, role, _ = self._signer.loads(
-                request.cookies.get(SESSION_COOKIE, ""), max_age=SESSION_SECONDS
-            )
-        except BadSignature:
-            return None
-        return Person(name, Role(role))
-
-    async def check_unforged(self, request: Request) -> None:
-        if request.headers.get("authorization"):
-            return  # No browser adds this header by itself.
-        given = request.headers.get("x-form-token")
-        if given is None:
-            given = str((await request.form()).get("form_token", ""))
-        if not hmac.compare_digest(given.encode(), self.form_token(request).encode()):
-            raise HTTPException(403, "This form is not of this session: load the page again.")
-
-    def form_token(self, request: Request) -> str:
-        cookie = request.cookies.get(SESSION_COOKIE, "")
-        return hmac.new(self.operator.encode(), cookie.encode(), "sha256").hexdigest()
+    def login_url(self, request: Request) -> str | None:
+        return self.to_login

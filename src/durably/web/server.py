@@ -10,11 +10,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from durably import __version__
 from durably.web import pages
-from durably.web.access import Access, TokenAccess
-from durably.web.site import Redact, Site, nothing_hidden
+from durably.web.access import Access
+from durably.web.errors import Wrong, problem, wrong
+from durably.web.pages.routing import enter_by_link
+from durably.web.site import Redact, Site, attach, identify, nothing_hidden
+from durably.web.tokens import TokenAccess
 
 if TYPE_CHECKING:
     from durably.app import Durably
@@ -29,7 +34,8 @@ def router(
 ) -> APIRouter:
     """The dashboard and the REST API of an application, to be included in one's own FastAPI app.
 
-    ``api.include_router(durably.web.router(app), prefix="/durably")``, with `lifespan`.
+    ``api.include_router(durably.web.router(app), prefix="/durably")``, with `lifespan`. Two of them
+    in one FastAPI application would have the same names: mount the second, made by `create_app`.
 
     Args:
         access: who may see and do what; default: login with a random token.
@@ -37,8 +43,12 @@ def router(
         title: above every page.
     """
     site = Site(app, access or TokenAccess(), redact, title)
-    routes = APIRouter(dependencies=[Depends(_attach(site))])
-    pages.add_to(routes)
+    routes = APIRouter(dependencies=[Depends(attach(site))])
+    pages.add_open(routes)
+    known = [Depends(identify(site))]
+    for_people = APIRouter(dependencies=[Depends(enter_by_link), *known])
+    pages.add_to(for_people)
+    routes.include_router(for_people)
     return routes
 
 
@@ -59,14 +69,27 @@ def create_app(app: Durably, **options: Any) -> FastAPI:
     Args:
         options: as for `router`.
     """
-    api = FastAPI(title="durably", version=__version__, lifespan=lifespan(app), docs_url=None)
+    api = FastAPI(
+        title="durably",
+        version=__version__,
+        lifespan=lifespan(app),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
     api.include_router(router(app, **options))
+    api.add_exception_handler(HTTPException, _refused)
+    api.add_exception_handler(Exception, _failed)
     return api
 
 
-def _attach(site: Site) -> Callable[[Request], Any]:
-    async def attach(request: Request) -> None:
-        request.state.durably_site = site
-        request.state.durably_person = await site.access.who(request)
+async def _refused(_: Request, error: Exception) -> Response:
+    """What no route answers: an address that there is not."""
+    found = wrong(error)
+    assert found is not None
+    return problem(found)
 
-    return attach
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """A bug; what it was is in the log."""
+    return problem(Wrong(500, "Internal Server Error", "This failed unexpectedly; see the log."))

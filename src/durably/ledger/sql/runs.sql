@@ -3,14 +3,14 @@
 
 -- name: insert_run
 INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta,
-                          fingerprint, thread, parent_id, tells_end, budget, waiting_kind,
-                          waiting_on, scheduled_at, inserted_at)
+                          fingerprint, thread, parent_id, tells_end, budget, stream,
+                          waiting_kind, waiting_on, scheduled_at, inserted_at)
 VALUES (:key, :agent, :queue,
         CASE WHEN CAST(:waiting_kind AS TEXT) IS NOT NULL THEN 'suspended'
              WHEN COALESCE(:scheduled_at, durably_after(:delay_seconds)) > durably_now()
              THEN 'scheduled' ELSE 'available' END,
         :priority, :max_attempts, :tags, :meta, :fingerprint, :thread, :parent_id, :tells_end,
-        :budget, CAST(:waiting_kind AS TEXT), :waiting_on,
+        :budget, :stream, CAST(:waiting_kind AS TEXT), :waiting_on,
         COALESCE(:scheduled_at, durably_after(:delay_seconds)), durably_now())
 ON CONFLICT (key) DO NOTHING
 RETURNING *;

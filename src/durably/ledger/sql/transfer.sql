@@ -5,14 +5,15 @@
 SELECT id, tags, key, agent, queue, state, priority, attempt, failures, crashes, max_attempts,
        meta, usage, waiting_kind, waiting_on, output, error, worker_id, fingerprint,
        cancel_requested_at, scheduled_at, inserted_at, attempted_at, finished_at, thread, parent_id,
-       tells_end, budget, cost_nanousd
+       tells_end, budget, cost_nanousd, stream
 FROM durably_runs WHERE id > :after AND id <= :upto ORDER BY id;
 
 -- name: write_runs (postgres)
 COPY durably_runs (id, tags, key, agent, queue, state, priority, attempt, failures, crashes,
                    max_attempts, meta, usage, waiting_kind, waiting_on, output, error, worker_id,
                    fingerprint, cancel_requested_at, scheduled_at, inserted_at, attempted_at,
-                   finished_at, thread, parent_id, tells_end, budget, cost_nanousd)
+                   finished_at, thread, parent_id, tells_end, budget, cost_nanousd,
+                   stream)
 FROM STDIN;
 
 -- name: read_inputs

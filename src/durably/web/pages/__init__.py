@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from durably.web.pages import audit, inbox, overview, run, runs, static, workers
+from durably.web.pages import (
+    audit,
+    doing,
+    inbox,
+    login,
+    overview,
+    run,
+    run_live,
+    run_values,
+    runs,
+    static,
+    workers,
+)
+
+
+def add_open(routes: APIRouter) -> None:
+    """Add what anybody may load."""
+    for page in (static, login):
+        routes.include_router(page.routes)
 
 
 def add_to(routes: APIRouter) -> None:
-    """Add every page."""
-    for page in (static, overview, runs, run, inbox, workers, audit):
+    """Add every page that is for people who are known."""
+    for page in (overview, runs, run, run_live, run_values, doing, inbox, workers, audit):
         routes.include_router(page.routes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from durably.web.pages.rendering import page
+from durably.web.pages.routing import page_routes
 from durably.web.site import SiteOf, Viewer
 
-routes = APIRouter(include_in_schema=False)
+routes = page_routes()
 
 
 @routes.get("/", name="durably:overview")

@@ -13,10 +13,11 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from durably.web.access import SESSION_COOKIE
+from durably.web.tokens import SESSION_COOKIE
 from durably.web.pages.static import static_path
 from durably.web.site import site_of
 from durably.web.views import filters
+from durably.web.views.text import visible
 
 FOLDER = Path(__file__).parent.parent / "templates"
 
@@ -34,12 +35,22 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+
+def harmless(value: Any) -> Any:
+    """What is printed into a page: text without characters that are obeyed and not seen.
+
+    What was made for a page already is left as it is.
+    """
+    return visible(value) if type(value) is str else value
+
+
 templates = Environment(
     loader=FileSystemLoader(FOLDER),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=harmless,
 )
 templates.filters.update(filters.FILTERS)  # type: ignore[reportUnknownMemberType]
 
@@ -54,6 +65,11 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
     (this path), ``theme``, ``may_log_out``, ``url(name, **params)``, the path of a route, and
     ``static(name)``, that of a file.
     """
+    return HTMLResponse(fragment(request, template, **shown), status, HEADERS)
+
+
+def fragment(request: Request, template: str, /, **shown: Any) -> str:
+    """What `page` answers, as text."""
     site = site_of(request)
     chosen = request.cookies.get("durably_theme")
 
@@ -63,7 +79,7 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
     def static(name: str, /) -> str:
         return url("durably:static", name=name) + static_path(name)
 
-    html = templates.get_template(template).render(
+    return templates.get_template(template).render(
         site=site,
         person=request.state.durably_person,
         form_token=site.access.form_token(request),
@@ -74,10 +90,15 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
         static=static,
         **shown,
     )
-    return HTMLResponse(html, status, HEADERS)
 
 
 def path_of(request: Request, name: str, /, **params: Any) -> str:
     """The path of a route, wherever the site is mounted; ``params`` may be any text."""
-    quoted = {param: quote(str(value), safe="/") for param, value in params.items()}
+    quoted = {param: _quoted(str(value)) for param, value in params.items()}
     return request.url_for(name, **quoted).path
+
+
+def _quoted(value: str) -> str:
+    # Browsers and proxies resolve "..", and some make one slash of two.
+    plain = all(segment not in ("", ".", "..") for segment in value.split("/"))
+    return quote(value, safe="/" if plain else "", errors="replace")

@@ -42,6 +42,7 @@ CREATE TABLE durably_runs (
     tells_end           boolean NOT NULL DEFAULT FALSE,
     budget              json,
     cost_nanousd        bigint NOT NULL DEFAULT 0,
+    stream              boolean,
     CHECK ((state = 'suspended') = (waiting_kind IS NOT NULL)),
     CHECK ((state = 'executing') = (worker_id IS NOT NULL))
 ) WITH (fillfactor = 80);
@@ -150,6 +151,7 @@ CREATE TABLE durably_events (
 );
 
 CREATE INDEX durably_events_run ON durably_events (run_id, id);
+CREATE INDEX durably_events_deltas ON durably_events (run_id, id) WHERE kind = 'delta';
 
 CREATE TABLE durably_workers (
     id            text PRIMARY KEY,

@@ -32,6 +32,7 @@ CREATE TABLE durably_runs (
     tells_end           INTEGER NOT NULL DEFAULT 0 CHECK (tells_end IN (0, 1)),
     budget              TEXT,
     cost_nanousd        INTEGER NOT NULL DEFAULT 0,
+    stream              INTEGER CHECK (stream IN (0, 1)),
     CHECK ((state = 'suspended') = (waiting_kind IS NOT NULL)),
     CHECK ((state = 'executing') = (worker_id IS NOT NULL))
 ) STRICT;
@@ -136,6 +137,7 @@ CREATE TABLE durably_events (
 ) STRICT;
 
 CREATE INDEX durably_events_run ON durably_events (run_id, id);
+CREATE INDEX durably_events_deltas ON durably_events (run_id, id) WHERE kind = 'delta';
 
 CREATE TABLE durably_workers (
     id            TEXT PRIMARY KEY,

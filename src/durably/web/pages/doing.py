@@ -21,12 +21,15 @@ from durably.web.errors import wrong
 from durably.web.pages.rendering import page, path_of
 from durably.web.pages.routing import page_routes, same_site
 from durably.web.site import Operator, SiteOf
-from durably.web.views.forms import fields_from, json_from, value_from
+from durably.web.views.asked import ARGS
+from durably.web.views.forms import FormErrors, value_from_form
 from durably.web.views.values import fields_of, is_object, items_of, parsed
 
 routes = page_routes()
 
-type Form = Mapping[str, str]
+type Form = Mapping[str, Any]
+"""Names to texts; to a list of texts where a name comes more than once."""
+
 type Act = Callable[[Run[Any], Form, Person], Awaitable[str]]
 """Does what a form says and returns a sentence that says so."""
 
@@ -58,12 +61,11 @@ async def approve(request: Request, key: str, site: SiteOf, person: Operator) ->
     """Let a call run, with the arguments that were shown, or with others."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        expected = _object("expected", form)
-        args = _object("args", form)
+        call_id = form.get("call_id", "")
+        expected, args = _object("expected", form), await _args(run, call_id, form)
         # As text, because to Python True, 1 and 1.0 are equal.
         same = json.dumps(args, sort_keys=True) == json.dumps(expected, sort_keys=True)
         edited = None if same else args
-        call_id = form.get("call_id", "")
         await run.approve(
             call_id, args=edited, expected=expected, by=person.name, note=form.get("note", "")
         )
@@ -92,8 +94,7 @@ async def answer(request: Request, key: str, site: SiteOf, person: Operator) -> 
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
         call_id = form.get("call_id", "")
-        effect = next((e for e in await run.effects() if e.call_id == call_id), None)
-        value = _answer(effect, form)
+        value = _answer(await _effect(run, call_id), form)
         await run.answer(call_id, value, by=person.name, note=form.get("note", ""))
         return f"Call {call_id} is answered."
 
@@ -108,7 +109,7 @@ async def resolve(request: Request, key: str, site: SiteOf, person: Operator) ->
         call_id = form.get("call_id", "")
         said: dict[str, Any] = {}
         if "done" in form:
-            said["done"] = json_from("The result", form["done"])
+            said["done"] = _json("The result", form["done"])
         if "failed" in form:
             said["failed"] = form["failed"]
         if form.get("again"):
@@ -143,7 +144,7 @@ async def signal(request: Request, key: str, site: SiteOf, person: Operator) -> 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
         name = form.get("name", "").strip()
         text = form.get("value", "").strip()
-        payload = json_from("The payload", text) if text else None
+        payload = _json("The payload", text) if text else None
         await site.app.signal(key, name, payload, by=person.name)
         return f"The signal {name!r} is sent."
 
@@ -176,29 +177,70 @@ async def _do(request: Request, site: SiteOf, person: Person, key: str, act: Act
     return answered
 
 
-def _texts(form: FormData) -> dict[str, str]:
-    """The fields that are texts; the last of those with the same name."""
-    return {name: value for name, value in form.multi_items() if isinstance(value, str)}
+def _texts(form: FormData) -> Form:
+    found: dict[str, Any] = {}
+    for name in form:
+        texts = [value for value in form.getlist(name) if isinstance(value, str)]
+        found[name] = texts[0] if len(texts) == 1 else texts
+    return found
+
+
+async def _effect(run: Run[Any], call_id: str) -> Effect | None:
+    return next((e for e in await run.effects() if e.call_id == call_id), None)
+
+
+async def _args(run: Run[Any], call_id: str, form: Form) -> dict[str, Any] | None:
+    """The arguments as they were edited, in fields or as JSON; None where none were given.
+
+    Raises:
+        ConfigError: they cannot be read.
+    """
+    if not _has_fields(form, ARGS):
+        return _object(ARGS, form)
+    effect = await _effect(run, call_id)
+    schema = fields_of(effect.request).get("schema") if effect else None
+    return _from_fields(schema or {}, form, ARGS)
 
 
 def _answer(effect: Effect | None, form: Form) -> Any:
-    """What was answered: a form's fields, a choice, text in answer to a question, or JSON.
+    """What was answered: in fields of a form, a choice, text in answer to a question, or JSON.
 
     Raises:
-        ConfigError: it is not what was asked for.
+        ConfigError: it cannot be read.
     """
     request = fields_of(effect.request) if effect else {}
-    schema = request.get("form")
+    if _has_fields(form, "value"):
+        return _from_fields(request.get("form") or {}, form, "value")
     text = form.get("value", "")
-    if "value" not in form and fields_from(schema):
-        return value_from(schema, form)
-    if effect is not None and effect.ask == "question":
-        if items_of(request.get("choices")):
-            return parsed(text)
-        if schema is None:
-            return text.replace("\r\n", "\n")
-        return json_from("The answer", text)
+    asks_text = effect is not None and effect.ask == "question" and "form" not in request
+    if text in items_of(request.get("choices")):
+        return text
+    if asks_text and "choices" not in request:
+        return text.replace("\r\n", "\n")
     return parsed(text)
+
+
+def _has_fields(form: Form, prefix: str) -> bool:
+    return any(name.startswith((f"{prefix}/", f"json:{prefix}")) for name in form)
+
+
+def _from_fields(schema: Any, form: Form, prefix: str) -> Any:
+    try:
+        return value_from_form(schema, form, prefix)
+    except FormErrors as error:
+        raise ConfigError(str(error)) from error
+
+
+def _json(what: str, text: str) -> Any:
+    """The JSON that somebody typed.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f'{what} is not JSON: {error}. Text stands in quotes: "done".') from error
 
 
 def _object(name: str, form: Form) -> dict[str, Any] | None:
@@ -210,7 +252,7 @@ def _object(name: str, form: Form) -> dict[str, Any] | None:
     text = form.get(name, "").strip()
     if not text:
         return None
-    value = json_from("What was typed", text)
+    value = _json("What was typed", text)
     if not is_object(value):
         raise ConfigError(f"The arguments are an object, such as {json.dumps({'name': 'value'})}.")
     return fields_of(value)

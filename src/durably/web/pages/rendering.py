@@ -13,9 +13,9 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from durably.web.tokens import SESSION_COOKIE
 from durably.web.pages.static import static_path
 from durably.web.site import site_of
+from durably.web.tokens import TokenAccess
 from durably.web.views import filters
 from durably.web.views.text import visible
 
@@ -71,6 +71,7 @@ def page(request: Request, template: str, /, *, status: int = 200, **shown: Any)
 def fragment(request: Request, template: str, /, **shown: Any) -> str:
     """What `page` answers, as text."""
     site = site_of(request)
+    access = site.access
     chosen = request.cookies.get("durably_theme")
 
     def url(name: str, /, **params: Any) -> str:
@@ -82,10 +83,10 @@ def fragment(request: Request, template: str, /, **shown: Any) -> str:
     return templates.get_template(template).render(
         site=site,
         person=request.state.durably_person,
-        form_token=site.access.form_token(request),
+        form_token=access.form_token(request),
         here=request.url.path,
         theme=chosen if chosen in THEMES else None,
-        may_log_out=SESSION_COOKIE in request.cookies,
+        may_log_out=isinstance(access, TokenAccess) and access.cookie in request.cookies,
         url=url,
         static=static,
         **shown,

@@ -9,18 +9,22 @@ import json
 from dataclasses import dataclass
 
 from durably.records import Effect
-from durably.web.views.forms import Field, fields_from
+from durably.web.views.fields import Field
+from durably.web.views.forms import form_from_schema
 from durably.web.views.text import visible
 from durably.web.views.values import (
     Shown,
     compact,
-    editable,
     fields_of,
+    is_object,
     items_of,
     parsed,
     shown,
     text_of,
 )
+
+ARGS = "args"
+"""What the names of the fields of arguments begin with; those of answers: ``value``."""
 
 MOST_EDITABLE = 100_000
 """Characters of arguments that a form offers to edit."""
@@ -33,23 +37,21 @@ class Asked:
     Attributes:
         kind: ``approval``, ``answer``, ``question`` or ``doubt``.
         args: what the tool would be called with, masked.
-        edited: the arguments to edit; None where they are masked, huge or damaged.
+        edited: fields to edit the arguments in; None where they are masked, huge or damaged.
         expected: the arguments that were shown, for the decision to be about these.
-        fields: of a question with a form; and of an approval, for arguments that have a schema.
+        form: the fields of a question that has a form.
         choices: the JSON of each choice, and how it is shown.
-        schema: of the arguments, as a hint for whoever edits them.
     """
 
     call_id: str
     tool_name: str
     kind: str
     args: Shown
-    edited: str | None
+    edited: Field | None
     expected: str | None
     question: str
-    fields: tuple[Field, ...]
+    form: Field | None
     choices: tuple[tuple[str, str], ...]
-    schema: Shown | None
     error: str
     effect: Effect
 
@@ -61,22 +63,24 @@ def asked(effect: Effect, masked: Effect) -> Asked:
         masked: the same call as it may be shown.
     """
     args = parsed(effect.args)
-    open_to_see = args == parsed(masked.args) and isinstance(args, dict)
+    open_to_see = args == parsed(masked.args) and is_object(args)
     small = open_to_see and len(effect.args) <= MOST_EDITABLE
     request = fields_of(effect.request)
-    form = request.get("form")
-    schema = request.get("schema")
+    schema = request.get("form")
     return Asked(
         call_id=effect.call_id,
         tool_name=effect.tool_name,
         kind=effect.ask or "doubt",
         args=shown(parsed(masked.args)),
-        edited=editable(parsed(effect.args)) if small else None,
-        expected=compact(parsed(effect.args)) if small else None,
+        edited=_edited(request.get("schema"), args) if small else None,
+        expected=compact(args) if small else None,
         question=visible(text_of(request.get("question"))),
-        fields=tuple(fields_from(form)),
+        form=form_from_schema(schema) if schema is not None else None,
         choices=tuple((json.dumps(c), text_of(c)) for c in items_of(request.get("choices"))),
-        schema=shown(schema) if schema is not None else None,
         error=masked.error or "",
         effect=masked,
     )
+
+
+def _edited(schema: object, args: object) -> Field:
+    return form_from_schema(schema or {}, args, prefix=ARGS, label="Arguments")

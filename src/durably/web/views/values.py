@@ -61,11 +61,6 @@ def compact(value: object) -> str:
     return json.dumps(value, separators=(", ", ": "))
 
 
-def editable(value: object) -> str:
-    """A value as indented JSON that says just the same when it is read again."""
-    return escaped(_ENCODER.encode(value))
-
-
 def is_object(value: object) -> bool:
     """True of a JSON object."""
     return isinstance(value, dict)

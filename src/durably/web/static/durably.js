@@ -64,7 +64,9 @@
 
   document.addEventListener("htmx:afterSwap", (event) => {
     const dialog = by("dialog");
-    if (event.detail.target === dialog && !dialog.open && dialog.firstElementChild) dialog.showModal();
+    if (event.detail.target !== dialog || !dialog.firstElementChild) return;
+    if (!dialog.open) dialog.showModal();
+    dialog.querySelector("[aria-invalid], [autofocus]")?.focus();
   });
 
   // A form in a dialog closes it once the server has taken what was sent.
@@ -87,13 +89,28 @@
     if (document.hidden || inUse(part)) event.preventDefault();
   });
 
+  // What was refused comes with its status, and is shown like what was done; what was typed wrong,
+  // at the form in the dialog. Where nothing can be mended there, the dialog is of no use any more.
+  function refused(detail) {
+    const { xhr, elt, target } = detail;
+    if (xhr.status < 400 || !xhr.getResponseHeader("content-type")?.startsWith("text/html")) return;
+    detail.shouldSwap = true;
+    detail.isError = false;
+    const dialog = within(elt, "dialog");
+    if (!dialog || target === dialog) return;
+    const place = elt.querySelector("[data-wrong]");
+    if (xhr.status === 422 && place) {
+      detail.target = place;
+      detail.swapOverride = "innerHTML";
+    } else {
+      dialog.close();
+      document.body.dispatchEvent(new CustomEvent("durably:changed", { bubbles: true }));
+    }
+  }
+
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { target, elt, xhr } = event.detail;
-    // What was refused comes with its status, and is shown like what was done.
-    if (xhr.status >= 400 && xhr.getResponseHeader("content-type")?.startsWith("text/html")) {
-      event.detail.shouldSwap = true;
-      event.detail.isError = false;
-    }
+    refused(event.detail);
     if (!("refresh" in (target.dataset ?? {})) || elt !== target) return;
     if (shown.get(target) === xhr.responseText || inUse(target)) event.detail.shouldSwap = false;
     shown.set(target, xhr.responseText);
@@ -103,6 +120,17 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     const { target } = event.detail;
     for (const id of target.dataset?.open?.split(" ") ?? []) if (by(id)) by(id).open = true;
+  });
+
+  // --- what was done is read in a few seconds; what was refused stays
+
+  const SAID_FOR = 8000;
+
+  document.addEventListener("htmx:afterSettle", () => {
+    for (const said of document.querySelectorAll("#said .said:not(.refused, [data-leaves])")) {
+      said.dataset.leaves = "";
+      setTimeout(() => said.remove(), SAID_FOR);
+    }
   });
 
   // --- times: the exact one in the reader's own zone

@@ -6,6 +6,7 @@ Pure, but for the clock that says how long ago something was.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -125,6 +126,11 @@ def usd(amount: Decimal | float | None) -> str:
     return f"${amount:,.{digits}f}"
 
 
+def ident(text: Any) -> str:
+    """A name for a part of a page, from any text: the same for the same text."""
+    return re.sub(r"[^A-Za-z0-9_-]", lambda match: f".{ord(match[0]):x}", str(text))
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "tone": tone,
     "words": words,
@@ -136,5 +142,6 @@ FILTERS: dict[str, Callable[..., str]] = {
     "span": span,
     "count_of": count,
     "usd": usd,
+    "ident": ident,
 }
 """The filters that every template has."""

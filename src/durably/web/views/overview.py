@@ -13,7 +13,12 @@ from durably.records import Ended, GroupStatistics, Statistics
 from durably.web.views.filters import count, span, usd
 from durably.web.views.plots import Plot, Series, Span, lines, stacked
 
-WINDOWS = {"15m": (900, "15 min"), "1h": (3600, "1 h"), "24h": (86_400, "24 h"), "7d": (604_800, "7 d")}  # fmt: skip
+WINDOWS = {
+    "15m": (900, "15 min"),
+    "1h": (3600, "1 h"),
+    "24h": (86_400, "24 h"),
+    "7d": (604_800, "7 d"),
+}
 """The windows that can be chosen: how they are written in an address, their seconds, their name."""
 
 DEFAULT_WINDOW = "1h"

@@ -107,9 +107,7 @@ class Span:
         return f"{moment:%d %b %H:%M}" if long else f"{moment:%H:%M}"
 
 
-def stacked(
-    title: str, span: Span, series: Sequence[Series], words: Words, said: str = ""
-) -> Plot:
+def stacked(title: str, span: Span, series: Sequence[Series], words: Words, said: str = "") -> Plot:
     """Bars on top of each other, one for each part of the time.
 
     Args:

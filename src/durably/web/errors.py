@@ -124,7 +124,10 @@ def _http(error: HTTPException) -> Wrong:
 
 
 def _invalid(error: RequestValidationError) -> Wrong:
-    places = [Place(where=_where(e), what=printable(str(e["msg"]))) for e in error.errors()]
+    places = [
+        Place(where=_where(e), what=printable(str(e["msg"]).removeprefix("Value error, ")))
+        for e in error.errors()
+    ]
     unread = any(e["type"] == "json_invalid" for e in error.errors())
     status = 400 if unread else 422
     said = "; ".join(f"{place.where}: {place.what}" for place in places[:3])

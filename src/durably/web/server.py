@@ -14,11 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from durably import __version__
-from durably.web import pages
+from durably.web import pages, rest
 from durably.web.access import Access
 from durably.web.errors import Wrong, problem, wrong
 from durably.web.pages.routing import enter_by_link
 from durably.web.site import Redact, Site, attach, identify, nothing_hidden
+from durably.web.stopping import hearing_of_stop
 from durably.web.tokens import TokenAccess
 
 if TYPE_CHECKING:
@@ -45,20 +46,29 @@ def router(
     site = Site(app, access or TokenAccess(), redact, title)
     routes = APIRouter(dependencies=[Depends(attach(site))])
     pages.add_open(routes)
+    rest.add_open(routes)
     known = [Depends(identify(site))]
     for_people = APIRouter(dependencies=[Depends(enter_by_link), *known])
     pages.add_to(for_people)
+    for_programs = APIRouter(dependencies=known)
+    rest.add_to(for_programs)
     routes.include_router(for_people)
+    routes.include_router(for_programs)
+    rest.add_last(routes)
     return routes
 
 
 def lifespan(app: Durably) -> Callable[[FastAPI], Any]:
-    """Opens the application's ledger while the server runs: ``FastAPI(lifespan=lifespan(app))``."""
+    """Opens the application's ledger while the server runs: ``FastAPI(lifespan=lifespan(app))``.
+
+    Streams end when the process is told to stop; without it a server waits for them.
+    """
 
     @asynccontextmanager
     async def opened(_: FastAPI) -> AsyncGenerator[None]:
         async with app:
-            yield
+            with hearing_of_stop(app):
+                yield
 
     return opened
 

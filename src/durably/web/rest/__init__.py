@@ -35,4 +35,6 @@ def add_to(routes: APIRouter) -> None:
 
 def add_last(routes: APIRouter) -> None:
     """Add the answer to what no route of the API is for."""
-    routes.routes.append(Route("/api/{rest:path}", Elsewhere(routes.routes)))
+    routes.routes.append(
+        Route("/api/{rest:path}", Elsewhere(routes.routes, runs.last_routes.routes))
+    )

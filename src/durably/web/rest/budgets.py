@@ -13,14 +13,13 @@ from durably.budgets import SharedBudget
 from durably.web.errors import Refusal
 from durably.web.rest.runs import AskedBudget, AskedLimits
 from durably.web.rest.speaking import (
-    MAX_NAME_CHARS,
-    NOT_NUL,
     READING,
     Answer,
     Model,
     acting,
     checked_text,
     fields_of,
+    named,
     problems,
     rest_routes,
 )
@@ -29,16 +28,7 @@ from durably.web.site import Operator, SiteOf, Viewer
 routes = rest_routes("budgets")
 
 Scope = Annotated[Literal["thread", "tag"], Path(description="Whose runs share it.")]
-Sharer = Annotated[
-    str,
-    AfterValidator(checked_text),
-    Path(
-        description="Which thread or tag.",
-        min_length=1,
-        max_length=MAX_NAME_CHARS,
-        pattern=NOT_NUL,
-    ),
-]
+Sharer = Annotated[str, named("Which thread or tag."), AfterValidator(checked_text)]
 
 
 class AskedSharedBudget(AskedBudget):
@@ -101,7 +91,7 @@ async def budgets(site: SiteOf, _: Viewer) -> Answer:
     "/budgets/{scope}/{name:path}",
     operation_id="setBudget",
     response_model=ShownSharedBudget,
-    responses=acting(),
+    responses=acting(404),
 )
 async def set_budget(
     site: SiteOf, _: Operator, scope: Scope, name: Sharer, asked: AskedSharedBudget

@@ -15,6 +15,7 @@ from durably.web.rest.speaking import (
     Key,
     Name,
     Text,
+    Word,
     acting_on_run,
     rest_routes,
 )
@@ -26,9 +27,7 @@ routes = rest_routes("actions")
 class AskedSignal(Asked):
     """A signal for a run."""
 
-    name: Annotated[
-        Name, Field(pattern=r"\S", description="What the wait is called that shall take it.")
-    ]
+    name: Annotated[Word, Field(description="What the wait is called that shall take it.")]
     payload: Annotated[Json, Field(description="Any JSON value, which the wait returns.")] = None
     signal_id: Annotated[
         Name | None,

@@ -16,23 +16,31 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 class Elsewhere:
-    """Answers 405 where another method has a route, else 404."""
+    """Answers 405 where another method has a route, else 404.
 
-    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+    Args:
+        routes: all that there are.
+        greedy: those of them whose last part takes whatever follows: what is there for others is
+            not theirs.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute], greedy: Sequence[BaseRoute]) -> None:
         self._routes = [*routes]
+        self._greedy = [*greedy]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = f"/api/{scope['path_params']['rest']}"
-        allowed = [method for method in METHODS if self._has(path, method)]
+        found = {method for method in METHODS if _match(self._routes, path, method)}
+        taken = {method for method in METHODS if _match(self._greedy, path, method)}
+        allowed = ", ".join(sorted(found - taken or found))
         if allowed:
-            said = f"{path} takes {', '.join(allowed)}, not {scope['method']}."
-            answer = problem(
-                Wrong(405, "Method Not Allowed", said, headers={"Allow": ", ".join(allowed)})
-            )
+            said = f"{path} takes {allowed}, not {scope['method']}."
+            answer = problem(Wrong(405, "Method Not Allowed", said, headers={"Allow": allowed}))
         else:
             answer = problem(Wrong(404, "Not Found", f"There is nothing at {path}."))
         await answer(scope, receive, send)
 
-    def _has(self, path: str, method: str) -> bool:
-        asked: Scope = {"type": "http", "path": path, "root_path": "", "method": method}
-        return any(route.matches(dict(asked))[0] is Match.FULL for route in self._routes)
+
+def _match(routes: Sequence[BaseRoute], path: str, method: str) -> bool:
+    asked: Scope = {"type": "http", "path": path, "root_path": "", "method": method}
+    return any(route.matches(dict(asked))[0] is Match.FULL for route in routes)

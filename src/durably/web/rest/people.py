@@ -89,8 +89,8 @@ class AskedResolution(AskedDecision):
         json_schema_extra={
             "oneOf": [
                 {"required": ["done"]},
-                {"required": ["failed"]},
-                {"required": ["again"]},
+                {"required": ["failed"], "properties": {"failed": {"type": "string"}}},
+                {"required": ["again"], "properties": {"again": {"const": True}}},
             ]
         }
     )
@@ -105,7 +105,9 @@ class AskedResolution(AskedDecision):
 
     def given(self) -> dict[str, Any]:
         """What was sent; ``done`` may be null."""
-        return self.model_dump(include=self.model_fields_set & {"done", "failed", "again"})
+        given = {"failed": self.failed, "again": self.again}
+        said = {name: value for name, value in given.items() if value is not None}
+        return said | ({"done": self.done} if "done" in self.model_fields_set else {})
 
 
 @routes.get("/inbox", operation_id="listInbox", response_model=Inbox, responses=problems(*READING))

@@ -5,38 +5,27 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Path
 from pydantic import AfterValidator, Field
 
 from durably.web.rest.speaking import (
-    MAX_NAME_CHARS,
-    NOT_NUL,
+    NUMBER,
     READING,
     Answer,
     Asked,
     Model,
-    Whole,
     acting,
     checked_text,
+    named,
     problems,
     rest_routes,
 )
 from durably.web.site import Operator, SiteOf, Viewer
 
-MAX_LIMIT = 1_000_000
+MAX_LIMIT = 999_999
 
 routes = rest_routes("queues")
 
-Queue = Annotated[
-    str,
-    AfterValidator(checked_text),
-    Path(
-        description="The queue; it may have no run yet.",
-        min_length=1,
-        max_length=MAX_NAME_CHARS,
-        pattern=NOT_NUL,
-    ),
-]
+Queue = Annotated[str, named("The queue; it may have no run yet."), AfterValidator(checked_text)]
 
 
 class ShownQueue(Model):
@@ -73,8 +62,8 @@ class AskedScale(Asked):
     """How much of a queue each worker executes at once."""
 
     limit: Annotated[
-        Whole | None,
-        Field(ge=1, le=MAX_LIMIT, description="Runs at once; null: as each worker was started."),
+        Annotated[int, Field(ge=1, le=MAX_LIMIT), NUMBER] | None,
+        Field(description="Runs at once; null: as each worker was started."),
     ]
 
 
@@ -111,7 +100,7 @@ async def queues(site: SiteOf, _: Viewer) -> Answer:
     "/queues/{queue:path}/pause",
     operation_id="pauseQueue",
     response_model=ShownQueueSetting,
-    responses=acting(),
+    responses=acting(404),
 )
 async def pause(site: SiteOf, _: Operator, queue: Queue) -> Answer:
     """Let no attempt of it begin, on any worker, until it is resumed."""
@@ -122,7 +111,7 @@ async def pause(site: SiteOf, _: Operator, queue: Queue) -> Answer:
     "/queues/{queue:path}/resume",
     operation_id="resumeQueue",
     response_model=ShownQueueSetting,
-    responses=acting(),
+    responses=acting(404),
 )
 async def resume(site: SiteOf, _: Operator, queue: Queue) -> Answer:
     """Let attempts of it begin again."""
@@ -133,7 +122,7 @@ async def resume(site: SiteOf, _: Operator, queue: Queue) -> Answer:
     "/queues/{queue:path}/scale",
     operation_id="scaleQueue",
     response_model=ShownQueueSetting,
-    responses=acting(),
+    responses=acting(404),
 )
 async def scale(site: SiteOf, _: Operator, queue: Queue, asked: AskedScale) -> Answer:
     """Let every worker that serves it execute so many of its runs at once."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from durably import agents
 from durably.budgets import MAX_COUNT, Budget
@@ -18,18 +18,17 @@ from durably.run import Run
 from durably.web.rest.shown_runs import ShownRun, ShownRunInput, shown_run, shown_run_input
 from durably.web.rest.speaking import (
     MAX_ID,
+    NUMBER,
     READING,
     Answer,
     Asked,
     Flag,
-    Json,
     JsonObject,
     Key,
     Model,
     Name,
-    Number,
     Text,
-    Whole,
+    Word,
     acting,
     of_run,
     problems,
@@ -39,6 +38,10 @@ from durably.web.site import Operator, SiteOf, Viewer
 
 MAX_LIMIT = 500
 
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT), NUMBER]
+
+BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
 YEARS = (1970, 9000)
 
 routes = rest_routes("runs")
@@ -47,19 +50,12 @@ routes = rest_routes("runs")
 class AskedLimits(Asked):
     """What may be spent; what is null is not limited."""
 
-    requests: Annotated[Whole | None, Field(ge=0, le=MAX_COUNT, description="Model requests.")] = (
-        None
-    )
-    tokens: Annotated[
-        Whole | None, Field(ge=0, le=MAX_COUNT, description="Input and output tokens together.")
-    ] = None
-    tool_calls: Annotated[
-        Whole | None, Field(ge=0, le=MAX_COUNT, description="Calls of tools.")
-    ] = None
+    requests: Annotated[Count | None, Field(description="Model requests.")] = None
+    tokens: Annotated[Count | None, Field(description="Input and output tokens together.")] = None
+    tool_calls: Annotated[Count | None, Field(description="Calls of tools.")] = None
     usd: Annotated[
-        str | None,
+        Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$")] | None,
         Field(
-            pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$",
             description="US dollars as text, such as `1.50`; to the billionth.",
         ),
     ] = None
@@ -78,11 +74,39 @@ class AskedBudget(AskedLimits):
         return Budget(**self.model_dump())
 
 
+def _said(moment: object) -> object:
+    if not isinstance(moment, str):
+        raise ValueError("it is no text, such as 2026-12-24T18:00:00+01:00")
+    return moment
+
+
 def _within(moment: datetime) -> datetime:
     """A time that every calendar has, also in another time zone."""
     if not YEARS[0] <= moment.year < YEARS[1]:
         raise ValueError(f"it is not in the years {YEARS[0]} to {YEARS[1]}")
     return moment.astimezone(UTC)
+
+
+class LinkedContent(Asked):
+    """A file that the provider fetches."""
+
+    kind: Annotated[
+        Literal["image-url", "audio-url", "video-url", "document-url"],
+        Field(description="What it is."),
+    ]
+    url: Annotated[
+        str, Field(pattern=r"^https?://[^\x00\s]+$", max_length=10_000, description="Where it is.")
+    ]
+
+
+class EmbeddedContent(Asked):
+    """A file as it is."""
+
+    kind: Annotated[Literal["binary"], Field(description="`binary`.")]
+    media_type: Annotated[
+        str, Field(pattern=r"^[a-z]+/[a-z0-9.+-]+$", description="Such as `image/png`.")
+    ]
+    data: Annotated[str, Field(pattern=BASE64, description="Its bytes in base64.")]
 
 
 _EITHER = "give key or unique_for, not both"
@@ -124,25 +148,25 @@ class AskedRun(Asked):
         Name, Field(description="The agent's name; a worker has to know it, this server need not.")
     ]
     prompt: Annotated[
-        Text | list[Json],
-        Field(description="What it is asked: a text, or a list of Pydantic AI's user content."),
+        Text | list[Text | LinkedContent | EmbeddedContent],
+        Field(description="What it is asked: a text, or a list of texts and files."),
     ]
     key: Annotated[
-        Name | None,
-        Field(pattern=r"\S", description="Unique among all runs; an existing key finds its run."),
+        Word | None,
+        Field(description="Unique among all runs; an existing key finds its run."),
     ] = None
     args: Annotated[JsonObject | None, Field(description="For the agent's deps factory.")] = None
     queue: Annotated[Name | None, Field(description="Default: the agent's.")] = None
-    priority: Annotated[Whole, Field(ge=0, le=9, description="0 (first) to 9.")] = 0
+    priority: Annotated[int, Field(ge=0, le=9, description="0 (first) to 9."), NUMBER] = 0
     max_attempts: Annotated[
-        Whole | None, Field(ge=1, le=1_000_000, description="Failures. Default: the agent's.")
+        Annotated[int, Field(ge=1, le=1_000_000), NUMBER] | None,
+        Field(description="Failures. Default: the agent's."),
     ] = None
     delay: Annotated[
-        Number, Field(ge=0, le=MAX_SECONDS, description="Seconds until it is due.")
+        float, Field(ge=0, le=MAX_SECONDS, description="Seconds until it is due."), NUMBER
     ] = 0.0
     scheduled_at: Annotated[
-        AwareDatetime | None,
-        AfterValidator(lambda moment: moment and _within(moment)),
+        Annotated[AwareDatetime, BeforeValidator(_said), AfterValidator(_within)] | None,
         Field(description="When it is due, instead of delay; with a time zone."),
     ] = None
     tags: Annotated[list[Name], Field(max_length=100, description="Labels to find it by.")] = Field(
@@ -150,17 +174,13 @@ class AskedRun(Asked):
     )
     meta: Annotated[JsonObject | None, Field(description="The application's own.")] = None
     unique_for: Annotated[
-        Number | None,
+        Annotated[float, Field(ge=0, le=MAX_SECONDS), NUMBER] | None,
         Field(
-            ge=0,
-            le=MAX_SECONDS,
             description="Seconds in which the same agent, prompt and args find the run that is "
             "there already; instead of key.",
         ),
     ] = None
-    thread: Annotated[
-        Name | None, Field(pattern=r"\S", description="The conversation that it continues.")
-    ] = None
+    thread: Annotated[Word | None, Field(description="The conversation that it continues.")] = None
     on_busy: Annotated[
         Literal["queue", "reject", "interrupt", "steer"],
         Field(description="What it does while another run of its thread is going."),
@@ -183,7 +203,8 @@ class Filters(BaseModel):
     tag: Annotated[Name | None, Field(description="With this tag.")] = None
     thread: Annotated[Name | None, Field(description="Of this thread.")] = None
     before: Annotated[
-        int | None, Field(ge=0, le=MAX_ID, description="`next` of the page before.")
+        Annotated[int, Field(ge=0, le=MAX_ID)] | None,
+        Field(description="`next` of the page before."),
     ] = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="How many at most.")] = 50
 
@@ -210,11 +231,10 @@ class RunPage(Model):
 )
 async def enqueue(site: SiteOf, _: Operator, asked: AskedRun) -> Answer:
     """Store a run for a worker to execute; a key that exists finds its run."""
-    options: dict[str, Any] = asked.model_dump(exclude={"agent", "prompt", "budget"})
+    options: dict[str, Any] = asked.model_dump(exclude={"agent", "budget"})
     budget = None if asked.budget is None else asked.budget.budget()
-    run: Run[Any] = await site.app.enqueue(
-        asked.agent, _prompt(asked.prompt), budget=budget, **options
-    )
+    prompt = _prompt(options.pop("prompt"))
+    run: Run[Any] = await site.app.enqueue(asked.agent, prompt, budget=budget, **options)
     return Answer(shown_run(site.redact, run), 201 if run.created else 200)
 
 

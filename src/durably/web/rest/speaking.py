@@ -103,7 +103,7 @@ def acting_on_run(*more: int) -> dict[int | str, dict[str, Any]]:
     return acting(404, 409, *more)
 
 
-# --- what is sent
+# --- what is sent. No `type` aliases: pydantic would describe them apart, and lose what is added.
 
 
 def checked_text(text: str) -> str:
@@ -135,6 +135,12 @@ def _inside(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text
+
+
 def _number(value: Any) -> Any:
     """JSON tells a number from a text and from true; so does this."""
     if isinstance(value, bool | str):
@@ -142,28 +148,25 @@ def _number(value: Any) -> Any:
     return value
 
 
-type Text = Annotated[str, AfterValidator(checked_text), Field(pattern=NOT_NUL)]
-type Name = Annotated[
-    str,
-    AfterValidator(checked_text),
-    Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=NOT_NUL),
-]
-type Json = Annotated[Any, AfterValidator(_json)]
-type JsonObject = Annotated[dict[str, Any], AfterValidator(_json)]
-type Whole = Annotated[int, BeforeValidator(_number)]
-type Number = Annotated[float, BeforeValidator(_number)]
-type Flag = Annotated[bool, Field(strict=True)]
+# Checks come last: what is added behind one is not described.
+NUMBER = BeforeValidator(_number)
+_NAMED = Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=NOT_NUL)
+_WORDED = Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")
 
-type Key = Annotated[
-    str,
-    AfterValidator(checked_text),
-    Path(
-        description="The run's key; it may hold slashes.",
-        min_length=1,
-        max_length=MAX_NAME_CHARS,
-        pattern=NOT_NUL,
-    ),
-]
+Text = Annotated[str, Field(pattern=NOT_NUL), AfterValidator(checked_text)]
+Name = Annotated[str, _NAMED, AfterValidator(checked_text)]
+Word = Annotated[str, _WORDED, AfterValidator(checked_text), AfterValidator(_said)]
+Json = Annotated[Any, AfterValidator(_json)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_json)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+def named(description: str) -> Any:
+    """How a name in an address is described."""
+    return Path(description=description, min_length=1, max_length=MAX_NAME_CHARS, pattern=NOT_NUL)
+
+
+Key = Annotated[str, named("The run's key; it may hold slashes."), AfterValidator(checked_text)]
 
 
 # --- what is answered

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import Path
 from pydantic import AfterValidator, Field
 
 from durably import agents
 from durably.web import redaction
 from durably.web.rest.speaking import (
-    MAX_NAME_CHARS,
-    NOT_NUL,
     READING,
     Answer,
     Model,
     checked_text,
+    named,
     problems,
     rest_routes,
 )
@@ -24,16 +22,7 @@ from durably.web.site import SiteOf, Viewer
 
 routes = rest_routes("threads")
 
-Thread = Annotated[
-    str,
-    AfterValidator(checked_text),
-    Path(
-        description="The thread; it may hold slashes.",
-        min_length=1,
-        max_length=MAX_NAME_CHARS,
-        pattern=NOT_NUL,
-    ),
-]
+Thread = Annotated[str, named("The thread; it may hold slashes."), AfterValidator(checked_text)]
 
 
 class Conversation(Model):
@@ -48,7 +37,7 @@ class Conversation(Model):
     "/threads/{thread:path}/conversation",
     operation_id="getConversation",
     response_model=Conversation,
-    responses=problems(*READING, 500),
+    responses=problems(*READING, 404, 500),
 )
 async def conversation(site: SiteOf, _: Viewer, thread: Thread) -> Answer:
     """The messages of a thread so far; none for one that has no run.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent, RunContext
+from pydantic_ai.capabilities import ProcessEventStream
 from pydantic_ai.messages import AgentStreamEvent
 
 from durably import Durably, Event, Run, RunState, effects, run_child
@@ -17,12 +18,10 @@ from support.scripted import NOW, Script, call
 from support.spoken import Onlooker, Piece, Spoken, call_piece, thought
 
 
-async def settled(app: Durably, run: Run[Any], *others: Any) -> None:
-    """Work on a run until it needs no worker, and let those who watch it see its end."""
-    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
-        for other in others:
-            group.create_task(other)
-        group.create_task(app.drain())
+async def settled(app: Durably, *others: Any) -> None:
+    """Work until nothing is due, and let those who watch it see its end."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await asyncio.gather(app.drain(), *others)
 
 
 def facts(events: list[Event]) -> list[int]:
@@ -63,7 +62,7 @@ async def test_message_is_seen_while_it_is_made(app: Durably) -> None:
 
     app.register(agent, stream=True)
     run = await app.enqueue(agent, "What is in order 42?")
-    await settled(app, run, eye.watch(run))
+    await settled(app, eye.watch(run))
 
     assert [part.part_kind for part in seen] == ["thinking", "tool-call"]
     assert await run.result() == "Order 42: two lamps."
@@ -109,7 +108,7 @@ async def test_watcher_that_comes_back_misses_nothing_and_sees_nothing_twice(app
                 later.append((event.id, other))
                 watchers.create_task(other.watch(await app.get("count"), after=event.id))
 
-        await settled(app, run, watch())
+        await settled(app, watch())
 
     assert model.requests == [0, 1, 1], "what is in the ledger was not asked for again"
     known = await run.events()
@@ -179,11 +178,11 @@ async def test_results_are_withdrawn_when_others_are_waited_for(app: Durably) ->
     app.register(agent, stream=True)
     run = await app.enqueue(agent, "Pay.")
     watching = asyncio.create_task(eye.watch(run))
-    await settled(app, run)
+    await settled(app)
     assert (await run.refresh()).state is RunState.SUSPENDED
     assert not any(event.kind == "delta" for event in await run.events())
     await run.approve("1.1")
-    await settled(app, run, watching)
+    await settled(app, watching)
     assert await run.result() == "Paid."
     assert model.requests == [0, 1], "the response that is handed back was not asked for"
     of_first = [e for e in eye.events if e.kind == "delta" and e.data["message"] == 1]
@@ -198,9 +197,9 @@ async def test_handler_of_the_agent_gets_its_own_events_too(app: Durably) -> Non
             handled.append(event.event_kind)
 
     model = Spoken(["Hello", eye.sees(lambda d: d.text == "Hello"), " you."])
-    agent = Agent(model.model, name="greeter", event_stream_handler=handler)
+    agent = Agent(model.model, name="greeter", capabilities=[ProcessEventStream(handler)])
     run = await app.enqueue(agent, "Hi.", stream=True)
-    await settled(app, run, eye.watch(run))
+    await settled(app, eye.watch(run))
     assert "Hello" in eye.texts
     assert handled[0] == "part_start" and handled[-1] == "part_end"
 
@@ -212,7 +211,7 @@ async def test_run_says_for_itself_and_its_children_whether_it_streams(app: Dura
     app.register(agent, stream=True)
     run = await app.enqueue(agent, "Hush.", stream=False)
     assert run.record.stream is False
-    await settled(app, run)
+    await settled(app)
     assert [e.kind for e in await run.events()] == ["enqueued", "claimed", "step", "completed"]
 
     eye = Onlooker()
@@ -226,11 +225,22 @@ async def test_run_says_for_itself_and_its_children_whether_it_streams(app: Dura
     app.register(loud)
     run = await app.enqueue(parent, "Have it sung.")
     assert run.record.stream is None
-    await app.drain()
-    song = await app.get("song")
-    assert song.record.stream is True
-    await settled(app, song, eye.watch(song))
-    assert "La " in eye.texts and await run.result(timeout=PATIENCE_SECONDS) == "Sung."
+    async with app.worker(), asyncio.timeout(PATIENCE_SECONDS):
+        await kinds_of(run, "suspended")
+        song = await app.get("song")
+        assert song.record.stream is True
+        await eye.watch(song)
+        assert "La " in eye.texts and await run.result() == "Sung."
+
+
+async def kinds_of(run: Run[Any], last: str) -> list[str]:
+    """The kinds of a run's events until there is one of this kind."""
+    found: list[str] = []
+    async for event in run.watch():
+        found.append(event.kind)
+        if event.kind == last:
+            break
+    return found
 
 
 async def after(condition: Any, act: Any) -> None:

@@ -17,6 +17,7 @@ from durably import __version__
 from durably.web import pages, rest
 from durably.web.access import Access
 from durably.web.errors import Wrong, problem, wrong
+from durably.web.pages import elsewhere
 from durably.web.pages.routing import enter_by_link
 from durably.web.site import Redact, Site, attach, identify, nothing_hidden
 from durably.web.stopping import hearing_of_stop
@@ -43,7 +44,11 @@ def router(
         redact: masks what is shown.
         title: above every page.
     """
-    site = Site(app, access or TokenAccess(), redact, title)
+    return _routes(Site(app, access or TokenAccess(), redact, title))
+
+
+def _routes(site: Site, *, alone: bool = False) -> APIRouter:
+    """All routes; if the site is alone on its server, also the page where there is no other."""
     routes = APIRouter(dependencies=[Depends(attach(site))])
     pages.add_open(routes)
     rest.add_open(routes)
@@ -55,6 +60,8 @@ def router(
     routes.include_router(for_people)
     routes.include_router(for_programs)
     rest.add_last(routes)
+    if alone:
+        routes.include_router(elsewhere.routes, dependencies=known)
     return routes
 
 
@@ -73,12 +80,14 @@ def lifespan(app: Durably) -> Callable[[FastAPI], Any]:
     return opened
 
 
-def create_app(app: Durably, **options: Any) -> FastAPI:
-    """A server's application with `router` at its root.
-
-    Args:
-        options: as for `router`.
-    """
+def create_app(
+    app: Durably,
+    *,
+    access: Access | None = None,
+    redact: Redact = nothing_hidden,
+    title: str = "durably",
+) -> FastAPI:
+    """A server's application with `router` at its root; the arguments are the same."""
     api = FastAPI(
         title="durably",
         version=__version__,
@@ -87,7 +96,8 @@ def create_app(app: Durably, **options: Any) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
-    api.include_router(router(app, **options))
+    site = Site(app, access or TokenAccess(), redact, title)
+    api.include_router(_routes(site, alone=True))
     api.add_exception_handler(HTTPException, _refused)
     api.add_exception_handler(Exception, _failed)
     return api

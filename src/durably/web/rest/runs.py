@@ -40,7 +40,7 @@ MAX_LIMIT = 500
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT), NUMBER]
 
-BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
 
 YEARS = (1970, 9000)
 

@@ -50,7 +50,9 @@ def test_it_ends_at_once_although_somebody_watches(desk: Desk, number: int) -> N
     desk.enqueue("echo", "k/1", delay=3600)
     process = desk.start("web", "--url", desk.url, "--port", "0", "--log-level", "debug")
     link = address(process)
-    with httpx.Client(base_url=link.partition("?")[0], timeout=60, follow_redirects=True) as browser:
+    with httpx.Client(
+        base_url=link.partition("?")[0], timeout=60, follow_redirects=True
+    ) as browser:
         assert browser.get(link).status_code == 200
         token = link.partition("?token=")[2]
         # Without the application any agent may be enqueued.

@@ -23,6 +23,7 @@ from durably.errors import (
     TransitionRefused,
 )
 from durably.ledger import children, reads, waits
+from durably.ledger.operations import Operation
 from durably.lifecycle import RunState
 from durably.records import (
     Attempt,
@@ -31,15 +32,22 @@ from durably.records import (
     Effect,
     Event,
     RunInput,
+    RunRecord,
     Signal,
     StoredMessage,
+    Timeline,
+    TimelineStep,
 )
+from durably.timeline import timeline_of
 
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
 
 WAIT_SECONDS = 2.0
 """How often a waiter looks although nothing was committed; a net under the notices."""
+
+LAST_POSITION = 2**31 - 1
+"""Above that of any message."""
 
 LOOK_SECONDS = 0.05
 """The least time from one look of a watcher to the next."""
@@ -139,6 +147,10 @@ class Run[OutputT](DecidableRun):
                     # What is committed within this time is read together.
                     await asyncio.sleep(max(0.0, looked_at + LOOK_SECONDS - time.monotonic()))
 
+    async def cursor(self) -> int:
+        """From where `watch` tells all of what is in the making now; before it are only facts."""
+        return await self._ledger.read(reads.newest_end, self.record.id)
+
     async def events(self, after: int = 0, *, deltas: bool = True) -> list[Event]:
         """The run's events so far.
 
@@ -165,10 +177,34 @@ class Run[OutputT](DecidableRun):
         """
         return await self._ledger.read(reads.list_messages, self.record.id, after)
 
+    async def last_messages(self, limit: int, before: int = LAST_POSITION) -> list[StoredMessage]:
+        """The last of its messages, first to last, as `messages` has them.
+
+        Args:
+            limit: how many at most.
+            before: only those ahead of this position.
+        """
+        return await self._ledger.read(reads.list_last_messages, self.record.id, limit, before)
+
     async def cost(self) -> Cost:
         """What its model requests cost, as far as the application or pydantic-ai knows."""
         prices = agents.pricing.Prices(self._registry.prices)
         return agents.pricing.cost_of(await self.messages(), prices)
+
+    async def timeline(self) -> Timeline:
+        """What it did when: attempts, model requests and their calls, waits; and what was saved.
+
+        Of a long run, too: one read, and as much work for each step.
+        """
+        run, attempts, messages, effects, decided = await self._ledger.read(_recorded, self.key)
+        self.record = run
+        prices = agents.pricing.Prices(self._registry.prices)
+        answers = agents.answers.answers_of(messages, prices)
+        return timeline_of(run, attempts, answers, effects, decided)
+
+    async def steps(self) -> list[TimelineStep]:
+        """Its answered model requests, each with its tokens, cost, time and calls."""
+        return (await self.timeline()).steps
 
     async def effects(self) -> list[Effect]:
         """The tool calls that the ledger knows of."""
@@ -193,6 +229,10 @@ class Run[OutputT](DecidableRun):
     async def signals(self) -> list[Signal]:
         """What was sent to it, and which wait took it."""
         return await self._ledger.read(waits.list_signals, self.record.id)
+
+    async def path(self) -> list[str]:
+        """The keys of the runs that started it, outermost first, and its own."""
+        return await self._ledger.read(reads.path_to, self.record.id)
 
     async def children(self) -> list[Run[Any]]:
         """The runs that its tools started, first to last."""
@@ -275,6 +315,19 @@ class Run[OutputT](DecidableRun):
                 return await ask(*args, **kwargs)
             except LedgerUnavailable:
                 await asyncio.sleep(WAIT_SECONDS)
+
+
+def _recorded(
+    key: str,
+) -> Operation[tuple[RunRecord, list[Attempt], list[StoredMessage], list[Effect], list[Decision]]]:
+    run = yield from reads.get_run(key)
+    return (
+        run,
+        (yield from reads.list_attempts(run.id)),
+        (yield from reads.list_messages(run.id)),
+        (yield from reads.list_effects(run.id)),
+        (yield from reads.list_decisions(run.id)),
+    )
 
 
 def _described_wait(wait: Mapping[str, Any]) -> str:

@@ -29,15 +29,8 @@ PER_LOOK |= {"list_expired", "stop_expiry", "list_untold_ends", "told_end"}
 PER_LOOK |= {"list_interrupts", "interrupted", "find_follower", "revive_run"}
 PER_LOOK |= {"list_budget_waits", "list_waits_for_budget", "list_budget_inbox", "get_budget"}
 PER_LOOK |= {"wake_funded_run", "set_run_budget", "set_budget", "remove_budget"}
-PER_LOOK |= {
-    "get_run",
-    "list_events",
-    "list_facts",
-    "list_inbox",
-    "find_recent_run",
-    "insert_run",
-    "prune_runs",
-}
+PER_LOOK |= {"list_last_messages", "newest_end", "list_facts"}
+PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 
 
 def step_of(number: int) -> Step:

@@ -5,6 +5,7 @@ Owns what becomes of deltas, one after the other; reading the events is `Run.wat
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic_ai.exceptions import UnexpectedModelBehavior
@@ -12,6 +13,8 @@ from pydantic_ai.messages import (
     AgentStreamEvent,
     FunctionToolCallEvent,
     FunctionToolResultEvent,
+    ModelRequest,
+    ModelResponse,
     ModelResponsePart,
     OutputToolCallEvent,
     OutputToolResultEvent,
@@ -24,6 +27,7 @@ from pydantic_ai.messages import (
     ToolReturnPart,
 )
 
+from durably.agents import history
 from durably.agents.live import events_from_json
 from durably.records import Event
 
@@ -74,6 +78,15 @@ class Draft:
     def results(self) -> list[ToolReturnPart]:
         """Results of calls of the last response, as far as they are there."""
         return list(self._results.values())
+
+    def to_json(self) -> dict[str, list[dict[str, Any]]]:
+        """``parts`` of the response so far, and ``running`` calls and ``results`` of the last one,
+        as the parts of stored messages have them."""
+        response = history.message_to_json(ModelResponse(parts=[*self.parts]))
+        running = history.message_to_json(ModelResponse(parts=[*self.running]))
+        results = history.message_to_json(ModelRequest(parts=[*self.results]))
+        texts = {"parts": response, "running": running, "results": results}
+        return {name: json.loads(text)["parts"] for name, text in texts.items()}
 
     def apply(self, event: Event) -> bool:
         """Take one event of the run; returns whether that changed the draft."""

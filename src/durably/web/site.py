@@ -43,6 +43,11 @@ class Site:
     redact: Redact = nothing_hidden
     title: str = "durably"
 
+    @property
+    def hides(self) -> bool:
+        """True if anything may be masked: what is not whole yet cannot be."""
+        return self.redact is not nothing_hidden
+
 
 def attach(site: Site) -> Callable[[Request], Any]:
     """The dependency by which a route finds the site; nobody is known yet."""

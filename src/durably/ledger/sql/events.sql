@@ -14,6 +14,13 @@ WHERE e.run_id = :run_id AND e.id > :after ORDER BY e.id LIMIT :limit;
 SELECT e.*, r.key AS run_key FROM durably_events e JOIN durably_runs r ON r.id = e.run_id
 WHERE e.run_id = :run_id AND e.id > :after AND e.kind <> 'delta' ORDER BY e.id LIMIT :limit;
 
+-- name: newest_end
+-- After which nothing of what was shown before is in the making any more.
+SELECT id FROM durably_events
+WHERE run_id = :run_id
+  AND kind IN ('step', 'claimed', 'completed', 'discarded', 'cancelled', 'enqueued')
+ORDER BY id DESC LIMIT 1;
+
 -- name: list_events_of_attempt
 SELECT data FROM durably_events
 WHERE run_id = :run_id AND attempt = :attempt AND kind = :kind ORDER BY id;

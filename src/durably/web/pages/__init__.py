@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from durably.web.pages import login, overview, static
+from durably.web.pages import (
+    audit,
+    doing,
+    inbox,
+    login,
+    overview,
+    run,
+    run_live,
+    run_values,
+    runs,
+    static,
+    workers,
+)
 
 
 def add_open(routes: APIRouter) -> None:
@@ -15,5 +27,5 @@ def add_open(routes: APIRouter) -> None:
 
 def add_to(routes: APIRouter) -> None:
     """Add every page that is for people who are known."""
-    for page in (overview,):
+    for page in (overview, runs, run, run_live, run_values, doing, inbox, workers, audit):
         routes.include_router(page.routes)

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably import agents, boundaries
-from durably.administration import Administration
 from durably.agents.registry import (
     OnChange,
     Registration,
@@ -36,7 +35,6 @@ from durably.here import drain_here, run_here
 from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
 from durably.ledger import reads, runs, threads, waits
 from durably.ledger.operations import Operation
-from durably.lifecycle import RunState
 from durably.notifying import Notifier
 from durably.records import (
     INBOX_KINDS,
@@ -47,6 +45,7 @@ from durably.records import (
 )
 from durably.retry import RetryPolicy
 from durably.run import Run
+from durably.searching import Searching
 from durably.worker import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE_SECONDS,
@@ -67,7 +66,7 @@ OnBusy = Literal["queue", "reject", "interrupt", "steer"]
 log = logging.getLogger("durably")
 
 
-class Durably(Administration):
+class Durably(Searching):
     """Durable runs of pydantic-ai agents, in one database.
 
     Args:
@@ -241,6 +240,7 @@ class Durably(Administration):
         if asked is not None:
             check_same(new, record, asked)
         run: Run[OutputT] = Run(self.ledger, self.registry, record)
+        run.created = asked is None
         if asked is None and conn is None and on_busy == "interrupt":
             try:
                 await interrupt_for(self.ledger, record)
@@ -248,42 +248,6 @@ class Durably(Administration):
             except LedgerUnavailable as error:
                 log.warning("run %r interrupts a little later: %s", run.key, error)
         return run
-
-    async def get(self, key: str) -> Run[Any]:
-        """The run with this key.
-
-        Raises:
-            RunNotFound: there is none.
-        """
-        await self.open()
-        return self._handle(await self.ledger.read(reads.get_run, key))
-
-    async def runs(
-        self,
-        *,
-        state: str | None = None,
-        agent: str | None = None,
-        queue: str | None = None,
-        tag: str | None = None,
-        thread: str | None = None,
-        before: int | None = None,
-        limit: int = 50,
-    ) -> list[Run[Any]]:
-        """Runs, newest first.
-
-        Args:
-            before: ``run.record.id`` of the last run of the page before.
-
-        Raises:
-            ConfigError: ``state`` is no state.
-        """
-        if state is not None and state not in set(RunState):
-            raise ConfigError(f"{state!r} is no state; use one of: {', '.join(RunState)}.")
-        await self.open()
-        found = await self.ledger.read(
-            reads.list_runs, state, agent, queue, tag, before, limit, thread
-        )
-        return [self._handle(record) for record in found]
 
     async def conversation(self, thread: str) -> list[ModelMessage]:
         """The messages of a thread so far, as pydantic-ai's own: what its next run starts from.
@@ -301,19 +265,24 @@ class Durably(Administration):
         queue: str | None = None,
         tag: str | None = None,
         kind: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> list[InboxItem]:
         """Everything that waits for a person, oldest first.
 
         Args:
             kind: ``"approval"``, ``"answer"``, ``"question"``, ``"doubt"`` or ``"budget"``.
+            after: the ``cursor`` of the last item of the page before.
+            limit: how many at most; by default all.
 
         Raises:
-            ConfigError: ``kind`` is none of these.
+            ConfigError: ``kind`` is none of these, or ``after`` is no cursor.
         """
         if kind is not None and kind not in INBOX_KINDS:
             raise ConfigError(f"{kind!r} waits for nobody; use one of: {', '.join(INBOX_KINDS)}.")
         await self.open()
-        return await self.ledger.read(reads.list_inbox, agent, queue, tag, kind)
+        place = None if after is None else reads.InboxPlace.after(after)
+        return await self.ledger.read(reads.list_inbox, agent, queue, tag, kind, place, limit)
 
     async def signal(
         self,
@@ -464,9 +433,6 @@ class Durably(Administration):
         await self.close()
 
     # --- inside
-
-    def _handle(self, record: RunRecord) -> Run[Any]:
-        return Run(self.ledger, self.registry, record)
 
     @cached_property
     def _executor(self) -> Executor:

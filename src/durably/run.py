@@ -23,6 +23,7 @@ from durably.errors import (
     TransitionRefused,
 )
 from durably.ledger import children, reads, waits
+from durably.ledger.operations import Operation
 from durably.lifecycle import RunState
 from durably.records import (
     Attempt,
@@ -31,9 +32,13 @@ from durably.records import (
     Effect,
     Event,
     RunInput,
+    RunRecord,
     Signal,
     StoredMessage,
+    Timeline,
+    TimelineStep,
 )
+from durably.timeline import timeline_of
 
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
@@ -56,7 +61,11 @@ class Run[OutputT](DecidableRun):
 
     Attributes:
         record: the run as it was when this handle last looked (`refresh` looks again).
+        created: True if the `enqueue` that returned this handle stored the run; False if it was
+            there already.
     """
+
+    created = False
 
     async def result(self, *, timeout: float | None = None, wait_suspended: bool = True) -> OutputT:
         """Wait for the run's output.
@@ -182,6 +191,21 @@ class Run[OutputT](DecidableRun):
         prices = agents.pricing.Prices(self._registry.prices)
         return agents.pricing.cost_of(await self.messages(), prices)
 
+    async def timeline(self) -> Timeline:
+        """What it did when: attempts, model requests and their calls, waits; and what was saved.
+
+        Of a long run, too: one read, and as much work for each step.
+        """
+        run, attempts, messages, effects, decided = await self._ledger.read(_recorded, self.key)
+        self.record = run
+        prices = agents.pricing.Prices(self._registry.prices)
+        answers = agents.answers.answers_of(messages, prices)
+        return timeline_of(run, attempts, answers, effects, decided)
+
+    async def steps(self) -> list[TimelineStep]:
+        """Its answered model requests, each with its tokens, cost, time and calls."""
+        return (await self.timeline()).steps
+
     async def effects(self) -> list[Effect]:
         """The tool calls that the ledger knows of."""
         return await self._ledger.read(reads.list_effects, self.record.id)
@@ -291,6 +315,19 @@ class Run[OutputT](DecidableRun):
                 return await ask(*args, **kwargs)
             except LedgerUnavailable:
                 await asyncio.sleep(WAIT_SECONDS)
+
+
+def _recorded(
+    key: str,
+) -> Operation[tuple[RunRecord, list[Attempt], list[StoredMessage], list[Effect], list[Decision]]]:
+    run = yield from reads.get_run(key)
+    return (
+        run,
+        (yield from reads.list_attempts(run.id)),
+        (yield from reads.list_messages(run.id)),
+        (yield from reads.list_effects(run.id)),
+        (yield from reads.list_decisions(run.id)),
+    )
 
 
 def _described_wait(wait: Mapping[str, Any]) -> str:

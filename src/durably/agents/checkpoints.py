@@ -24,7 +24,8 @@ from durably.agents.attempt import AttemptState
 from durably.agents.codec import decode_prompt
 from durably.agents.fingerprint import Fingerprint, fingerprint_of
 from durably.agents.history import message_to_json
-from durably.agents.positions import after_responses, count_responses
+from durably.agents.positions import after_responses, count_responses, last_response
+from durably.agents.pricing import response_name
 from durably.agents.usage import usage_after
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
 
@@ -151,6 +152,7 @@ class Checkpoints(AbstractCapability[Any]):
             state.spending.usage_json(usage),
             state.spending.cost_nanousd,
             seen,
+            _answered_by(messages),
         )
         state.steers = [shown for shown in state.steers if shown[0] not in seen]
         state.response_seq = state.journal.last_response
@@ -177,3 +179,8 @@ class Checkpoints(AbstractCapability[Any]):
             raise AttemptEnds(
                 Discarded(f"The agent changed in the middle of the run: {json.dumps(changes)}.")
             )
+
+
+def _answered_by(messages: list[ModelMessage]) -> str | None:
+    response = last_response(messages)
+    return None if response is None else response_name(response)

@@ -73,6 +73,7 @@ class Journal:
         self._effects = {effect.position: effect for effect in effects}
         self._usage: str | None = None
         self._cost_nanousd: int | None = None
+        self._model: str | None = None
         self._sharing: Sharing | None = None
         self._fingerprint: str | None = None
         self._fingerprint_is_news = False
@@ -167,18 +168,20 @@ class Journal:
         usage: str,
         cost_nanousd: int | None = None,
         steers: Sequence[Steer] = (),
+        model: str | None = None,
     ) -> None:
         """Append messages (kind, JSON): from here on they are never asked for again.
 
         Args:
             usage, cost_nanousd: what the run has spent so far, over all its attempts.
             steers: what `steers` gave, and the model has seen in these messages.
+            model: the one that answered, if these messages hold an answer.
 
         Raises:
             LeaseLost: another attempt owns the run.
         """
         appended = self.append(messages, steers)
-        self._usage, self._cost_nanousd = usage, cost_nanousd
+        self._usage, self._cost_nanousd, self._model = usage, cost_nanousd, model or self._model
         if self.feed is not None:
             self.feed.drop()
         boundaries.reached("checkpoint:before")
@@ -316,6 +319,7 @@ class Journal:
             cost_nanousd=self._cost_nanousd if cost_nanousd is None else cost_nanousd,
             sharing=self._sharing,
             streams=self.feed is not None,
+            model=self._model,
         )
 
     async def settle(

@@ -39,6 +39,11 @@ class RunRecord:
         stream: whether its messages are shown while they are made; None: as its agent says.
         tells_end: True while somebody must still learn how it ended: a parent, children, a thread.
         error: why the last attempt failed, or why the run was discarded.
+        model: the last model that answered, such as ``openai:gpt-5``; None: none has.
+        tokens, own_nanousd: what its own responses took and cost so far. Its child runs have their
+            own; ``usage`` and ``cost_nanousd`` count both.
+        waited_ms: how long it was due before it was claimed first; None: it never was claimed.
+        executed_ms: how long its attempts took altogether, of those that are over.
     """
 
     id: int
@@ -69,6 +74,11 @@ class RunRecord:
     budget: dict[str, Any] | None = None
     cost_nanousd: int = 0
     stream: bool | None = None
+    model: str | None = None
+    tokens: int = 0
+    own_nanousd: int = 0
+    waited_ms: int | None = None
+    executed_ms: int = 0
 
     @property
     def in_line(self) -> bool:
@@ -179,6 +189,11 @@ class Attempt:
     error: str | None
     traceback: str | None
     fingerprint: str | None
+
+    @property
+    def crashed(self) -> bool:
+        """True if its worker died, or was not heard of for too long."""
+        return self.outcome is AttemptOutcome.LOST
 
 
 @dataclass(frozen=True, slots=True)

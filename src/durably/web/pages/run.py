@@ -53,6 +53,13 @@ async def run_head(request: Request, key: str, site: SiteOf, person: Viewer) -> 
     return page(request, "run/head.html", head=await head_of(site, run, person), key=key)
 
 
+@routes.get("/parts/saved/{key:path}", name="durably:run-saved")
+async def run_saved(request: Request, key: str, site: SiteOf, person: Viewer) -> HTMLResponse:
+    """What resuming saved."""
+    run = await site.app.get(key)
+    return page(request, "run/saved.html", saved=(await run.timeline()).saved)
+
+
 @routes.get("/parts/tab/{tab}/{key:path}", name="durably:run-tab")
 async def run_tab(
     request: Request, tab: str, key: str, site: SiteOf, person: Viewer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from durably import Draft
@@ -11,8 +12,8 @@ from durably.records import Decision, Event, StoredMessage
 from durably.run import Run
 from durably.web.pages.run_records import whole
 from durably.web.site import Site
+from durably.web.views.conversation import answer_from, prompt_turn
 from durably.web.views.conversation import conversation as turns_of
-from durably.web.views.conversation import prompt_turn
 from durably.web.views.drafts import Making, making_of
 from durably.web.views.masking import (
     masked_attempt,
@@ -22,6 +23,7 @@ from durably.web.views.masking import (
     masked_message,
     masked_signal,
 )
+from durably.web.views.timeline import chart_of
 from durably.web.views.values import compact, parsed, shown
 
 WINDOW = 60
@@ -79,8 +81,11 @@ async def turns_for(
 
 
 async def timeline(site: Site, run: Run[Any]) -> dict[str, Any]:
-    """The chart."""
-    return {}
+    """The chart, and the same as a table."""
+    timeline = await run.timeline()
+    masked = [masked_attempt(attempt, site.redact) for attempt in timeline.attempts]
+    timeline = replace(timeline, attempts=masked)
+    return {"timeline": timeline, "chart": chart_of(timeline, datetime.now(UTC))}
 
 
 async def effects(site: Site, run: Run[Any]) -> dict[str, Any]:
@@ -93,7 +98,7 @@ async def effects(site: Site, run: Run[Any]) -> dict[str, Any]:
         {
             "effect": effect,
             "args": shown(parsed(effect.args)),
-            "result": shown(parsed(effect.result)) if effect.result else None,
+            "result": answer_from(effect.result).value if effect.result else None,
             "decisions": decided[effect.call_id],
         }
         for effect in found
@@ -109,8 +114,17 @@ async def attempts(site: Site, run: Run[Any]) -> dict[str, Any]:
 
 
 async def usage(site: Site, run: Run[Any]) -> dict[str, Any]:
-    """What each step cost."""
-    return {}
+    """What each step cost, all of them, and what resuming saved."""
+    timeline = await run.timeline()
+    costs = [step.cost_nanousd for step in timeline.steps]
+    return {
+        "steps": timeline.steps,
+        "saved": timeline.saved,
+        "usage": run.record.usage,
+        "cost": sum(cost for cost in costs if cost is not None),
+        "unpriced": costs.count(None),
+        "total_nanousd": run.record.cost_nanousd,
+    }
 
 
 async def events(site: Site, run: Run[Any]) -> dict[str, Any]:
@@ -139,7 +153,7 @@ async def _window(site: Site, run: Run[Any], before: int | None = None) -> list[
     if len(found) > WINDOW:
         responses = [n for n, m in enumerate(found) if m.kind == "response" and n > 0]
         found = found[responses[0] :] if responses else found[1:]
-    return [replace(masked_message(message, site.redact)) for message in found]
+    return [masked_message(message, site.redact) for message in found]
 
 
 def _earlier_than(messages: list[StoredMessage]) -> int | None:

@@ -83,11 +83,18 @@ def conversation(
                     model=one_line(visible(text_of(body.get("model_name"))), 60),
                     tokens=_tokens(body),
                     begins=by_number.get(message.attempt) if changes else None,
-                    before=by_number.get(message.attempt - 1) if changes else None,
+                    ended=_ended(attempts, before, message) if changes else (),
                 )
             )
             before = message
     return turns
+
+
+def _ended(
+    attempts: Sequence[Attempt], before: StoredMessage | None, message: StoredMessage
+) -> tuple[Attempt, ...]:
+    first = before.attempt if before else 1
+    return tuple(a for a in attempts if first <= a.attempt < message.attempt)
 
 
 def draft_turn(seq: int, attempt: int, parts: Sequence[object]) -> Turn:

@@ -121,6 +121,7 @@ class Turn:
     Attributes:
         role: ``request`` or ``response``.
         begins: the attempt that begins with it, where that is not the first.
+        ended: those that ended since the message before.
     """
 
     seq: int
@@ -131,4 +132,4 @@ class Turn:
     model: str = ""
     tokens: str = ""
     begins: Attempt | None = None
-    before: Attempt | None = None
+    ended: tuple[Attempt, ...] = ()

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from durably.web.pages import (
     audit,
+    bulk,
     deciding,
     doing,
     inbox,
@@ -29,6 +30,6 @@ def add_open(routes: APIRouter) -> None:
 
 def add_to(routes: APIRouter) -> None:
     """Add every page that is for people who are known."""
-    of_runs = (runs, run, run_live, run_values, doing, deciding)
+    of_runs = (runs, bulk, run, run_live, run_values, doing, deciding)
     for page in (overview, *of_runs, inbox, workers, queueing, audit):
         routes.include_router(page.routes)

@@ -47,7 +47,7 @@ async def form_again(
     call = await _call(site_of(request), run, str(form.get("call_id", "")))
     how = "edit" if form.get("how") == "edit" else "answer"
     prefix, name = (ARGS, "schema") if how == "edit" else ("value", "form")
-    schema = fields_of(call.effect.request).get(name) or {}
+    schema = fields_of(fields_of(call.effect.request).get(name))
     label = "Arguments" if how == "edit" else ""
     again = form_from_schema(schema, prefix=prefix, label=label, errors=errors, posted=form)
     shown = {"run": run, "how": how, "call": call, "again": again, "noted": form.get("note", "")}

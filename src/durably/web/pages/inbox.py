@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
+from durably.allowed import call_decisions
 from durably.errors import RunNotFound
 from durably.records import INBOX_KINDS
 from durably.web.pages.rendering import HEADERS, page
@@ -61,7 +62,7 @@ async def inbox_list(request: Request, site: SiteOf, person: Viewer) -> HTMLResp
 @routes.get("/parts/inbox-count", name="durably:inbox-count")
 async def inbox_count(request: Request, site: SiteOf, person: Viewer) -> HTMLResponse:
     """How much waits for people; nothing where nothing does."""
-    waiting = len(await site.app.inbox())
+    waiting = len(await site.app.inbox(limit=MOST_COUNTED + 1))
     text = f"{MOST_COUNTED}+" if waiting > MOST_COUNTED else str(waiting or "")
     return HTMLResponse(text, headers=HEADERS)
 
@@ -71,21 +72,28 @@ def _filters(given: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 async def _list(site: Site, filters: dict[str, str], seen: Sequence[Seen]) -> dict[str, Any]:
-    found = await site.app.inbox(**filters)
+    found = await site.app.inbox(
+        kind=filters.get("kind"),
+        agent=filters.get("agent"),
+        queue=filters.get("queue"),
+        tag=filters.get("tag"),
+        limit=MOST + 1,
+    )
     waiting = [listed(item, site.redact) for item in found[:MOST]]
     places = {place_of(item) for item in found}
     now = datetime.now(UTC)
     missing = [one for one in seen if one.place not in places and not _faded(one, now)]
-    decided = [await _gone(site, one, now) for one in missing[-MOST_GONE:]]
-    return {"items": merged(seen, waiting, decided), "more": len(found) - len(waiting)}
+    looked_at = [await _gone(site, one, now) for one in missing[-MOST_GONE:]]
+    decided = [one for one in looked_at if one is not None]
+    return {"items": merged(seen, waiting, decided), "more": len(found) > MOST}
 
 
 def _faded(seen: Seen, now: datetime) -> bool:
     return seen.gone_at is not None and now - seen.gone_at > GONE_FOR
 
 
-async def _gone(site: Site, seen: Seen, now: datetime) -> Listed:
-    """What became of a thing that a page shows and that waits no more."""
+async def _gone(site: Site, seen: Seen, now: datetime) -> Listed | None:
+    """What became of a thing that a page shows; None if it waits all the same."""
     at = seen.gone_at or now
     try:
         run = await site.app.get(seen.place.run_key)
@@ -93,5 +101,7 @@ async def _gone(site: Site, seen: Seen, now: datetime) -> Listed:
         return gone(seen.place, None, (), at)
     calls = {effect.call_id: effect for effect in await run.effects()}
     effect = calls.get(seen.place.call_id)
+    if effect is not None and call_decisions(run.record, effect):
+        return None
     masked = None if effect is None else masked_effect(effect, site.redact)
     return gone(seen.place, masked, await run.decisions(), at)

@@ -69,8 +69,28 @@
     dialog.querySelector("[aria-invalid], [autofocus]")?.focus();
   });
 
-  // A form in a dialog closes it once the server has taken what was sent.
-  document.addEventListener("durably:changed", () => by("dialog").close());
+  // A form in a dialog closes it once the server has taken what was sent; what was chosen for it is
+  // done, before the list is asked for again.
+  document.addEventListener(
+    "durably:changed",
+    () => {
+      by("dialog").close();
+      for (const box of document.querySelectorAll("[data-choose]:checked")) box.checked = false;
+    },
+    true,
+  );
+
+  // --- choosing many: data-choose-all ticks every data-choose of its table
+
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("[data-choose-all], [data-choose]")) return;
+    const table = within(event.target, "table");
+    const boxes = [...table.querySelectorAll("[data-choose]")];
+    const all = table.querySelector("[data-choose-all]");
+    if (event.target === all) for (const box of boxes) box.checked = all.checked;
+    else all.checked = boxes.every((box) => box.checked);
+    for (const box of boxes) within(box, "tr").classList.toggle("chosen", box.checked);
+  });
 
   // --- refreshing: a part with data-refresh stays as it is while somebody uses it, while nobody
   // looks, and where nothing has changed
@@ -79,7 +99,7 @@
 
   function inUse(part) {
     const active = document.activeElement;
-    if (part.querySelector("dialog[open]")) return true;
+    if (part.querySelector("dialog[open], [data-choose]:checked")) return true;
     return part.contains(active) && active.matches("input:not([type=checkbox]), textarea, select");
   }
 

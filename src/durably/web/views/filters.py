@@ -122,8 +122,10 @@ def usd(amount: Decimal | float | None) -> str:
     """US dollars: to the cent, or with four digits where that would be nothing."""
     if amount is None:
         return "–"
-    digits = 2 if amount == 0 or abs(amount) >= 1 else 4
-    return f"${amount:,.{digits}f}"
+    if amount == 0 or abs(amount) >= 1:
+        return f"${amount:,.2f}"
+    cents, rest = f"{amount:.4f}"[:-2], f"{amount:.4f}"[-2:].rstrip("0")
+    return f"${cents}{rest}"
 
 
 def ident(text: Any) -> str:

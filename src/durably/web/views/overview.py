@@ -40,6 +40,46 @@ class StateCount:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How many things of a kind wait for people; ``more``: that many or more."""
+
+    kind: str
+    things: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the page shows.
+
+    Attributes:
+        asked: what waits for people; nothing of a kind of which nothing waits.
+        in_doubt: how many calls are in doubt, also those that nobody is asked about yet.
+        groups: one by one, with their names; empty where nothing is told apart.
+    """
+
+    states: list[StateCount]
+    asked: list[Asked]
+    in_doubt: int
+    in_doubt_more: bool
+    plots: list[Plot]
+    groups: list[tuple[str, Ended]]
+
+
+def overview_of(statistics: Statistics) -> Overview:
+    """Everything of a window."""
+    most = statistics.asked_counted_to
+    return Overview(
+        states=states_of(statistics),
+        asked=[Asked(kind, n, n >= most) for kind, n in statistics.waiting.items() if n],
+        in_doubt=statistics.in_doubt,
+        in_doubt_more=statistics.in_doubt >= most,
+        plots=plots_of(statistics),
+        groups=[(name_of(group, statistics.by), group.total) for group in statistics.groups],
+    )
+
+
 def states_of(statistics: Statistics) -> list[StateCount]:
     """Every state with how many runs are in it."""
     return [
@@ -56,10 +96,12 @@ def plots_of(statistics: Statistics) -> list[Plot]:
     total = statistics.total.total
     all_minutes = max(1e-9, (statistics.until - statistics.since).total_seconds() / 60)
 
-    def series(*natural: tuple[str, Value, str], of_group: Value) -> list[Series]:
+    def series(
+        *natural: tuple[str, Value, str], of_group: Value, sums: bool = True
+    ) -> list[Series]:
         if statistics.by is None:
             return [_series(name, statistics.total, value, look) for name, value, look in natural]
-        return _grouped(statistics, of_group)
+        return _grouped(statistics, of_group, sums=sums)
 
     def rate(value: Callable[[Ended], int]) -> Value:
         return lambda ended: value(ended) / minutes if minutes else None
@@ -91,15 +133,16 @@ def plots_of(statistics: Statistics) -> list[Plot]:
             f"{count(total.discarded)} discarded",
         ),
         lines(
-            "Wait before the first attempt",
+            "Wait",
             over,
             series(
                 ("median", lambda e: e.wait.median, "look-main"),
                 ("95th of 100", lambda e: e.wait.p95, "look-high"),
                 of_group=lambda e: e.wait.median,
+                sums=False,
             ),
             span,
-            f"median {span(total.wait.median)}, 95th {span(total.wait.p95)}",
+            f"for the first attempt: median {span(total.wait.median)}, 95th {span(total.wait.p95)}",
         ),
         lines(
             "Time in attempts",
@@ -108,6 +151,7 @@ def plots_of(statistics: Statistics) -> list[Plot]:
                 ("median", lambda e: e.execution.median, "look-main"),
                 ("95th of 100", lambda e: e.execution.p95, "look-high"),
                 of_group=lambda e: e.execution.median,
+                sums=False,
             ),
             span,
             f"median {span(total.execution.median)}, 95th {span(total.execution.p95)}",
@@ -132,14 +176,15 @@ def plots_of(statistics: Statistics) -> list[Plot]:
     ]
 
 
-def _grouped(statistics: Statistics, value: Value) -> list[Series]:
+def _grouped(statistics: Statistics, value: Value, *, sums: bool) -> list[Series]:
+    """A series of each of the largest groups, and where numbers can be added one of the others."""
     drawn = statistics.groups[:MOST_GROUPS]
     found = [
         _series(name_of(group, statistics.by), group, value, f"look-{number}")
         for number, group in enumerate(drawn, 1)
     ]
     rest = statistics.groups[MOST_GROUPS:]
-    if rest:
+    if rest and sums:
         columns = zip(*([value(ended) for ended in group.buckets] for group in rest), strict=True)
         found.append(Series(f"{len(rest)} others", [_together(c) for c in columns], "look-other"))
     return found

@@ -196,7 +196,11 @@ def _plot(
         title=title,
         said=said,
         scale=(words(top), words(top / 2), words(0.0)),
-        times=(span.at(span.since), span.at(span.start_of(span.parts / 2)), span.at(span.until)),
+        times=(
+            span.at(span.since),
+            span.at(span.start_of(span.parts / 2)),
+            f"{span.at(span.until)} UTC",
+        ),
         bars=bars,
         lines=lines,
         parts=tuple(
@@ -204,7 +208,7 @@ def _plot(
             for part in range(span.parts)
         ),
         legend=tuple((one.name, one.look) for one in series),
-        columns=("From", *(one.name for one in series)),
+        columns=("From (UTC)", *(one.name for one in series)),
         rows=rows,
         empty=not rows,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from durably.allowed import item_decisions
 from durably.budgets import UsedUp
 from durably.errors import ConfigError
 from durably.records import Decision, Effect, InboxItem
@@ -73,18 +74,16 @@ class Way:
     look: str = ""
 
 
-APPROVE = Way("approve", "Approve", "a", "primary")
-EDIT = Way("edit", "Edit", "e")
-DENY = Way("deny", "Deny", "d", "danger")
-
-WAYS: dict[str, tuple[Way, ...]] = {
-    "approval": (APPROVE, EDIT, DENY),
-    "answer": (Way("answer", "Answer", "r", "primary"), DENY),
-    "question": (Way("answer", "Answer", "r", "primary"), DENY),
-    "doubt": (Way("resolve", "Resolve", "r", "primary"),),
-    "budget": (Way("raise", "Raise", "r", "primary"),),
+WAYS: dict[str, Way] = {
+    "approve": Way("approve", "Approve", "a", "primary"),
+    "edit": Way("edit", "Edit", "e"),
+    "deny": Way("deny", "Deny", "d", "danger"),
+    "answer": Way("answer", "Answer", "r", "primary"),
+    "done": Way("resolve", "Resolve", "r", "primary"),
+    "raise_budget": Way("raise", "Raise", "r", "primary"),
+    "set_budget": Way("share", "Raise", "r", "primary"),
 }
-"""What can be done about each kind."""
+"""How what may be decided is offered here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +152,7 @@ def listed(item: InboxItem, mask: Callable[[str, Any], Any]) -> Listed:
         expires=_expiry(effect),
         args=_args(item, effect),
         error=_why(item, effect),
-        ways=WAYS.get(item.kind, ()),
+        ways=tuple(WAYS[may] for may in item_decisions(item) if may in WAYS),
     )
 
 

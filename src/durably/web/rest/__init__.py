@@ -7,13 +7,17 @@ from starlette.routing import Route
 
 from durably.web.rest import (
     budgets,
+    bulk,
     doing,
     health,
     history,
+    metrics,
+    overview,
     people,
     queues,
     runs,
     threads,
+    timeline,
     watch,
 )
 from durably.web.rest.elsewhere import Elsewhere
@@ -27,8 +31,8 @@ def add_open(routes: APIRouter) -> None:
 def add_to(routes: APIRouter) -> None:
     """Add what is for those who are known."""
     # A key may hold slashes: what comes behind it is looked for first.
-    parts = (runs, history, watch, doing, people, threads, budgets, queues)
-    for part in parts:
+    of_runs = (runs, history, timeline, watch, doing, bulk, people, threads)
+    for part in (*of_runs, budgets, queues, overview, metrics):
         routes.include_router(part.routes)
     routes.include_router(runs.last_routes)
 

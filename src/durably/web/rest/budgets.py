@@ -94,14 +94,15 @@ async def budgets(site: SiteOf, _: Viewer) -> Answer:
     responses=acting(404),
 )
 async def set_budget(
-    site: SiteOf, _: Operator, scope: Scope, name: Sharer, asked: AskedSharedBudget
+    site: SiteOf, person: Operator, scope: Scope, name: Sharer, asked: AskedSharedBudget
 ) -> Answer:
     """Limit what all runs of a thread, or with a tag, may spend together.
 
     Set again, its limits change and what was spent stays; runs that wait for it go on if it has
     room now.
     """
-    return Answer(shown_budget(await site.app.set_budget(asked.budget(), **{scope: name})))
+    record = await site.app.set_budget(asked.budget(), **{scope: name}, by=person.name)
+    return Answer(shown_budget(record))
 
 
 @routes.delete(
@@ -110,10 +111,10 @@ async def set_budget(
     status_code=204,
     responses=acting(404),
 )
-async def remove_budget(site: SiteOf, _: Operator, scope: Scope, name: Sharer) -> Response:
+async def remove_budget(site: SiteOf, person: Operator, scope: Scope, name: Sharer) -> Response:
     """Limit these runs together no more, and forget what they spent."""
     there = any((b.scope, b.name) == (scope, name) for b in await site.app.budgets())
     if not there:
         raise Refusal(404, f"There is no budget of {scope} {name!r}.")
-    await site.app.remove_budget(**{scope: name})
+    await site.app.remove_budget(**{scope: name}, by=person.name)
     return Response(status_code=204)

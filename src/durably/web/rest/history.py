@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import Query
 from pydantic import Field
 
-from durably.web import redaction
 from durably.web.rest.shown_calls import (
     ShownDecision,
     ShownEffect,
@@ -136,7 +135,7 @@ async def events(
 ) -> Answer:
     """The events so far; `watch` streams them as they come."""
     run = await site.app.get(key)
-    found = await run.events(after, deltas=redaction.shows_deltas(site.redact))
+    found = await run.events(after, deltas=not site.hides)
     return Answer(Events(events=[shown_event(site.redact, event) for event in found]))
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from durably.web.rest.shown_calls import ShownInboxItem, shown_inbox_item
 from durably.web.rest.shown_runs import ShownRun, shown_run
 from durably.web.rest.speaking import (
+    MAX_NAME_CHARS,
     READING,
     Answer,
     Asked,
@@ -27,6 +28,12 @@ from durably.web.site import Operator, SiteOf, Viewer
 
 routes = rest_routes("people")
 
+CURSOR = (
+    r"^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
+    r"\|[0-9]{1,18}\|(-1\.-1|[0-9]{1,9}\.[0-9]{1,9}(/[^\x00]*)?)$"
+)
+
 CallId = Annotated[Name, Field(description="The call, such as `3.0`; see the inbox.")]
 
 
@@ -42,12 +49,20 @@ class InboxFilters(BaseModel):
         Literal["approval", "answer", "question", "doubt", "budget"] | None,
         Field(description="Only what is asked like this."),
     ] = None
+    after: Annotated[
+        Annotated[str, Field(pattern=CURSOR, max_length=MAX_NAME_CHARS)] | None,
+        Field(description="`next` of the page before, or an item's `cursor`."),
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=500, description="How many at most.")] = 100
 
 
 class Inbox(Model):
-    """Everything that waits for a person."""
+    """What waits for a person."""
 
     items: Annotated[list[ShownInboxItem], Field(description="Oldest first.")]
+    next: Annotated[
+        str | None, Field(description="`after` of the next page; null: this is the last one.")
+    ]
 
 
 class AskedDecision(Asked):
@@ -114,7 +129,9 @@ class AskedResolution(AskedDecision):
 async def inbox(site: SiteOf, _: Viewer, filters: Annotated[InboxFilters, Query()]) -> Answer:
     """Everything that waits for a person."""
     found = await site.app.inbox(**filters.model_dump())
-    return Answer(Inbox(items=[shown_inbox_item(site.redact, item) for item in found]))
+    items = [shown_inbox_item(site.redact, item) for item in found]
+    more = len(items) == filters.limit
+    return Answer(Inbox(items=items, next=items[-1].cursor if more else None))
 
 
 @routes.post(

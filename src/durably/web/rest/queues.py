@@ -102,9 +102,9 @@ async def queues(site: SiteOf, _: Viewer) -> Answer:
     response_model=ShownQueueSetting,
     responses=acting(404),
 )
-async def pause(site: SiteOf, _: Operator, queue: Queue) -> Answer:
+async def pause(site: SiteOf, person: Operator, queue: Queue) -> Answer:
     """Let no attempt of it begin, on any worker, until it is resumed."""
-    return Answer(ShownQueueSetting.model_validate(await site.app.pause(queue)))
+    return Answer(ShownQueueSetting.model_validate(await site.app.pause(queue, by=person.name)))
 
 
 @routes.post(
@@ -113,9 +113,9 @@ async def pause(site: SiteOf, _: Operator, queue: Queue) -> Answer:
     response_model=ShownQueueSetting,
     responses=acting(404),
 )
-async def resume(site: SiteOf, _: Operator, queue: Queue) -> Answer:
+async def resume(site: SiteOf, person: Operator, queue: Queue) -> Answer:
     """Let attempts of it begin again."""
-    return Answer(ShownQueueSetting.model_validate(await site.app.resume(queue)))
+    return Answer(ShownQueueSetting.model_validate(await site.app.resume(queue, by=person.name)))
 
 
 @routes.post(
@@ -124,9 +124,11 @@ async def resume(site: SiteOf, _: Operator, queue: Queue) -> Answer:
     response_model=ShownQueueSetting,
     responses=acting(404),
 )
-async def scale(site: SiteOf, _: Operator, queue: Queue, asked: AskedScale) -> Answer:
+async def scale(site: SiteOf, person: Operator, queue: Queue, asked: AskedScale) -> Answer:
     """Let every worker that serves it execute so many of its runs at once."""
-    return Answer(ShownQueueSetting.model_validate(await site.app.scale(queue, asked.limit)))
+    return Answer(
+        ShownQueueSetting.model_validate(await site.app.scale(queue, asked.limit, by=person.name))
+    )
 
 
 @routes.get(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -42,7 +43,9 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT), NUMBER]
 
 BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
 
-YEARS = (1970, 9000)
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]", re.ASCII)
 
 routes = rest_routes("runs")
 
@@ -75,16 +78,20 @@ class AskedBudget(AskedLimits):
 
 
 def _said(moment: object) -> object:
-    if not isinstance(moment, str):
-        raise ValueError("it is no text, such as 2026-12-24T18:00:00+01:00")
+    if not isinstance(moment, str) or not _MOMENT.match(moment):
+        raise ValueError("it is no time, such as 2026-12-24T18:00:00+01:00")
     return moment
 
 
 def _within(moment: datetime) -> datetime:
-    """A time that every calendar has, also in another time zone."""
-    if not YEARS[0] <= moment.year < YEARS[1]:
-        raise ValueError(f"it is not in the years {YEARS[0]} to {YEARS[1]}")
+    """A time that every calendar has, also in another time zone; nothing was, or is, out of it."""
+    year = min(max(moment.year, EARLIEST.year), LATEST.year)
+    if year != moment.year:
+        return EARLIEST if year == EARLIEST.year else LATEST
     return moment.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_said), AfterValidator(_within)]
 
 
 class LinkedContent(Asked):
@@ -166,7 +173,7 @@ class AskedRun(Asked):
         float, Field(ge=0, le=MAX_SECONDS, description="Seconds until it is due."), NUMBER
     ] = 0.0
     scheduled_at: Annotated[
-        Annotated[AwareDatetime, BeforeValidator(_said), AfterValidator(_within)] | None,
+        Moment | None,
         Field(description="When it is due, instead of delay; with a time zone."),
     ] = None
     tags: Annotated[list[Name], Field(max_length=100, description="Labels to find it by.")] = Field(
@@ -193,15 +200,26 @@ class AskedRun(Asked):
 
 
 class Filters(BaseModel):
-    """Which runs are listed."""
+    """Which runs are looked for; all that is given has to match."""
 
     model_config = ConfigDict(extra="forbid")
 
-    state: Annotated[RunState | None, Field(description="In this state.")] = None
+    state: Annotated[list[RunState], Field(description="In one of these states.")] = Field(
+        default_factory=list[RunState]
+    )
     agent: Annotated[Name | None, Field(description="Of this agent.")] = None
     queue: Annotated[Name | None, Field(description="In this queue.")] = None
     tag: Annotated[Name | None, Field(description="With this tag.")] = None
     thread: Annotated[Name | None, Field(description="Of this thread.")] = None
+    key: Annotated[Name | None, Field(description="With this in their key.")] = None
+    text: Annotated[Name | None, Field(description="With this in their prompt or error.")] = None
+    since: Annotated[Moment | None, Field(description="Enqueued from then on.")] = None
+    until: Annotated[Moment | None, Field(description="Enqueued before.")] = None
+
+
+class PageFilters(Filters):
+    """The same, a page at a time."""
+
     before: Annotated[
         Annotated[int, Field(ge=0, le=MAX_ID)] | None,
         Field(description="`next` of the page before."),
@@ -212,7 +230,10 @@ class Filters(BaseModel):
 class RunPage(Model):
     """Runs, newest first."""
 
-    runs: Annotated[list[ShownRun], Field(description="The runs.")]
+    runs: Annotated[
+        list[ShownRun],
+        Field(description="The runs; maybe few, or none, although there are more: see `next`."),
+    ]
     next: Annotated[
         int | None, Field(description="`before` of the next page; null: this is the last one.")
     ]
@@ -239,16 +260,11 @@ async def enqueue(site: SiteOf, _: Operator, asked: AskedRun) -> Answer:
 
 
 @routes.get("/runs", operation_id="listRuns", response_model=RunPage, responses=problems(*READING))
-async def list_runs(site: SiteOf, _: Viewer, filters: Annotated[Filters, Query()]) -> Answer:
-    """Runs, newest first, a page at a time."""
-    found = await site.app.runs(**filters.model_dump())
-    more = len(found) == filters.limit
-    return Answer(
-        RunPage(
-            runs=[shown_run(site.redact, run) for run in found],
-            next=found[-1].record.id if more else None,
-        )
-    )
+async def list_runs(site: SiteOf, _: Viewer, filters: Annotated[PageFilters, Query()]) -> Answer:
+    """Runs, newest first, a page at a time; each is found in about a tenth of a second."""
+    found = await site.app.search(**filters.model_dump())
+    runs = [shown_run(site.redact, run) for run in found.runs]
+    return Answer(RunPage(runs=runs, next=found.next_before))
 
 
 last_routes = rest_routes("runs")

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from durably.allowed import item_decisions
 from durably.lifecycle import EffectState
 from durably.records import Decision, Effect, InboxItem, Signal
-from durably.web.redaction import optional
 from durably.web.rest.speaking import Model, fields_of, parsed
 from durably.web.site import Redact
+from durably.web.views.masking import masked_decision, masked_effect, masked_signal
 
 
 class ShownEffect(Model):
@@ -41,7 +42,7 @@ class ShownEffect(Model):
     attempt: Annotated[int, Field(description="The attempt that recorded it.")]
     idempotency_key: Annotated[str, Field(description="The same in every attempt.")]
     result: Annotated[Any, Field(description="The recorded result; null until there is one.")]
-    error: Annotated[Any, Field(description="What went wrong.")]
+    error: Annotated[str | None, Field(description="What went wrong.")]
     resolved_by: Annotated[str | None, Field(description="Who settled it.")]
     started_at: Annotated[datetime, Field(description="When its intent was recorded.")]
     finished_at: Annotated[datetime | None, Field(description="When it was settled.")]
@@ -95,6 +96,8 @@ class ShownInboxItem(Model):
     ]
     worker: Annotated[str | None, Field(description="Whose attempt made the call.")]
     waiting: Annotated[dict[str, Any], Field(description="What the run waits for.")]
+    decisions: Annotated[list[str], Field(description="What may be decided about it.")]
+    cursor: Annotated[str, Field(description="Where it stands in the inbox: `after` goes on.")]
     effect: Annotated[
         ShownEffect | None, Field(description="The call; null where it is about the run itself.")
     ]
@@ -102,38 +105,32 @@ class ShownInboxItem(Model):
 
 def shown_effect(redact: Redact, effect: Effect) -> ShownEffect:
     """A call."""
-    fields = fields_of(effect, ShownEffect)
+    masked = masked_effect(effect, redact)
+    texts = {"args": parsed(masked.args), "result": parsed(masked.result)}
     request = dict(effect.request)
     if "question" in request:
         request["question"] = redact("text", request["question"])
-    return ShownEffect.model_validate(
-        fields
-        | {
-            "args": redact("args", parsed(effect.args)),
-            "result": optional(redact, "result", parsed(effect.result)),
-            "error": optional(redact, "error", effect.error),
-            "request": request,
-        }
-    )
+    fields = fields_of(masked, ShownEffect) | texts | {"request": request}
+    return ShownEffect.model_validate(fields)
 
 
 def shown_decision(redact: Redact, decision: Decision) -> ShownDecision:
     """A decision."""
-    args = {
-        name: optional(redact, "args", parsed(getattr(decision, name)))
-        for name in ("args_before", "args_after")
-    }
-    return ShownDecision.model_validate(fields_of(decision, ShownDecision) | args)
+    masked = masked_decision(decision, redact)
+    args = {name: parsed(getattr(masked, name)) for name in ("args_before", "args_after")}
+    return ShownDecision.model_validate(fields_of(masked, ShownDecision) | args)
 
 
 def shown_signal(redact: Redact, signal: Signal) -> ShownSignal:
     """A signal."""
-    fields = fields_of(signal, ShownSignal) | {"payload": redact("payload", signal.payload)}
     taken_by = signal.taken_by.call_id if signal.taken_by else None
+    fields = fields_of(masked_signal(signal, redact), ShownSignal)
     return ShownSignal.model_validate(fields | {"taken_by": taken_by})
 
 
 def shown_inbox_item(redact: Redact, item: InboxItem) -> ShownInboxItem:
     """What waits for a person."""
-    effect = shown_effect(redact, item.effect) if item.effect else None
-    return ShownInboxItem.model_validate(fields_of(item, ShownInboxItem) | {"effect": effect})
+    fields = {n: getattr(item, n) for n in ShownInboxItem.model_fields if n != "decisions"}
+    fields["effect"] = shown_effect(redact, item.effect) if item.effect else None
+    fields["decisions"] = list(item_decisions(item))
+    return ShownInboxItem.model_validate(fields)

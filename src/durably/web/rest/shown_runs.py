@@ -13,10 +13,9 @@ from pydantic import Field
 from durably.lifecycle import AttemptOutcome, RunState
 from durably.records import Attempt, Event, StoredMessage
 from durably.run import Run
-from durably.web import redaction
-from durably.web.redaction import optional
 from durably.web.rest.speaking import Model, fields_of, parsed
 from durably.web.site import Redact
+from durably.web.views.masking import masked_attempt, masked_body, masked_event, masked_run
 
 
 class ShownRun(Model):
@@ -51,8 +50,16 @@ class ShownRun(Model):
     ]
     output: Annotated[Any, Field(description="What the agent returned; null until it has.")]
     error: Annotated[
-        Any, Field(description="Why the last attempt failed, or the run was discarded.")
+        str | None, Field(description="Why the last attempt failed, or the run was discarded.")
     ]
+    actions: Annotated[
+        list[str], Field(description="Of `cancel`, `retry`, `raise_budget`, `signal`, what may be.")
+    ]
+    model: Annotated[str | None, Field(description="The last model that answered.")]
+    waited_ms: Annotated[
+        int | None, Field(description="How long it was due before it was claimed first.")
+    ]
+    executed_ms: Annotated[int, Field(description="How long its attempts took that are over.")]
     worker_id: Annotated[str | None, Field(description="The worker whose attempt it is, or was.")]
     thread: Annotated[str | None, Field(description="The conversation that it is a part of.")]
     parent_id: Annotated[int | None, Field(description="The id of the run whose tool started it.")]
@@ -96,8 +103,8 @@ class ShownAttempt(Model):
     started_at: Annotated[datetime, Field(description="When it began.")]
     ended_at: Annotated[datetime | None, Field(description="When it ended.")]
     outcome: Annotated[AttemptOutcome | None, Field(description="How it ended.")]
-    error: Annotated[Any, Field(description="Why it failed.")]
-    traceback: Annotated[Any, Field(description="The same for whoever mends it.")]
+    error: Annotated[str | None, Field(description="Why it failed.")]
+    traceback: Annotated[str | None, Field(description="The same for whoever mends it.")]
     fingerprint: Annotated[
         str | None, Field(description="Of the agent's instructions, tools and model.")
     ]
@@ -130,35 +137,28 @@ async def shown_run_input(redact: Redact, run: Run[Any]) -> ShownRunInput:
 
 def shown_message(redact: Redact, message: StoredMessage) -> ShownMessage:
     """A message of the history."""
-    body = redaction.message(redact, parsed(message.body))
-    return ShownMessage(
-        seq=message.seq,
-        kind=message.kind,
-        attempt=message.attempt,
-        body=body,
-        inserted_at=message.inserted_at,
-    )
+    body = masked_body(parsed(message.body), redact)
+    return ShownMessage.model_validate(fields_of(message, ShownMessage) | {"body": body})
 
 
 def shown_attempt(redact: Redact, attempt: Attempt) -> ShownAttempt:
     """An attempt."""
-    texts = {
-        name: optional(redact, "error", getattr(attempt, name)) for name in ("error", "traceback")
-    }
-    return ShownAttempt.model_validate(fields_of(attempt, ShownAttempt) | texts)
+    return ShownAttempt.model_validate(masked_attempt(attempt, redact))
 
 
 def shown_event(redact: Redact, event: Event) -> ShownEvent:
     """An event."""
-    data = redaction.event(redact, event.data)
-    return ShownEvent.model_validate(fields_of(event, ShownEvent) | {"data": data})
+    return ShownEvent.model_validate(masked_event(event, redact))
 
 
 def _run_fields(redact: Redact, run: Run[Any]) -> dict[str, Any]:
-    record = run.record
-    names = ShownRun.model_fields.keys() - {"waits"}
-    fields = {name: getattr(record, name) for name in names}
+    record = masked_run(run.record, redact)
+    fields = {name: getattr(record, name) for name in ShownRun.model_fields if name not in _OF_RUN}
     fields["waits"] = run.describe_waiting() if record.waiting_on else None
-    fields["output"] = optional(redact, "output", parsed(record.output))
-    fields["error"] = optional(redact, "error", record.error)
+    fields["output"] = parsed(record.output)
+    fields["actions"] = list(run.actions_allowed)
     return fields
+
+
+_OF_RUN = {"waits", "output", "actions"}
+"""What a record does not say as it is shown."""

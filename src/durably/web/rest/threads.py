@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from durably import agents
-from durably.web import redaction
 from durably.web.rest.speaking import (
     READING,
     Answer,
@@ -19,6 +18,7 @@ from durably.web.rest.speaking import (
     rest_routes,
 )
 from durably.web.site import SiteOf, Viewer
+from durably.web.views.masking import masked_body
 
 routes = rest_routes("threads")
 
@@ -46,6 +46,4 @@ async def conversation(site: SiteOf, _: Viewer, thread: Thread) -> Answer:
     """
     found = await site.app.conversation(thread)
     messages: list[Any] = json.loads(agents.history.to_json(found))
-    return Answer(
-        Conversation(messages=[redaction.message(site.redact, body) for body in messages])
-    )
+    return Answer(Conversation(messages=[masked_body(body, site.redact) for body in messages]))

@@ -10,10 +10,9 @@ from fastapi.responses import Response, StreamingResponse
 
 from durably.records import Event, StoredMessage
 from durably.run import Run
-from durably.web import redaction
 from durably.web.rest.shown_runs import shown_event, shown_message
 from durably.web.rest.speaking import MAX_ID, Answer, Key, of_run, rest_routes
-from durably.web.site import Redact, SiteOf, Viewer
+from durably.web.site import Site, SiteOf, Viewer
 from durably.web.sse import ServerEvent, event_stream
 from durably.web.stopping import stopping
 
@@ -55,16 +54,17 @@ async def watch(
     run = await site.app.get(key)
     if run.state.final and not await run.events(after, deltas=False):
         return Response(status_code=204)
-    return event_stream(_events(site.redact, run, after), stopping(site.app))
+    return event_stream(_events(site, run, after), stopping(site.app))
 
 
-async def _events(redact: Redact, run: Run[Any], after: int) -> AsyncGenerator[ServerEvent]:
+async def _events(site: Site, run: Run[Any], after: int) -> AsyncGenerator[ServerEvent]:
     messages = NewMessages(run)
-    async for event in run.watch(after, deltas=redaction.shows_deltas(redact)):
-        shown = shown_event(redact, event).model_dump()
+    async for event in run.watch(after, deltas=not site.hides):
+        shown = shown_event(site.redact, event).model_dump()
         if event.kind == "step":
             shown["messages"] = [
-                shown_message(redact, message).model_dump() for message in await messages.of(event)
+                shown_message(site.redact, message).model_dump()
+                for message in await messages.of(event)
             ]
         data = Answer(shown).body
         yield ServerEvent(bytes(data).decode(), event.kind, str(event.id))

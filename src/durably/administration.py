@@ -24,6 +24,7 @@ from durably.lifecycle import FINAL
 from durably.records import (
     GROUPS,
     Action,
+    DueRecord,
     Finding,
     QueueRecord,
     QueueSetting,
@@ -169,6 +170,11 @@ class Administration:
         """
         await self.open()
         return await self.ledger.read(reads.list_queues, open_only)
+
+    async def due(self) -> list[DueRecord]:
+        """How many runs of each queue could be claimed now, and since when."""
+        await self.open()
+        return await self.ledger.read(reads.list_due)
 
     async def pause(self, queue: str, *, by: str = OPERATOR) -> QueueSetting:
         """Let no attempt of a queue begin, on any worker, until `resume`.

@@ -240,6 +240,7 @@ class Durably(Searching):
         if asked is not None:
             check_same(new, record, asked)
         run: Run[OutputT] = Run(self.ledger, self.registry, record)
+        run.created = asked is None
         if asked is None and conn is None and on_busy == "interrupt":
             try:
                 await interrupt_for(self.ledger, record)

@@ -61,7 +61,11 @@ class Run[OutputT](DecidableRun):
 
     Attributes:
         record: the run as it was when this handle last looked (`refresh` looks again).
+        created: True if the `enqueue` that returned this handle stored the run; False if it was
+            there already.
     """
+
+    created = False
 
     async def result(self, *, timeout: float | None = None, wait_suspended: bool = True) -> OutputT:
         """Wait for the run's output.

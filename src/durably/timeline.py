@@ -147,7 +147,8 @@ def _of_run(
     covers = _covering([wait for wait in known if wait.call_id])
     kind = (run.waiting_on or {}).get("kind")
     found: list[TimelineWait] = []
-    for attempt, after in zip(attempts, [*attempts[1:], None], strict=True):
+    # One more than there are, also where there is none.
+    for attempt, after in zip(attempts, [*attempts[1:], None], strict=False):
         if attempt.outcome is not AttemptOutcome.SUSPENDED or attempt.ended_at is None:
             continue
         until = run.finished_at if after is None else after.started_at

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,10 +87,10 @@ def web(
     """
     access = _access(host, token_file, viewer_token_file, no_login)
     _check_path(root_path)
-    log_to_stderr(level)
-    durably = Target(app, url).find()
-    listening = _listen(host, port)
-    with listening:
+    with _listen(host, port) as listening:
+        _end_on_signals()
+        log_to_stderr(level)
+        durably = Target(app, url).find()
         _serve(durably, access, listening, host, allow_host or [], root_path, title, level)
 
 
@@ -124,6 +126,16 @@ def _serve(
     )
     _announce(durably, access, listening, host, root_path)
     asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+
+
+def _end_on_signals() -> None:
+    """Being told to stop is no failure; the server hands a signal on once it has stopped."""
+
+    def leave(_number: int, _frame: object) -> None:
+        sys.exit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
 
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")

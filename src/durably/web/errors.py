@@ -6,6 +6,7 @@ Owns the one table from durably's errors to statuses; how a page shows one is `p
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 
@@ -20,6 +21,9 @@ MEDIA_TYPE = "application/problem+json"
 
 RETRY_SECONDS = "2"
 """When to ask again for what a database that is away could not do."""
+
+
+_OF_PYDANTIC = re.compile(r"^[A-Z]\w+$|\[")
 
 
 class Refusal(HTTPException):
@@ -124,7 +128,10 @@ def _http(error: HTTPException) -> Wrong:
 
 
 def _invalid(error: RequestValidationError) -> Wrong:
-    places = [Place(where=_where(e), what=printable(str(e["msg"]))) for e in error.errors()]
+    places = [
+        Place(where=_where(e), what=printable(str(e["msg"]).removeprefix("Value error, ")))
+        for e in error.errors()
+    ]
     unread = any(e["type"] == "json_invalid" for e in error.errors())
     status = 400 if unread else 422
     said = "; ".join(f"{place.where}: {place.what}" for place in places[:3])
@@ -132,4 +139,6 @@ def _invalid(error: RequestValidationError) -> Wrong:
 
 
 def _where(found: dict[str, Any]) -> str:
-    return printable(".".join(str(part) for part in found.get("loc", ())))
+    # Where there is more than one way, the way that was tried is named as well: by a class.
+    parts = [str(part) for part in found.get("loc", ())]
+    return printable(".".join(part for part in parts if not _OF_PYDANTIC.search(part)))

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive
 
 from durably.web.errors import Refusal, Wrong, problem, wrong
+from durably.web.forged import content_type
 from durably.web.site import base_path, found_site
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -40,6 +41,7 @@ class SiteRoute(APIRoute):
 
         async def handled(request: Request) -> Response:
             try:
+                self.check(request)
                 response = await handle(Request(request.scope, _bounded(request)))
             except Instead as instead:
                 response = instead.response
@@ -54,13 +56,27 @@ class SiteRoute(APIRoute):
 
         return handled
 
+    def check(self, request: Request) -> None:
+        """Refuse what cannot even be read.
+
+        Raises:
+            Refusal: of the request.
+        """
+
     def answer(self, request: Request, found: Wrong) -> Response:
         """How an error is shown."""
         raise NotImplementedError
 
 
 class RestRoute(SiteRoute):
-    """A route for programs: its errors are problem details."""
+    """A route for programs: they send JSON, and its errors are problem details."""
+
+    def check(self, request: Request) -> None:
+        empty = request.headers.get("content-length", "0") == "0"
+        if empty and "transfer-encoding" not in request.headers:
+            return
+        if content_type(request) != "application/json":
+            raise Refusal(415, "Send JSON, and say so: Content-Type: application/json.")
 
     def answer(self, request: Request, found: Wrong) -> Response:
         if found.status == 401:

@@ -14,11 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from durably import __version__
-from durably.web import pages
+from durably.web import pages, rest
 from durably.web.access import Access
 from durably.web.errors import Wrong, problem, wrong
+from durably.web.pages import elsewhere
 from durably.web.pages.routing import enter_by_link
 from durably.web.site import Redact, Site, attach, identify, nothing_hidden
+from durably.web.stopping import hearing_of_stop
 from durably.web.tokens import TokenAccess
 
 if TYPE_CHECKING:
@@ -42,33 +44,50 @@ def router(
         redact: masks what is shown.
         title: above every page.
     """
-    site = Site(app, access or TokenAccess(), redact, title)
+    return _routes(Site(app, access or TokenAccess(), redact, title))
+
+
+def _routes(site: Site, *, alone: bool = False) -> APIRouter:
+    """All routes; if the site is alone on its server, also the page where there is no other."""
     routes = APIRouter(dependencies=[Depends(attach(site))])
     pages.add_open(routes)
+    rest.add_open(routes)
     known = [Depends(identify(site))]
     for_people = APIRouter(dependencies=[Depends(enter_by_link), *known])
     pages.add_to(for_people)
+    for_programs = APIRouter(dependencies=known)
+    rest.add_to(for_programs)
     routes.include_router(for_people)
+    routes.include_router(for_programs)
+    rest.add_last(routes)
+    if alone:
+        routes.include_router(elsewhere.routes, dependencies=known)
     return routes
 
 
 def lifespan(app: Durably) -> Callable[[FastAPI], Any]:
-    """Opens the application's ledger while the server runs: ``FastAPI(lifespan=lifespan(app))``."""
+    """Opens the application's ledger while the server runs: ``FastAPI(lifespan=lifespan(app))``.
+
+    Streams end when the process is told to stop; without it a server waits for them.
+    """
 
     @asynccontextmanager
     async def opened(_: FastAPI) -> AsyncGenerator[None]:
         async with app:
-            yield
+            with hearing_of_stop(app):
+                yield
 
     return opened
 
 
-def create_app(app: Durably, **options: Any) -> FastAPI:
-    """A server's application with `router` at its root.
-
-    Args:
-        options: as for `router`.
-    """
+def create_app(
+    app: Durably,
+    *,
+    access: Access | None = None,
+    redact: Redact = nothing_hidden,
+    title: str = "durably",
+) -> FastAPI:
+    """A server's application with `router` at its root; the arguments are the same."""
     api = FastAPI(
         title="durably",
         version=__version__,
@@ -77,7 +96,8 @@ def create_app(app: Durably, **options: Any) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
-    api.include_router(router(app, **options))
+    site = Site(app, access or TokenAccess(), redact, title)
+    api.include_router(_routes(site, alone=True))
     api.add_exception_handler(HTTPException, _refused)
     api.add_exception_handler(Exception, _failed)
     return api

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -112,8 +113,8 @@ class TokenAccess(Access):
         self, request: Request, response: Response, role: Role, name: str, path: str
     ) -> Person:
         """Begin a session: its cookie, below ``path``."""
-        plain = "".join(c for c in " ".join(name.split()) if c.isprintable())
-        person = Person(plain[:NAME_CHARS] or role.value, role)
+        plain = "".join(c for c in name if c.isprintable() or c.isspace())
+        person = Person(" ".join(plain.split())[:NAME_CHARS] or role.value, role)
         value = self._signers[role].dumps([person.name, secrets.token_urlsafe(12)])
         forged.set_cookie(request, response, self.cookie, value, path, SESSION_SECONDS)
         return person
@@ -155,7 +156,7 @@ class Tries:
         """Whole seconds until it may try again; 0: now."""
         began, count = self._since.get(address, (0.0, 0))
         left = began + TRIES_SECONDS - self._clock()
-        return 1 + int(left) if count >= self._limit and left > 0 else 0
+        return math.ceil(left) if count >= self._limit and left > 0 else 0
 
     def count(self, address: str) -> None:
         """One more wrong try."""

@@ -72,6 +72,9 @@ def _sent_to(request: Request, login: str, path: str | None = None) -> Response:
         return Response(status_code=401, headers={"HX-Redirect": login})
     if path is None:
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    back = "" if path == base_path(request) or request.method != "GET" else path
+    if request.method != "GET":
+        path = base_path(request)
+    # Ours leads to the first page anyway.
+    back = "" if site_of(request).access.login and path == base_path(request) else path
     query = f"?{urlencode({'next': back})}" if back else ""
     return RedirectResponse(login + query, 303, {"Cache-Control": "no-store"})

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durably import effects, errors, hooks
-    from durably.agents import history, human
+    from durably.agents import history, human, live
     from durably.agents.child import run_child
+    from durably.agents.draft import Draft
     from durably.agents.registry import RunInfo
     from durably.app import Durably
     from durably.budgets import Budget, SharedBudget
@@ -76,6 +77,7 @@ _HOMES = {
     "sleep": "durably.execution.inside",
     "step": "durably.execution.inside",
     "wait_for_signal": "durably.execution.inside",
+    "Draft": "durably.agents.draft",
     "RunAgent": "durably.dispatch.oban",
     "Budget": "durably.budgets",
     "SharedBudget": "durably.budgets",
@@ -100,6 +102,7 @@ _MODULES = {
     "history": "durably.agents.history",
     "hooks": "durably.hooks",
     "human": "durably.agents.human",
+    "live": "durably.agents.live",
 }
 
 __all__ = [
@@ -109,6 +112,7 @@ __all__ = [
     "ChildFailed",
     "ConfigError",
     "Decision",
+    "Draft",
     "Durably",
     "DurablyError",
     "Effect",
@@ -156,6 +160,7 @@ __all__ = [
     "history",
     "hooks",
     "human",
+    "live",
     "run_child",
     "sleep",
     "step",

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably import agents, boundaries
-from durably.administration import Administration
 from durably.agents.registry import (
     OnChange,
     Registration,
@@ -36,7 +35,6 @@ from durably.here import drain_here, run_here
 from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
 from durably.ledger import reads, runs, threads, waits
 from durably.ledger.operations import Operation
-from durably.lifecycle import RunState
 from durably.notifying import Notifier
 from durably.records import (
     INBOX_KINDS,
@@ -47,6 +45,7 @@ from durably.records import (
 )
 from durably.retry import RetryPolicy
 from durably.run import Run
+from durably.searching import Searching
 from durably.worker import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE_SECONDS,
@@ -67,7 +66,7 @@ OnBusy = Literal["queue", "reject", "interrupt", "steer"]
 log = logging.getLogger("durably")
 
 
-class Durably(Administration):
+class Durably(Searching):
     """Durable runs of pydantic-ai agents, in one database.
 
     Args:
@@ -113,6 +112,7 @@ class Durably(Administration):
         on_change: OnChange = "continue",
         default_effect: Mapping[str, Any] | EffectPolicy | None = None,
         budget: Budget | None = None,
+        stream: bool = False,
     ) -> None:
         """Make an agent known under its name, with how its runs are executed.
 
@@ -129,6 +129,8 @@ class Durably(Administration):
                 model changed: ``"continue"``, ``"suspend"`` or ``"discard"``.
             default_effect: the policy of this agent's tools that declare none.
             budget: what each of its runs may spend, over all its attempts, and what happens then.
+            stream: True asks its model for streams, and shows messages while they are made, to
+                whoever watches (see `Run.watch`). Its model must be able to stream.
 
         Raises:
             ConfigError: the agent has no name, its name is taken, or an option cannot work.
@@ -147,6 +149,7 @@ class Durably(Administration):
                 on_change=on_change,
                 default_effect=policy,
                 budget=budget or NO_LIMIT,
+                stream=stream,
             )
         )
 
@@ -170,6 +173,7 @@ class Durably(Administration):
         thread: str | None = None,
         on_busy: OnBusy = "queue",
         budget: Budget | None = None,
+        stream: bool | None = None,
         conn: object | None = None,
     ) -> Run[OutputT]:
         """Store a run; once this returns, the run will reach an end, or say what it waits for.
@@ -196,6 +200,8 @@ class Durably(Administration):
                 cancelled, and what it did stays in the conversation; ``"steer"``: the running
                 agent sees the prompt before its next model request, and the two end together.
             budget: what it may spend; where it has no limit, the agent's holds.
+            stream: whether its messages are shown while they are made; default: as its agent was
+                registered.
             conn: the caller's own open transaction on the ledger's database (a connection of
                 sqlite3, psycopg or SQLAlchemy): the run exists once the caller commits, and does
                 not if they roll back. Open the app before that transaction begins.
@@ -223,6 +229,7 @@ class Durably(Administration):
             thread=thread,
             on_busy=on_busy,
             budget=budget,
+            stream=stream,
         )
         if conn is not None:
             await self.ledger.open_beside(conn)
@@ -233,6 +240,7 @@ class Durably(Administration):
         if asked is not None:
             check_same(new, record, asked)
         run: Run[OutputT] = Run(self.ledger, self.registry, record)
+        run.created = asked is None
         if asked is None and conn is None and on_busy == "interrupt":
             try:
                 await interrupt_for(self.ledger, record)
@@ -240,42 +248,6 @@ class Durably(Administration):
             except LedgerUnavailable as error:
                 log.warning("run %r interrupts a little later: %s", run.key, error)
         return run
-
-    async def get(self, key: str) -> Run[Any]:
-        """The run with this key.
-
-        Raises:
-            RunNotFound: there is none.
-        """
-        await self.open()
-        return self._handle(await self.ledger.read(reads.get_run, key))
-
-    async def runs(
-        self,
-        *,
-        state: str | None = None,
-        agent: str | None = None,
-        queue: str | None = None,
-        tag: str | None = None,
-        thread: str | None = None,
-        before: int | None = None,
-        limit: int = 50,
-    ) -> list[Run[Any]]:
-        """Runs, newest first.
-
-        Args:
-            before: ``run.record.id`` of the last run of the page before.
-
-        Raises:
-            ConfigError: ``state`` is no state.
-        """
-        if state is not None and state not in set(RunState):
-            raise ConfigError(f"{state!r} is no state; use one of: {', '.join(RunState)}.")
-        await self.open()
-        found = await self.ledger.read(
-            reads.list_runs, state, agent, queue, tag, before, limit, thread
-        )
-        return [self._handle(record) for record in found]
 
     async def conversation(self, thread: str) -> list[ModelMessage]:
         """The messages of a thread so far, as pydantic-ai's own: what its next run starts from.
@@ -293,19 +265,24 @@ class Durably(Administration):
         queue: str | None = None,
         tag: str | None = None,
         kind: str | None = None,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> list[InboxItem]:
         """Everything that waits for a person, oldest first.
 
         Args:
             kind: ``"approval"``, ``"answer"``, ``"question"``, ``"doubt"`` or ``"budget"``.
+            after: the ``cursor`` of the last item of the page before.
+            limit: how many at most; by default all.
 
         Raises:
-            ConfigError: ``kind`` is none of these.
+            ConfigError: ``kind`` is none of these, or ``after`` is no cursor.
         """
         if kind is not None and kind not in INBOX_KINDS:
             raise ConfigError(f"{kind!r} waits for nobody; use one of: {', '.join(INBOX_KINDS)}.")
         await self.open()
-        return await self.ledger.read(reads.list_inbox, agent, queue, tag, kind)
+        place = None if after is None else reads.InboxPlace.after(after)
+        return await self.ledger.read(reads.list_inbox, agent, queue, tag, kind, place, limit)
 
     async def signal(
         self,
@@ -456,9 +433,6 @@ class Durably(Administration):
         await self.close()
 
     # --- inside
-
-    def _handle(self, record: RunRecord) -> Run[Any]:
-        return Run(self.ledger, self.registry, record)
 
     @cached_property
     def _executor(self) -> Executor:

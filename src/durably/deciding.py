@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from durably import agents, boundaries, replies
+from durably.allowed import waits_for_operator
 from durably.budgets import Budget, limits_json
 from durably.errors import (
     ConfigError,
@@ -19,9 +20,10 @@ from durably.errors import (
 )
 from durably.execution.ends import tell_end
 from durably.handle import RunHandle
-from durably.ledger import budgets, children, decisions, runs
+from durably.ledger import actions, budgets, children, decisions, runs
+from durably.ledger.actions import NewAction
 from durably.ledger.operations import Operation
-from durably.lifecycle import EffectState, RunState, allowed
+from durably.lifecycle import EffectState, allowed
 from durably.prices import Dollars
 from durably.records import Effect, RunRecord
 
@@ -58,7 +60,11 @@ class DecidableRun(RunHandle):
         given = Budget(requests=requests, tokens=tokens, tool_calls=tool_calls, usd=usd)
         if not given.limited:
             raise ConfigError("raise_budget() takes requests=, tokens=, tool_calls= or usd=.")
-        await self._decide(budgets.raise_own, self.key, limits_json(given), by, note)
+        limits = limits_json(given)
+        await self._decide(
+            self._action("raise_budget", by, limits=limits, note=note),
+            lambda: budgets.raise_own(self.key, limits, by, note),
+        )
         return self
 
     async def cancel(self, *, by: str = OPERATOR) -> Self:
@@ -67,7 +73,7 @@ class DecidableRun(RunHandle):
         Raises:
             TransitionRefused: it is final already.
         """
-        await self._decide(runs.cancel, self.key, by)
+        await self._decide(self._action("cancel", by), lambda: runs.cancel(self.key, by))
         await tell_end(self._ledger, self.record)
         return self
 
@@ -83,14 +89,13 @@ class DecidableRun(RunHandle):
                 budget; or later runs of its thread have begun.
         """
         await self.refresh()
-        woken = (self.record.waiting_on or {}).get("kind") in ("change", "budget")
-        transition = runs.wake if self.state is RunState.SUSPENDED and woken else runs.revive
+        transition = runs.wake if waits_for_operator(self.record) else runs.revive
         if allowed("revive", self.state):
             # Before the parent, which would take them for ended otherwise.
             for child in await self._ledger.read(children.list_waited_for, self.record.id):
                 with contextlib.suppress(TransitionRefused, RunNotFound):
                     await self._ledger.write(runs.revive, child.key, children.BY_PARENT)
-        await self._decide(transition, self.key, by)
+        await self._decide(self._action("retry", by), lambda: transition(self.key, by))
         return self
 
     async def resolve(
@@ -121,7 +126,12 @@ class DecidableRun(RunHandle):
         if sum(given) != 1:
             raise ConfigError("resolve() takes exactly one of done=, failed= and again=True.")
         state, result = _decision(call_id, done, failed)
-        await self._decide(decisions.resolve, self.key, call_id, state, result, failed, by, note)
+        place = (await self._asked(call_id)).call_id
+        decision = "again" if again else "done" if failed is None else "failed"
+        await self._decide(
+            self._action("resolve", by, place, decision=decision, reason=failed, note=note),
+            lambda: decisions.resolve(self.key, place, state, result, failed, by, note),
+        )
         return self
 
     async def approve(
@@ -152,7 +162,11 @@ class DecidableRun(RunHandle):
         if expected is not None:
             same = json.loads(effect.args or "{}") == dict(expected)
             seen = effect.args if same else json.dumps(dict(expected))
-        await self._decide(decisions.approve, self.key, effect.call_id, edited, seen, by, note)
+        other = {"edited": True} if edited is not None else {}
+        await self._decide(
+            self._action("approve", by, effect.call_id, note=note, **other),
+            lambda: decisions.approve(self.key, effect.call_id, edited, seen, by, note),
+        )
         return self
 
     async def deny(
@@ -163,16 +177,13 @@ class DecidableRun(RunHandle):
         Raises:
             EffectNotFound, TransitionRefused: as for `approve`.
         """
+        place = (await self._asked(call_id)).call_id
+        told = decisions.denial(reason)
         await self._decide(
-            decisions.decide,
-            self.key,
-            call_id,
-            "denied",
-            EffectState.DENIED,
-            decisions.denial(reason),
-            None,
-            by,
-            reason,
+            self._action("deny", by, place, reason=reason),
+            lambda: decisions.decide(
+                self.key, place, "denied", EffectState.DENIED, told, None, by, reason
+            ),
         )
         return self
 
@@ -187,23 +198,21 @@ class DecidableRun(RunHandle):
         checked = replies.checked_answer(effect, value)
         result = agents.recorded.returned(effect.tool_name, checked)
         await self._decide(
-            decisions.decide,
-            self.key,
-            effect.call_id,
-            "answered",
-            EffectState.DONE,
-            result,
-            None,
-            by,
-            note,
+            self._action("answer", by, effect.call_id, note=note),
+            lambda: decisions.decide(
+                self.key, effect.call_id, "answered", EffectState.DONE, result, None, by, note
+            ),
         )
         return self
 
-    async def _decide[**P](
-        self, operation: Callable[P, Operation[RunRecord]], *args: P.args, **kwargs: P.kwargs
+    def _action(self, action: str, by: str, subject: str = "", **data: Any) -> NewAction:
+        return NewAction(action, by, self.key, subject, data)
+
+    async def _decide(
+        self, action: NewAction, operation: Callable[[], Operation[RunRecord]]
     ) -> None:
         boundaries.reached("decision:before")
-        self.record = await self._ledger.write(operation, *args, **kwargs)
+        self.record = await self._ledger.write(actions.recorded, action, operation)
         boundaries.reached("decision:after")
 
     async def _asked(self, call_id: str) -> Effect:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Self
 
 from durably.agents.registry import Registry
+from durably.allowed import run_actions
 from durably.budgets import NO_LIMIT, Budget, Spent, spent_of
 from durably.ledger import reads
 from durably.ledger.database import Database
@@ -44,6 +45,14 @@ class RunHandle:
         """Look again; returns this handle."""
         self.record = await self._ledger.read(reads.get_run, self.key)
         return self
+
+    @property
+    def actions_allowed(self) -> tuple[str, ...]:
+        """What may be done about it now: of ``cancel``, ``retry``, ``raise_budget``, ``signal``.
+
+        What may be decided about its calls says `durably.allowed`.
+        """
+        return run_actions(self.record)
 
     @property
     def budget(self) -> Budget:

@@ -1,16 +1,25 @@
-"""What is wrong with an installation: its ledger, its workers, its queues, its agents.
+"""What is wrong with an installation: its ledger, its workers, its queues, its agents; is it ready.
 
 Owns what counts as a problem; the database's own checks are the ledger's.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from durably.agents.registry import Registry, undeclared_tools
+from durably.errors import LedgerError, SchemaError
 from durably.ledger import notices, queues, reads, runs
 from durably.ledger.database import Database
-from durably.records import DueRecord, Finding, FindingStatus, WorkerRecord
+from durably.records import (
+    DueRecord,
+    Finding,
+    FindingStatus,
+    Readiness,
+    ReadyCheck,
+    WorkerRecord,
+)
 
 
 async def examine(ledger: Database, registry: Registry) -> list[Finding]:
@@ -29,6 +38,31 @@ async def examine(ledger: Database, registry: Registry) -> list[Finding]:
         findings += [_due(record, alive, record.queue in paused) for record in due]
         findings += [_paused(queue) for queue in sorted(paused - {record.queue for record in due})]
     return findings + [_tools(name, registry) for name in registry.all()]
+
+
+async def readiness(ledger: Database, timeout: float) -> Readiness:
+    """Whether runs are being executed; opens only a ledger that is there."""
+    checks: list[ReadyCheck] = []
+    try:
+        async with asyncio.timeout(timeout):
+            if not await ledger.exists():
+                raise SchemaError(f"There is no ledger at {ledger.url}; run `durably migrate`.")
+            await ledger.open()
+            workers = await ledger.read(reads.list_workers)
+    except SchemaError as error:
+        checks += [ReadyCheck("database", True, "it answers")]
+        checks += [ReadyCheck("schema", False, str(error))]
+    except TimeoutError:
+        checks += [ReadyCheck("database", False, f"{ledger.url} did not answer in {timeout:g} s.")]
+    except LedgerError as error:
+        checks += [ReadyCheck("database", False, str(error))]
+    else:
+        checks += [ReadyCheck("database", True, "it answers")]
+        checks += [ReadyCheck("schema", True, f"version {ledger.versions[1]}")]
+        alive = sum(worker.alive for worker in workers)
+        text = f"{_count(alive, 'worker')} alive" if alive else "No worker is alive: start one."
+        checks += [ReadyCheck("workers", alive > 0, text)]
+    return Readiness(tuple(checks))
 
 
 def _workers(workers: Sequence[WorkerRecord], alive: Sequence[WorkerRecord]) -> Finding:

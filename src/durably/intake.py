@@ -48,6 +48,7 @@ def new_run(
     thread: str | None = None,
     on_busy: str = "queue",
     budget: Budget | None = None,
+    stream: bool | None = None,
 ) -> NewRun:
     """The row that these options ask for; see `Durably.enqueue` for what they mean.
 
@@ -91,6 +92,7 @@ def new_run(
         thread=thread,
         on_busy=on_busy,
         budget=None if budget is None else json.dumps(budget.to_json()),
+        stream=stream,
     )
 
 
@@ -163,6 +165,7 @@ class JobIntake:
             thread=request.thread,
             on_busy=request.on_busy,
             budget=None if request.budget is None else Budget.from_json(request.budget),
+            stream=request.stream,
         )
 
     def check_same(self, new: NewRun, existing: RunRecord, asked: RunInput) -> None:

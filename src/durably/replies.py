@@ -6,15 +6,19 @@ Owns the check; writing the decision down, and who may decide, is the ledger's a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 import jsonschema
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from durably.errors import ConfigError
 from durably.records import Effect
 
 _jsonschema: Any = jsonschema  # It has no types.
+_nowhere: Any = Registry  # Schemas that another refers to are looked up here: there are none.
 
 
 def edited_args(effect: Effect, args: Mapping[str, Any]) -> str:
@@ -56,10 +60,25 @@ def _json(value: Any, what: str) -> str:
         raise ConfigError(f"{what} are not JSON: {error}.") from error
 
 
+def problems(value: Any, schema: Mapping[str, Any]) -> list[tuple[list[str | int], str]]:
+    """What a JSON schema says against a value: where in it, and what; nothing if it fits.
+
+    A schema may come from a model: it can fetch nothing, and one that is none is a problem.
+    """
+    errors = _jsonschema.exceptions
+    try:
+        kind = _jsonschema.validators.validator_for(schema)
+        kind.check_schema(schema)
+        validator = kind(schema, registry=_nowhere())
+        found = [errors.best_match([error]) for error in validator.iter_errors(value)]
+    except (errors.SchemaError, Unresolvable, RecursionError, re.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        return [([], f"The schema that it is checked against is none: {reason}.")]
+    found.sort(key=lambda error: len(error.absolute_path))
+    return [(list(error.absolute_path), f"{error.message}.") for error in found]
+
+
 def _check(value: Any, schema: Mapping[str, Any], what: str) -> None:
-    validator = _jsonschema.validators.validator_for(schema)(schema)
-    error = _jsonschema.exceptions.best_match(validator.iter_errors(value))
-    if error is None:
-        return
-    where = ".".join(str(part) for part in error.absolute_path)
-    raise ConfigError(f"{what}: {where + ': ' if where else ''}{error.message}.")
+    for path, message in problems(value, schema):
+        where = ".".join(map(str, path))
+        raise ConfigError(f"{what}: {where + ': ' if where else ''}{message}")

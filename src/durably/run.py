@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +23,7 @@ from durably.errors import (
     TransitionRefused,
 )
 from durably.ledger import children, reads, waits
+from durably.ledger.operations import Operation
 from durably.lifecycle import RunState
 from durably.records import (
     Attempt,
@@ -30,15 +32,25 @@ from durably.records import (
     Effect,
     Event,
     RunInput,
+    RunRecord,
     Signal,
     StoredMessage,
+    Timeline,
+    TimelineStep,
 )
+from durably.timeline import timeline_of
 
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
 
 WAIT_SECONDS = 2.0
 """How often a waiter looks although nothing was committed; a net under the notices."""
+
+LAST_POSITION = 2**31 - 1
+"""Above that of any message."""
+
+LOOK_SECONDS = 0.05
+"""The least time from one look of a watcher to the next."""
 
 EVENT_PAGE = 500
 """How many events one read brings."""
@@ -49,7 +61,11 @@ class Run[OutputT](DecidableRun):
 
     Attributes:
         record: the run as it was when this handle last looked (`refresh` looks again).
+        created: True if the `enqueue` that returned this handle stored the run; False if it was
+            there already.
     """
+
+    created = False
 
     async def result(self, *, timeout: float | None = None, wait_suspended: bool = True) -> OutputT:
         """Wait for the run's output.
@@ -103,29 +119,47 @@ class Run[OutputT](DecidableRun):
             case _:
                 raise TransitionRefused(f"Run {self.key!r} is {record.state}: no output yet.")
 
-    async def watch(self, after: int = 0) -> AsyncGenerator[Event]:
+    async def watch(self, after: int = 0, *, deltas: bool = True) -> AsyncGenerator[Event]:
         """The run's events in order, live until it is final, from any process.
 
+        Those of a run that streams hold ``delta`` events: pieces of a message in the making, of
+        which a `durably.Draft` makes parts. They are gone once a ``step`` says that the message is
+        there, or ``withdrawn`` that it will not come.
+
         Args:
-            after: the id of the last event already seen: nothing is missed, nothing comes twice.
+            after: the id of the last event already seen: nothing is missed, nothing comes twice;
+                but for deltas whose message has come meanwhile: then there is its step.
+            deltas: False leaves them out.
         """
         with self._notices() as changed:
             while True:
                 changed.clear()
-                await self._patiently(self.refresh)
-                final = self.state.final
-                while events := await self._patiently(self._events_after, after):
-                    for event in events:
-                        after = event.id
-                        yield event
+                looked_at = time.monotonic()
+                events = await self._patiently(self._look, after, deltas)
+                final = self.state.final and len(events) < EVENT_PAGE
+                for event in events:
+                    after = event.id
+                    yield event
                 if final:
                     return
-                await _wait(changed)
+                if len(events) < EVENT_PAGE:
+                    await _wait(changed)
+                    # What is committed within this time is read together.
+                    await asyncio.sleep(max(0.0, looked_at + LOOK_SECONDS - time.monotonic()))
 
-    async def events(self, after: int = 0) -> list[Event]:
-        """The run's events so far."""
+    async def cursor(self) -> int:
+        """From where `watch` tells all of what is in the making now; before it are only facts."""
+        return await self._ledger.read(reads.newest_end, self.record.id)
+
+    async def events(self, after: int = 0, *, deltas: bool = True) -> list[Event]:
+        """The run's events so far.
+
+        Args:
+            after: the id of the last event already seen.
+            deltas: False leaves out pieces of a message in the making.
+        """
         found: list[Event] = []
-        while page := await self._events_after(after):
+        while page := await self._events_after(after, deltas):
             found += page
             after = page[-1].id
         return found
@@ -143,10 +177,34 @@ class Run[OutputT](DecidableRun):
         """
         return await self._ledger.read(reads.list_messages, self.record.id, after)
 
+    async def last_messages(self, limit: int, before: int = LAST_POSITION) -> list[StoredMessage]:
+        """The last of its messages, first to last, as `messages` has them.
+
+        Args:
+            limit: how many at most.
+            before: only those ahead of this position.
+        """
+        return await self._ledger.read(reads.list_last_messages, self.record.id, limit, before)
+
     async def cost(self) -> Cost:
         """What its model requests cost, as far as the application or pydantic-ai knows."""
         prices = agents.pricing.Prices(self._registry.prices)
         return agents.pricing.cost_of(await self.messages(), prices)
+
+    async def timeline(self) -> Timeline:
+        """What it did when: attempts, model requests and their calls, waits; and what was saved.
+
+        Of a long run, too: one read, and as much work for each step.
+        """
+        run, attempts, messages, effects, decided = await self._ledger.read(_recorded, self.key)
+        self.record = run
+        prices = agents.pricing.Prices(self._registry.prices)
+        answers = agents.answers.answers_of(messages, prices)
+        return timeline_of(run, attempts, answers, effects, decided)
+
+    async def steps(self) -> list[TimelineStep]:
+        """Its answered model requests, each with its tokens, cost, time and calls."""
+        return (await self.timeline()).steps
 
     async def effects(self) -> list[Effect]:
         """The tool calls that the ledger knows of."""
@@ -171,6 +229,10 @@ class Run[OutputT](DecidableRun):
     async def signals(self) -> list[Signal]:
         """What was sent to it, and which wait took it."""
         return await self._ledger.read(waits.list_signals, self.record.id)
+
+    async def path(self) -> list[str]:
+        """The keys of the runs that started it, outermost first, and its own."""
+        return await self._ledger.read(reads.path_to, self.record.id)
 
     async def children(self) -> list[Run[Any]]:
         """The runs that its tools started, first to last."""
@@ -233,8 +295,16 @@ class Run[OutputT](DecidableRun):
         with self._ledger.subscribe(wake):
             yield changed
 
-    async def _events_after(self, after: int) -> list[Event]:
-        return await self._ledger.read(reads.list_events, self.record.id, after, EVENT_PAGE)
+    async def _look(self, after: int, deltas: bool) -> list[Event]:
+        self.record, events = await self._ledger.read(
+            reads.look, self.key, after, EVENT_PAGE, live=deltas
+        )
+        return events
+
+    async def _events_after(self, after: int, deltas: bool) -> list[Event]:
+        return await self._ledger.read(
+            reads.list_events, self.record.id, after, EVENT_PAGE, live=deltas
+        )
 
     async def _patiently[**P, T](
         self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -245,6 +315,19 @@ class Run[OutputT](DecidableRun):
                 return await ask(*args, **kwargs)
             except LedgerUnavailable:
                 await asyncio.sleep(WAIT_SECONDS)
+
+
+def _recorded(
+    key: str,
+) -> Operation[tuple[RunRecord, list[Attempt], list[StoredMessage], list[Effect], list[Decision]]]:
+    run = yield from reads.get_run(key)
+    return (
+        run,
+        (yield from reads.list_attempts(run.id)),
+        (yield from reads.list_messages(run.id)),
+        (yield from reads.list_effects(run.id)),
+        (yield from reads.list_decisions(run.id)),
+    )
 
 
 def _described_wait(wait: Mapping[str, Any]) -> str:

@@ -64,6 +64,9 @@ UPDATE durably_notices SET due_at = NULL WHERE sent_at IS NOT NULL;
 INSERT INTO durably_attempts SELECT id, 1, 'w1', now(), now() FROM durably_runs;
 INSERT INTO durably_events (run_id, kind, attempt, at)
 SELECT id, 'e', 1, now() FROM durably_runs, generate_series(0, 3);
+INSERT INTO durably_events (run_id, kind, attempt, data, at)
+SELECT id, 'delta', 1, '{{"message": 4, "events": []}}', now()
+FROM durably_runs, generate_series(0, 9) WHERE state = 'executing';
 INSERT INTO durably_budgets (scope, name, limits, changed_at)
 SELECT scope, 't' || n, '{{}}', now()
 FROM generate_series(0, 3999) n, unnest(ARRAY['tag', 'thread']) scope;
@@ -158,6 +161,9 @@ VALUES: dict[str, Any] = {
     "tries": 1,
     "reason": "waiting",
     "taken_by": "[]",
+    "stream": None,
+    "message": 4,
+    "last": 0,
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

@@ -10,6 +10,7 @@ PER_STEP |= {"hold_run", "withdraw_intent", "get_effect", "settle_late", "withdr
 PER_STEP |= {"doubt_effect", "ask_person", "return_approved"}
 PER_STEP |= {"insert_wait", "get_wait", "settle_wait", "find_wait", "take_signal", "expect_ends"}
 PER_STEP |= {"budgets_of", "add_spending"}
+PER_STEP |= {"insert_delta", "newest_delta", "first_delta", "drop_deltas"}
 PER_ATTEMPT = {"claim_runs", "claim_run", "next_due", "insert_attempt", "end_attempt"}
 PER_ATTEMPT |= {"complete_run", "fail_run", "discard_run", "suspend_run", "hand_back_run"}
 PER_ATTEMPT |= {"stop_run", "doubt_effects", "wake_settled_run", "list_messages", "list_effects"}
@@ -28,6 +29,7 @@ PER_LOOK |= {"list_expired", "stop_expiry", "list_untold_ends", "told_end"}
 PER_LOOK |= {"list_interrupts", "interrupted", "find_follower", "revive_run"}
 PER_LOOK |= {"list_budget_waits", "list_waits_for_budget", "list_budget_inbox", "get_budget"}
 PER_LOOK |= {"wake_funded_run", "set_run_budget", "set_budget", "remove_budget"}
+PER_LOOK |= {"list_last_messages", "newest_end", "list_facts"}
 PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 
 

@@ -22,7 +22,7 @@ from durably.lifecycle import EffectState, RunState
 from durably.records import CallPosition, Claim, Effect, NewRun, RunRecord
 
 TABLES = ("runs", "inputs", "messages", "effects", "decisions", "signals", "notices")
-TABLES += ("attempts", "events", "workers", "queues", "budgets")
+TABLES += ("attempts", "events", "workers", "queues", "budgets", "actions")
 LEASE_SECONDS = 30.0
 PATIENCE_SECONDS = 120.0
 """How long a test waits for something before it counts as not happening at all."""

@@ -235,7 +235,7 @@ def test_command_says_what_it_does_and_what_came_of_it(office: Desk, database_ur
     assert " ".join(table[0].split()) == header
     assert [line.split()[0] for line in table[1:-1]] == [
         *("runs", "inputs", "messages", "effects", "decisions", "signals", "notices"),
-        *("attempts", "events", "queues", "budgets", "jobs"),
+        *("attempts", "events", "queues", "budgets", "actions", "jobs"),
     ]
     assert all(line.endswith("same") for line in table[1:-1])
     assert "Start workers and applications with the URL" in table[-1]

@@ -11,11 +11,33 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from durably.agents import codec, earlier, history, pricing, recorded, runner
+    from durably.agents import (
+        answers,
+        codec,
+        draft,
+        earlier,
+        history,
+        live,
+        pricing,
+        recorded,
+        runner,
+    )
 
-_LAZY = ("codec", "earlier", "history", "pricing", "recorded", "runner")
+_LAZY = (
+    "answers", "codec", "draft", "earlier", "history", "live", "pricing", "recorded", "runner",
+)  # fmt: skip
 
-__all__ = ["codec", "earlier", "history", "pricing", "recorded", "runner"]
+__all__ = [
+    "answers",
+    "codec",
+    "draft",
+    "earlier",
+    "history",
+    "live",
+    "pricing",
+    "recorded",
+    "runner",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

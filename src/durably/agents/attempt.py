@@ -44,6 +44,8 @@ class AttemptState:
         waits: what else is waited for inside a call, by tool call id (see ``agents.inside``).
         undecided: calls that wait for a person before they run, by call id of the ledger.
         tools: what the model is offered, by name.
+        asking: True while the model makes a response.
+        shown: the position of the response that is shown while it is made; None: of none yet.
     """
 
     journal: Journal
@@ -65,6 +67,8 @@ class AttemptState:
     waits: dict[str, list[dict[str, Any]]] = field(default_factory=dict[str, list[dict[str, Any]]])
     undecided: list[str] = field(default_factory=list[str])
     tools: dict[str, ToolDefinition] = field(default_factory=dict[str, ToolDefinition])
+    asking: bool = False
+    shown: int | None = None
 
     def unsaved(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
         """What of pydantic-ai's history is this run's and not in the ledger."""

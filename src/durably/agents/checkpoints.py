@@ -24,7 +24,8 @@ from durably.agents.attempt import AttemptState
 from durably.agents.codec import decode_prompt
 from durably.agents.fingerprint import Fingerprint, fingerprint_of
 from durably.agents.history import message_to_json
-from durably.agents.positions import after_responses, count_responses
+from durably.agents.positions import after_responses, count_responses, last_response
+from durably.agents.pricing import response_name
 from durably.agents.usage import usage_after
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
 
@@ -64,7 +65,11 @@ class Checkpoints(AbstractCapability[Any]):
         await self._steer(ctx)
         before = copy.deepcopy(ctx.usage)
         boundaries.reached("model:before")
-        response = await handler(request_context)
+        state.asking = True
+        try:
+            response = await handler(request_context)
+        finally:
+            state.asking = False
         boundaries.reached("model:after")
         state.spending.pay(response, request_context.model)
         await self._save(ctx, response, before)
@@ -147,9 +152,11 @@ class Checkpoints(AbstractCapability[Any]):
             state.spending.usage_json(usage),
             state.spending.cost_nanousd,
             seen,
+            _answered_by(messages),
         )
         state.steers = [shown for shown in state.steers if shown[0] not in seen]
         state.response_seq = state.journal.last_response
+        state.shown = None
 
     async def _check_change(self, request_context: ModelRequestContext) -> None:
         state = self._attempt
@@ -172,3 +179,8 @@ class Checkpoints(AbstractCapability[Any]):
             raise AttemptEnds(
                 Discarded(f"The agent changed in the middle of the run: {json.dumps(changes)}.")
             )
+
+
+def _answered_by(messages: list[ModelMessage]) -> str | None:
+    response = last_response(messages)
+    return None if response is None else response_name(response)

@@ -26,6 +26,7 @@ async def run_child[OutputT](
     max_attempts: int | None = None,
     tags: Sequence[str] = (),
     meta: Mapping[str, Any] | None = None,
+    stream: bool | None = None,
 ) -> OutputT:
     """Have another agent do something, in a run of its own, and wait for its output.
 
@@ -35,7 +36,7 @@ async def run_child[OutputT](
     Args:
         agent: a registered agent, or its name.
         key: the child's, unique among all runs; default: made of the parent's and the call's.
-        args, queue, max_attempts, meta: as for ``enqueue``.
+        args, queue, max_attempts, meta, stream: as for ``enqueue``.
         priority: default: the parent's.
         tags: in addition to the parent's.
 
@@ -56,5 +57,6 @@ async def run_child[OutputT](
         "max_attempts": max_attempts,
         "tags": tags,
         "meta": meta,
+        "stream": stream,
     }
     return cast("OutputT", await current_call().inside.run_child(agent, prompt, options))

@@ -22,7 +22,7 @@ from durably.execution.inside import Inside
 from durably.execution.journal import Journal
 from durably.execution.outcome import AttemptEnds
 from durably.ledger.database import ToolTransaction
-from durably.ledger.written import CallOutcome, ToolCall
+from durably.ledger.written import CallOutcome, ToolCall, clock
 from durably.lifecycle import EffectState
 from durably.records import Effect
 
@@ -34,6 +34,7 @@ class Guarded:
     Attributes:
         fit: False if its arguments are none that the tool, as it is now, would take.
         started: True once the tool itself was called.
+        began: when that was, by `clock`.
         code: what the tool's own code may do durably, in this go of it.
         make_code: makes that; None where it may do nothing of the kind.
     """
@@ -46,6 +47,7 @@ class Guarded:
     handler: WrapToolExecuteHandler
     fit: bool = True
     started: bool = False
+    began: float | None = None
     code: Inside | None = None
     make_code: Callable[[Guarded], Inside] | None = None
 
@@ -66,7 +68,7 @@ class Guarded:
         # Frozen since the last look, or kept waiting for the loop? Then another attempt may be
         # asking about this call by now.
         self.journal.control.check_before_acting()
-        self.started = True
+        self.started, self.began = True, clock()
         try:
             result = await self.handler(self.args)
         except StepFailed as error:
@@ -124,11 +126,14 @@ class Guarded:
 
     def done(self, envelope: str) -> CallOutcome:
         """The outcome of a call that returned."""
-        return CallOutcome(self.call, EffectState.DONE, result=envelope)
+        return self._ended(EffectState.DONE, envelope)
 
     def failed(self, envelope: str) -> CallOutcome:
         """The outcome of a call that told the model that it failed, or to try again."""
-        return CallOutcome(self.call, EffectState.FAILED, result=envelope)
+        return self._ended(EffectState.FAILED, envelope)
+
+    def _ended(self, state: EffectState, envelope: str) -> CallOutcome:
+        return CallOutcome(self.call, state, envelope, began=self.began, ended=clock())
 
 
 def replay(ctx: RunContext[Any], effect: Effect) -> Any:

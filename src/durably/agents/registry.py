@@ -65,6 +65,7 @@ class Registration:
         on_change: what to do when the agent changed in the middle of a run.
         default_effect: the policy of tools that declare none.
         budget: limits of each of its runs, unless they are given others.
+        stream: whether the messages of its runs are shown while they are made, unless a run says.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Registration:
     on_change: OnChange = "continue"
     default_effect: EffectPolicy = DEFAULT
     budget: Budget = NO_LIMIT
+    stream: bool = False
 
     @property
     def attempt_options(self) -> AttemptOptions:

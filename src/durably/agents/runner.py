@@ -5,7 +5,8 @@ Owns how a run is continued; the two capabilities do the work inside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -19,10 +20,12 @@ from durably.agents.codec import decode_prompt, encode_output
 from durably.agents.earlier import conversation
 from durably.agents.guard import EffectGuard
 from durably.agents.history import message_from_json, message_to_json
+from durably.agents.live import merge
 from durably.agents.outputs import OutputGuard
 from durably.agents.positions import after_responses, count_responses, request_parts
 from durably.agents.pricing import Prices
 from durably.agents.registry import Registration, Registry, RunInfo
+from durably.agents.showing import Showing
 from durably.agents.spending import Spending
 from durably.agents.usage import usage_before, usage_from
 from durably.execution.executor import AttemptOptions
@@ -78,7 +81,7 @@ class Runner:
             if journal.history
             else request_parts(after_responses(before, count_responses(before))),
         )
-        async with registration.deps_for(_info(journal)) as deps:
+        async with registration.deps_for(_info(journal)) as deps, _shown(journal, registration):
             result = await self._run(registration, state, history, usage, deps)
         if state.waiting:
             raise AttemptEnds(state.suspension())
@@ -101,6 +104,7 @@ class Runner:
             usage_limits=registration.usage_limits,
             capabilities=[
                 *_missing_prompt(history),
+                *_showing(state),
                 Checkpoints(state=state),
                 EffectGuard(state=state),
                 OutputGuard(
@@ -146,6 +150,25 @@ def _missing_prompt(history: Sequence[ModelMessage]) -> list[AbstractCapability[
     if not requests or prompted:
         return []
     return [ReinjectSystemPrompt(id="durably_thread_prompt")]
+
+
+@asynccontextmanager
+async def _shown(journal: Journal, registration: Registration) -> AsyncGenerator[None]:
+    """Messages are shown while they are made, if the run says so, or else its agent."""
+    asked = journal.run.stream
+    if not (registration.stream if asked is None else asked):
+        yield
+        return
+    feed = journal.show(merge)
+    try:
+        yield
+    finally:
+        await feed.close()
+
+
+def _showing(state: AttemptState) -> list[AbstractCapability[Any]]:
+    feed = state.journal.feed
+    return [] if feed is None else [Showing(state=state, feed=feed)]
 
 
 def _info(journal: Journal) -> RunInfo:

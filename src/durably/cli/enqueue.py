@@ -69,6 +69,14 @@ def enqueue(
             "tool_calls=10; on_limit=discard ends it there, else it waits for more.",
         ),
     ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Show its messages while they are made, to whoever watches. Default: the agent's.",
+            show_default=False,
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and print the output.")] = False,
     app: AppOption = None,
     url: UrlOption = None,
@@ -90,6 +98,7 @@ def enqueue(
         "meta": json_object("--meta", meta),
         "thread": thread,
         "on_busy": on_busy,
+        "stream": stream,
         "unique_for": None if unique_for is None else duration("--unique-for", unique_for),
     }
     if budget:

@@ -26,6 +26,7 @@ from durably.cli import (
     show,
     transfer,
     watch,
+    web,
     worker,
 )
 
@@ -65,6 +66,7 @@ def durably(
 for command in (
     demo.demo,
     worker.worker,
+    web.web,
     enqueue.enqueue,
     runs.runs,
     show.show,

@@ -101,7 +101,7 @@ def worker(
         metrics=metrics,
         patience=duration("--patience", patience),
     )
-    _log_to_stderr(level)
+    log_to_stderr(level)
     durably = Target(app).find_app()
     asyncio.run(_work(durably, options))
 
@@ -233,7 +233,12 @@ def _in_one_line(record: logging.LogRecord) -> logging.LogRecord:
     return short
 
 
-def _log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str) -> None:
+    """Log lines go to stderr, without anything that a terminal would obey.
+
+    Raises:
+        Refused: there is no such level.
+    """
     if level.lower() not in LEVELS:
         raise Refused(f"--log-level {level!r}: use {', '.join(LEVELS)}.")
     if not logging.getLogger().handlers:

@@ -46,6 +46,7 @@ class RunRequest(BaseModel):
     thread: str | None = None
     on_busy: str = "queue"
     budget: dict[str, JsonValue] | None = None
+    stream: bool | None = None
 
 
 class Intake(Protocol):

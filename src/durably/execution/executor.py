@@ -146,7 +146,8 @@ class Executor:
     async def _let_go(self, journal: Journal) -> RunRecord | None:
         """Hand a lost run back, in case that nobody has taken it yet; if one has, it is refused."""
         try:
-            return await self._ledger.write(runs.hand_back, journal.claim, Step())
+            step = Step(streams=journal.feed is not None)
+            return await self._ledger.write(runs.hand_back, journal.claim, step)
         except LedgerUnavailable as error:
             # Whoever looks after dead workers' runs finds it, or this worker does when it is back.
             log.warning("run %r is left as it is: %s", journal.run.key, error)

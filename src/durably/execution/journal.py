@@ -16,6 +16,7 @@ from durably import boundaries
 from durably.budgets import SharedBudget
 from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl
+from durably.execution.feed import Feed, Merge
 from durably.execution.writes import Writes
 from durably.ledger import budgets, children, reads, steps, threads, waits
 from durably.ledger.budgets import Sharing
@@ -45,6 +46,7 @@ class Journal:
         input: what it was asked.
         history: its messages so far, in order.
         last_fingerprint: the agent's fingerprint as the attempt before recorded it.
+        feed: where messages in the making are shown; None: they are not.
         before: what earlier runs of its thread left; positions are the run's own, without it.
     """
 
@@ -66,10 +68,12 @@ class Journal:
         self.history = list(history)
         self.last_fingerprint = last_fingerprint
         self.before = before
+        self.feed: Feed | None = None
         self._writes = Writes(ledger, run, control)
         self._effects = {effect.position: effect for effect in effects}
         self._usage: str | None = None
         self._cost_nanousd: int | None = None
+        self._model: str | None = None
         self._sharing: Sharing | None = None
         self._fingerprint: str | None = None
         self._fingerprint_is_news = False
@@ -119,6 +123,11 @@ class Journal:
         place = position[:2]
         return [e for p, e in self._effects.items() if p.step and p[:2] == place]
 
+    def show(self, merge: Merge) -> Feed:
+        """Show messages while they are made, from now on (see `Feed`)."""
+        self.feed = Feed(self.ledger, self.claim, merge)
+        return self.feed
+
     def note(self, kind: str, **data: object) -> None:
         """Add an event to the next write."""
         self._events.append((kind, data))
@@ -159,18 +168,22 @@ class Journal:
         usage: str,
         cost_nanousd: int | None = None,
         steers: Sequence[Steer] = (),
+        model: str | None = None,
     ) -> None:
         """Append messages (kind, JSON): from here on they are never asked for again.
 
         Args:
             usage, cost_nanousd: what the run has spent so far, over all its attempts.
             steers: what `steers` gave, and the model has seen in these messages.
+            model: the one that answered, if these messages hold an answer.
 
         Raises:
             LeaseLost: another attempt owns the run.
         """
         appended = self.append(messages, steers)
-        self._usage, self._cost_nanousd = usage, cost_nanousd
+        self._usage, self._cost_nanousd, self._model = usage, cost_nanousd, model or self._model
+        if self.feed is not None:
+            self.feed.drop()
         boundaries.reached("checkpoint:before")
         await self._write_step(messages=appended)
         boundaries.reached("checkpoint:after")
@@ -305,6 +318,8 @@ class Journal:
             events=tuple(self._events),
             cost_nanousd=self._cost_nanousd if cost_nanousd is None else cost_nanousd,
             sharing=self._sharing,
+            streams=self.feed is not None,
+            model=self._model,
         )
 
     async def settle(
@@ -314,6 +329,8 @@ class Journal:
         if self._flushing is not None:
             await self._finish_flush()
             step = replace(step, outcomes=tuple(self._kept.values()))
+        if self.feed is not None:
+            self.feed.end()
         boundaries.reached("settle:before")
         run = await self._writes.settle(ending, lambda: transition(step))
         boundaries.reached("settle:after")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
+from typing import NamedTuple
 
-from durably.errors import RunNotFound
+from durably.errors import ConfigError, RunNotFound
 from durably.ledger.operations import Operation, Row, fetch, fetch_one
 from durably.ledger.queues import get_setting, list_settings
 from durably.ledger.rows import (
@@ -19,10 +20,13 @@ from durably.ledger.rows import (
     moment,
     moment_or_none,
     run_from,
+    timestamp,
     worker_from,
 )
 from durably.records import (
+    NO_CALL,
     Attempt,
+    CallPosition,
     Claim,
     Decision,
     DueRecord,
@@ -36,6 +40,9 @@ from durably.records import (
     StoredMessage,
     WorkerRecord,
 )
+
+EVERY_ONE = 2**62
+"""As many as there are."""
 
 
 def get_run(key: str) -> Operation[RunRecord]:
@@ -83,6 +90,12 @@ def list_messages(run_id: int, after: int = -1) -> Operation[list[StoredMessage]
     return [message_from(row) for row in rows]
 
 
+def list_last_messages(run_id: int, limit: int, before: int) -> Operation[list[StoredMessage]]:
+    """The last of a run's messages ahead of a position, in order."""
+    rows = yield from fetch("list_last_messages", run_id=run_id, before=before, limit=limit)
+    return [message_from(row) for row in reversed(rows)]
+
+
 def list_effects(run_id: int) -> Operation[list[Effect]]:
     """A run's effects, in the order of the calls."""
     rows = yield from fetch("list_effects", run_id=run_id)
@@ -107,10 +120,58 @@ def last_fingerprint(run_id: int, attempt: int) -> Operation[str | None]:
     return None if row is None else row["fingerprint"]
 
 
-def list_events(run_id: int, after: int, limit: int) -> Operation[list[Event]]:
-    """A run's events with ids above ``after``, in order."""
-    rows = yield from fetch("list_events", run_id=run_id, after=after, limit=limit)
+def list_events(
+    run_id: int, after: int, limit: int, *, live: bool = True
+) -> Operation[list[Event]]:
+    """A run's events with ids above ``after``, in order.
+
+    Args:
+        live: False leaves deltas out.
+    """
+    statement = "list_events" if live else "list_facts"
+    rows = yield from fetch(statement, run_id=run_id, after=after, limit=limit)
     return [event_from(row) for row in rows]
+
+
+def look(
+    key: str, after: int, limit: int, *, live: bool
+) -> Operation[tuple[RunRecord, list[Event]]]:
+    """A run and its events with ids above ``after``, at one moment; one small read for a watcher.
+
+    Raises:
+        RunNotFound: there is none.
+    """
+    run = yield from get_run(key)
+    return run, (yield from list_events(run.id, after, limit, live=live))
+
+
+def newest_end(run_id: int) -> Operation[int]:
+    """The id of the event that ended the last message, or claimed or ended the run; 0: of none."""
+    row = yield from fetch_one("newest_end", run_id=run_id)
+    return 0 if row is None else row["id"]
+
+
+class InboxPlace(NamedTuple):
+    """Where a page of the inbox begins: after this."""
+
+    since: str = "0001-01-01T00:00:00.000000Z"
+    run_id: int = 0
+    position: CallPosition = NO_CALL
+
+    @classmethod
+    def after(cls, cursor: str) -> InboxPlace:
+        """After an item, by its cursor.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        try:
+            since, run_id, call_id = cursor.split("|", 2)
+            at = timestamp(datetime.fromisoformat(since))
+            return cls(at, int(run_id), CallPosition.from_id(call_id))
+        except ValueError:
+            why = f"{cursor!r} is no place in the inbox: see `cursor` of its items."
+            raise ConfigError(why) from None
 
 
 def list_inbox(
@@ -118,25 +179,37 @@ def list_inbox(
     queue: str | None = None,
     tag: str | None = None,
     kind: str | None = None,
+    after: InboxPlace | None = None,
+    limit: int | None = None,
 ) -> Operation[list[InboxItem]]:
     """All that suspended runs wait for people for, effects and budgets, oldest first."""
+    after, limit = after or InboxPlace(), EVERY_ONE if limit is None else limit
+    filters: dict[str, object] = {"agent": agent, "queue": queue, "tag": tag, "limit": limit}
+    filters |= {"since": after.since, "run_id": after.run_id}
     found: list[tuple[Row, Effect | None]] = []
-    if kind != "budget":
-        rows = yield from fetch("list_inbox", agent=agent, queue=queue, kind=kind)
-        found += [(row, effect_from(row)) for row in rows]
     if kind in (None, "budget"):
-        rows = yield from fetch("list_budget_inbox", agent=agent, queue=queue)
+        rows = yield from fetch("list_budget_inbox", **filters)
         found += [(row, None) for row in rows]
+    if kind != "budget":
+        rows = yield from fetch("list_inbox", kind=kind, **filters, **after.position._asdict())
+        found += [(row, effect_from(row)) for row in rows]
+    found.sort(key=_inbox_order)
     paths: dict[int, list[str]] = {}
     items: list[InboxItem] = []
-    for row, effect in found:
+    for row, effect in found[:limit]:
         parent: int | None = row["parent_id"]
         if parent is not None and parent not in paths:
             paths[parent] = yield from path_to(parent)
         above = [] if parent is None else paths[parent]
         items.append(inbox_item_from(row, effect, [*above, row["run_key"]]))
-    items.sort(key=lambda item: item.since)
-    return [item for item in items if tag is None or tag in item.tags]
+    return items
+
+
+def _inbox_order(found: tuple[Row, Effect | None]) -> tuple[datetime, int]:
+    """What came from one statement is in order already, also within a run."""
+    row, effect = found
+    since = moment(row["since"]) if effect is None else effect.asked_at or effect.started_at
+    return since, row["run_id"]
 
 
 def path_to(run_id: int | None) -> Operation[list[str]]:
@@ -163,10 +236,14 @@ def list_workers() -> Operation[list[WorkerRecord]]:
     return [worker_from(row) for row in rows]
 
 
-def list_queues() -> Operation[list[QueueRecord]]:
-    """Every queue that has runs, or a live worker, or that was paused or scaled."""
+def list_queues(open_only: bool = False) -> Operation[list[QueueRecord]]:
+    """Every queue that has runs, or a live worker, or that was paused or scaled.
+
+    Args:
+        open_only: count no runs that are over, and look at none.
+    """
     counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for row in (yield from fetch("count_runs")):
+    for row in (yield from fetch("count_open_runs" if open_only else "count_runs")):
         counts[row["queue"]][row["state"]] = row["runs"]
     served: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for worker in (yield from list_workers()):

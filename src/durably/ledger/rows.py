@@ -10,6 +10,7 @@ from durably.budgets import Budget, SharedBudget, Spent
 from durably.ledger.operations import Row
 from durably.lifecycle import AttemptOutcome, EffectState, RunState
 from durably.records import (
+    Action,
     Attempt,
     CallPosition,
     Decision,
@@ -84,6 +85,12 @@ def run_from(row: Row) -> RunRecord:
         tells_end=bool(row["tells_end"]),
         budget=decoded(row["budget"]),
         cost_nanousd=row["cost_nanousd"],
+        stream=None if row["stream"] is None else bool(row["stream"]),
+        model=row["model"],
+        tokens=row["tokens"],
+        own_nanousd=row["own_nanousd"],
+        waited_ms=row["waited_ms"],
+        executed_ms=row["executed_ms"],
     )
 
 
@@ -144,6 +151,7 @@ def inbox_item_from(row: Row, effect: Effect | None, path: list[str]) -> InboxIt
         since=effect.asked_at or effect.started_at if effect else moment(row["since"]),
         path=path,
         worker=row["called_by"] if effect else None,
+        run_id=row["run_id"],
     )
 
 
@@ -191,6 +199,19 @@ def decision_from(row: Row) -> Decision:
         args_before=row["args_before"],
         args_after=row["args_after"],
         at=moment(row["at"]),
+    )
+
+
+def action_from(row: Row) -> Action:
+    """A row of durably_actions."""
+    return Action(
+        id=row["id"],
+        at=moment(row["at"]),
+        by=row["by"],
+        action=row["action"],
+        run_key=row["run_key"],
+        subject=row["subject"],
+        data=decoded(row["data"]),
     )
 
 

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from durably.errors import RunNotFound
-from durably.ledger import notices
+from durably.ledger import deltas, notices
 from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
@@ -60,6 +60,7 @@ def insert(new: NewRun, job_id: int | None = None) -> Operation[tuple[RunRecord,
         parent_id=new.parent_id,
         tells_end=new.thread is not None or new.parent_id is not None,
         budget=new.budget,
+        stream=new.stream,
         scheduled_at=new.scheduled_at,
         delay_seconds=new.delay_seconds,
         **standing.params,
@@ -109,7 +110,7 @@ def complete(claim: Claim, output: str, step: Step) -> Operation[RunRecord]:
     yield from record_step(claim, step)
     return (
         yield from _settle(
-            claim, "complete_run", AttemptOutcome.COMPLETED, output=output, usage=step.usage
+            claim, "complete_run", AttemptOutcome.COMPLETED, step, output=output, usage=step.usage
         )
     )
 
@@ -124,6 +125,7 @@ def fail(
             claim,
             "fail_run",
             AttemptOutcome.FAILED,
+            step,
             error=error,
             traceback=traceback,
             delay_seconds=delay_seconds,
@@ -136,7 +138,7 @@ def discard(claim: Claim, error: str, traceback: str, step: Step) -> Operation[R
     yield from record_step(claim, step)
     return (
         yield from _settle(
-            claim, "discard_run", AttemptOutcome.DISCARDED, error=error, traceback=traceback
+            claim, "discard_run", AttemptOutcome.DISCARDED, step, error=error, traceback=traceback
         )
     )
 
@@ -150,6 +152,7 @@ def suspend(
         claim,
         "suspend_run",
         AttemptOutcome.SUSPENDED,
+        step,
         waiting_kind=waiting_kind,
         waiting_on=json.dumps(waiting_on),
     )
@@ -164,13 +167,13 @@ def suspend(
 def hand_back(claim: Claim, step: Step) -> Operation[RunRecord]:
     """Give the run to any worker, at once, without counting a failure."""
     yield from record_step(claim, step)
-    return (yield from _settle(claim, "hand_back_run", AttemptOutcome.HANDED_BACK))
+    return (yield from _settle(claim, "hand_back_run", AttemptOutcome.HANDED_BACK, step))
 
 
 def stop(claim: Claim, step: Step) -> Operation[RunRecord]:
     """End a run that was asked to stop."""
     yield from record_step(claim, step)
-    return (yield from _settle(claim, "stop_run", AttemptOutcome.CANCELLED))
+    return (yield from _settle(claim, "stop_run", AttemptOutcome.CANCELLED, step))
 
 
 def cancel(key: str, by: str) -> Operation[RunRecord]:
@@ -246,6 +249,8 @@ def rescue() -> Operation[list[RunRecord]]:
             error=LEASE_ENDED,
             traceback=None,
         )
+        if run.stream is not False:  # Only its agent's registration may say whether it does.
+            yield from deltas.withdraw(run.claim)
         yield from execute("abandon_job", run_id=run.id, error=LEASE_ENDED)
         yield from record_event(run.claim, "rescued", state=run.state, crashes=run.crashes)
         yield from dispatch(run)
@@ -272,6 +277,7 @@ def _settle(
     claim: Claim,
     statement: str,
     outcome: AttemptOutcome,
+    step: Step,
     *,
     error: str | None = None,
     traceback: str | None = None,
@@ -293,6 +299,10 @@ def _settle(
         error=error,
         traceback=traceback,
     )
+    if step.streams:
+        # An output is shown with the run's end: what led to it need not be taken back.
+        gone = deltas.drop if outcome is AttemptOutcome.COMPLETED else deltas.withdraw
+        yield from gone(run.claim)
     data = {"error": error} if error else {}
     if run.state is RunState.RETRYABLE:
         data["retry_at"] = run.scheduled_at.isoformat()

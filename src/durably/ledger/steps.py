@@ -6,9 +6,12 @@ those that the attempt depends on raise `LeaseLost`.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from durably.budgets import spent_of
 from durably.errors import LedgerError
+from durably.ledger import deltas
 from durably.ledger.budgets import spend
 from durably.ledger.fence import hold, lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
@@ -32,6 +35,8 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
         attempt=claim.attempt,
         usage=step.usage,
         cost_nanousd=step.cost_nanousd,
+        model=step.model,
+        **_own_spending(step),
     )
     if row is None:
         raise (yield from lease_lost(claim))
@@ -42,6 +47,8 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
             return  # The whole step is there: it was committed together.
         for steer in message.steers:
             yield from take_steer(claim, row["key"], steer)
+    if step.streams and step.messages:
+        yield from deltas.drop(claim)
     for outcome in step.outcomes:
         yield from _record_outcome(claim, outcome)
     if step.fingerprint is not None:
@@ -55,6 +62,15 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
             return
     for kind, data in step.events:
         yield from record_event(claim, kind, **data)
+
+
+def _own_spending(step: Step) -> dict[str, int | None]:
+    """What the run has spent without its child runs; of what was not counted: as it was."""
+    if step.usage is None:
+        return {"tokens": None, "own_nanousd": None}
+    own = spent_of(json.loads(step.usage), step.cost_nanousd or 0, shared=True)
+    cost = None if step.cost_nanousd is None else own.nanousd
+    return {"tokens": own.tokens, "own_nanousd": cost}
 
 
 def _append(claim: Claim, message: NewMessage) -> Operation[bool]:
@@ -240,6 +256,7 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
             asked=outcome.asked,
             result=outcome.result,
             error=outcome.error,
+            **outcome.times(),
         )
     if row is None:
         # Settled meanwhile, by late evidence or a person: what is recorded first stays. Or it is

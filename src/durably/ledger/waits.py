@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 
 from durably.errors import RunNotFound, TransitionRefused
+from durably.ledger.actions import NewAction, record
 from durably.ledger.fence import hold, record_event
 from durably.ledger.operations import Operation, Row, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from, signal_from
@@ -161,6 +162,7 @@ def send_signal(
     if sent is None:
         return run
     yield from record_event(run.claim, "signalled", name=name, by=by)
+    yield from record(NewAction("signal", by, key, name, {"signal_id": signal_id}))
     waiting = yield from fetch_one("find_wait", run_id=run.id, ask="signal", awaits=name)
     if waiting is not None:
         effect = effect_from(waiting)

@@ -5,11 +5,15 @@ Owns what belongs together in one write; writing it under the fence is `steps`'.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from durably.ledger.budgets import Sharing
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Steer
+
+clock = time.monotonic
+"""What `CallOutcome` counts by; seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class CallOutcome:
         asked: True if a person is asked to settle it.
         ask: what they are asked, for a call that waits for them.
         result: the recorded result as JSON, for a settled call.
+        began, ended: when the tool began and ended, by `clock`, if that is known better than that
+            it is recorded now: an outcome may be kept until something else is written.
     """
 
     call: ToolCall
@@ -60,6 +66,16 @@ class CallOutcome:
     error: str | None = None
     asked: bool = False
     ask: Ask | None = None
+    began: float | None = field(default=None, compare=False)
+    ended: float | None = field(default=None, compare=False)
+
+    def times(self) -> dict[str, float]:
+        """When it began and ended, as the database counts it: seconds from now."""
+        now = clock()
+        return {
+            "began_seconds": 0.0 if self.began is None else self.began - now,
+            "ended_seconds": 0.0 if self.ended is None else self.ended - now,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +101,8 @@ class Step:
         cost_nanousd: what it cost so far; None: as it was.
         sharing: the shared budgets that it spends from; None: there are none.
         fingerprint: the agent's fingerprint, if it was not recorded for this attempt yet.
+        streams: True if messages in the making are shown: the attempt may have written deltas.
+        model: the model that answered last; None: as it was.
     """
 
     usage: str | None = None
@@ -94,3 +112,5 @@ class Step:
     events: tuple[tuple[str, dict[str, object]], ...] = field(default=())
     cost_nanousd: int | None = None
     sharing: Sharing | None = None
+    streams: bool = False
+    model: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,56 @@ class DueRecord:
     queue: str
     runs: int
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What somebody did through the API: a row of the audit trail, never changed.
+
+    Attributes:
+        by: who, as the caller said.
+        action: ``approve``, ``deny``, ``answer``, ``resolve``, ``cancel``, ``retry``, ``signal``,
+            ``raise_budget``, ``pause``, ``resume``, ``scale``, ``set_budget``, ``remove_budget``
+            or ``prune``.
+        run_key: the run that it was about; None: it was about none.
+        subject: what else it was about: the call, such as ``3.0``, the signal's name, the queue,
+            ``thread NAME`` or ``tag NAME``; empty for the run itself.
+        data: what was said with it, such as a note, a reason, the new limit.
+    """
+
+    id: int
+    at: datetime
+    by: str
+    action: str
+    run_key: str | None
+    subject: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyCheck:
+    """One thing that must be so for a ledger to be worked on, and whether it is."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether runs are being executed: for probes.
+
+    Attributes:
+        checks: of the ``database``, its ``schema`` and its ``workers``; what comes after the first
+            that fails was not looked at.
+    """
+
+    checks: tuple[ReadyCheck, ...]
+
+    @property
+    def ready(self) -> bool:
+        """True if nothing is missing."""
+        return all(check.ok for check in self.checks)
 
 
 class FindingStatus(StrEnum):

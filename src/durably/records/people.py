@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from durably.records.calls import CallPosition, Effect
+
+NO_CALL = CallPosition(-1, -1)
+"""Stands for the run itself, among its calls."""
 
 INBOX_KINDS = ("approval", "answer", "question", "doubt", "budget")
 """What a person may be asked: about a call, or for a budget."""
@@ -36,6 +39,14 @@ class InboxItem:
     since: datetime
     path: list[str] = field(default_factory=list[str])
     worker: str | None = None
+    run_id: int = 0
+
+    @property
+    def cursor(self) -> str:
+        """Where it stands in the inbox: `Durably.inbox` goes on ``after`` it."""
+        place = self.effect.position if self.effect else NO_CALL
+        since = self.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return f"{since}|{self.run_id}|{place.call_id}"
 
     @property
     def kind(self) -> str:

@@ -36,8 +36,14 @@ class RunRecord:
         cost_nanousd: what its responses cost so far, in billionths of a US dollar, as far as
             prices are known.
         usage: tokens, requests and tool calls so far, over all attempts.
+        stream: whether its messages are shown while they are made; None: as its agent says.
         tells_end: True while somebody must still learn how it ended: a parent, children, a thread.
         error: why the last attempt failed, or why the run was discarded.
+        model: the last model that answered, such as ``openai:gpt-5``; None: none has.
+        tokens, own_nanousd: what its own responses took and cost so far. Its child runs have their
+            own; ``usage`` and ``cost_nanousd`` count both.
+        waited_ms: how long it was due before it was claimed first; None: it never was claimed.
+        executed_ms: how long its attempts took altogether, of those that are over.
     """
 
     id: int
@@ -67,6 +73,12 @@ class RunRecord:
     tells_end: bool = False
     budget: dict[str, Any] | None = None
     cost_nanousd: int = 0
+    stream: bool | None = None
+    model: str | None = None
+    tokens: int = 0
+    own_nanousd: int = 0
+    waited_ms: int | None = None
+    executed_ms: int = 0
 
     @property
     def in_line(self) -> bool:
@@ -105,6 +117,7 @@ class NewRun:
         scheduled_at: when it is due, as the ledger's own timestamp text; wins over the delay.
         fingerprint: what makes it a twin of another run, for ``unique_seconds``.
         on_busy: one of `ON_BUSY`, for a run with a thread.
+        stream: whether its messages are shown while they are made; None: as its agent says.
     """
 
     key: str
@@ -124,6 +137,7 @@ class NewRun:
     parent_id: int | None = None
     budget: str | None = None
     on_busy: str = "queue"
+    stream: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +190,19 @@ class Attempt:
     traceback: str | None
     fingerprint: str | None
 
+    @property
+    def crashed(self) -> bool:
+        """True if its worker died, or was not heard of for too long."""
+        return self.outcome is AttemptOutcome.LOST
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An append-only fact about a run, for watchers; ``id`` is the cursor."""
+    """A fact about a run, for watchers; ``id`` is the cursor.
+
+    Append-only, but for those of kind ``delta``: pieces of a message in the making (see
+    `durably.live`), which go when the message comes, or is withdrawn.
+    """
 
     id: int
     run_key: str

@@ -16,7 +16,7 @@ from durably.ledger.postgres.url import PostgresUrl
 
 GUARDED = (
     *("runs", "inputs", "messages", "effects", "decisions", "signals", "notices"),
-    *("attempts", "events", "queues", "budgets", "workers"),
+    *("attempts", "events", "queues", "budgets", "actions", "workers"),
 )
 
 _TRIGGER = sql.Identifier("incoming")

@@ -66,11 +66,22 @@ SET state = 'available', waiting_kind = NULL, waiting_on = NULL
 WHERE id = :run_id AND state = 'suspended' AND waiting_kind = 'budget'
 RETURNING *;
 
--- name: list_budget_inbox
-SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind, r.waiting_on,
-       a.ended_at AS since
+-- name: list_budget_inbox (sqlite)
+SELECT r.id AS run_id, r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind,
+       r.waiting_on, a.ended_at AS since
 FROM durably_runs r JOIN durably_attempts a ON a.run_id = r.id AND a.attempt = r.attempt
-WHERE r.waiting_kind = 'budget'
+WHERE r.waiting_kind = 'budget' AND (a.ended_at, r.id) > (:since, :run_id)
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
   AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)
-ORDER BY a.ended_at, r.id;
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(r.tags) WHERE value = :tag))
+ORDER BY a.ended_at, r.id LIMIT :limit;
+
+-- name: list_budget_inbox (postgres)
+SELECT r.id AS run_id, r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind,
+       r.waiting_on, a.ended_at AS since
+FROM durably_runs r JOIN durably_attempts a ON a.run_id = r.id AND a.attempt = r.attempt
+WHERE r.waiting_kind = 'budget' AND (a.ended_at, r.id) > (:since, :run_id)
+  AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
+  AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)
+  AND (CAST(:tag AS TEXT) IS NULL OR r.tags @> jsonb_build_array(CAST(:tag AS TEXT)))
+ORDER BY a.ended_at, r.id LIMIT :limit;

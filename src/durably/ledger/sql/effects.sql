@@ -21,8 +21,10 @@ INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_
                              policy, on_doubt, state, asked, attempt, idempotency_key, result, error,
                              started_at, finished_at)
 SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, :state,
-       :asked, r.attempt, :idempotency_key, :result, :error, durably_now(),
-       CASE WHEN :state IN ('done', 'failed', 'denied') THEN durably_now() END
+       :asked, r.attempt, :idempotency_key, :result, :error,
+       durably_after(CAST(:began_seconds AS DOUBLE PRECISION)),
+       CASE WHEN :state IN ('done', 'failed', 'denied')
+            THEN durably_after(CAST(:ended_seconds AS DOUBLE PRECISION)) END
 FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
 ON CONFLICT (run_id, response, call, step) DO UPDATE
@@ -140,14 +142,35 @@ WHERE run_id = :run_id AND response = :response AND call = :call AND step = :ste
 -- name: list_effects
 SELECT * FROM durably_effects WHERE run_id = :run_id ORDER BY response, call, step;
 
--- name: list_inbox
+-- name: list_inbox (sqlite)
+-- In the order of its index, so that a page looks only at what is on it.
 SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind, r.waiting_on,
        a.worker_id AS called_by, e.*
-FROM durably_runs r
-JOIN durably_effects e ON e.run_id = r.id
+FROM durably_effects e
+CROSS JOIN durably_runs r ON r.id = e.run_id
 LEFT JOIN durably_attempts a ON a.run_id = e.run_id AND a.attempt = e.attempt
 WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
+  AND (COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step)
+      > (:since, :run_id, :response, :call, :step)
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
   AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)
   AND (CAST(:kind AS TEXT) IS NULL OR COALESCE(e.ask, 'doubt') = :kind)
-ORDER BY COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step;
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(r.tags) WHERE value = :tag))
+ORDER BY COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step
+LIMIT :limit;
+
+-- name: list_inbox (postgres)
+SELECT r.key AS run_key, r.agent, r.queue, r.tags, r.parent_id, r.waiting_kind, r.waiting_on,
+       a.worker_id AS called_by, e.*
+FROM durably_effects e
+JOIN durably_runs r ON r.id = e.run_id
+LEFT JOIN durably_attempts a ON a.run_id = e.run_id AND a.attempt = e.attempt
+WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
+  AND (COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step)
+      > (:since, :run_id, :response, :call, :step)
+  AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
+  AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)
+  AND (CAST(:kind AS TEXT) IS NULL OR COALESCE(e.ask, 'doubt') = :kind)
+  AND (CAST(:tag AS TEXT) IS NULL OR r.tags @> jsonb_build_array(CAST(:tag AS TEXT)))
+ORDER BY COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step
+LIMIT :limit;

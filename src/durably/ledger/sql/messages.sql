@@ -11,3 +11,8 @@ SELECT * FROM durably_messages WHERE run_id = :run_id AND seq = :seq;
 
 -- name: list_messages
 SELECT * FROM durably_messages WHERE run_id = :run_id AND seq > :after ORDER BY seq;
+
+-- name: list_last_messages
+-- Newest first.
+SELECT * FROM durably_messages WHERE run_id = :run_id AND seq < :before
+ORDER BY seq DESC LIMIT :limit;

@@ -3,14 +3,14 @@
 
 -- name: insert_run
 INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta,
-                          fingerprint, thread, parent_id, tells_end, budget, waiting_kind,
-                          waiting_on, scheduled_at, inserted_at)
+                          fingerprint, thread, parent_id, tells_end, budget, stream,
+                          waiting_kind, waiting_on, scheduled_at, inserted_at)
 VALUES (:key, :agent, :queue,
         CASE WHEN CAST(:waiting_kind AS TEXT) IS NOT NULL THEN 'suspended'
              WHEN COALESCE(:scheduled_at, durably_after(:delay_seconds)) > durably_now()
              THEN 'scheduled' ELSE 'available' END,
         :priority, :max_attempts, :tags, :meta, :fingerprint, :thread, :parent_id, :tells_end,
-        :budget, CAST(:waiting_kind AS TEXT), :waiting_on,
+        :budget, :stream, CAST(:waiting_kind AS TEXT), :waiting_on,
         COALESCE(:scheduled_at, durably_after(:delay_seconds)), durably_now())
 ON CONFLICT (key) DO NOTHING
 RETURNING *;
@@ -75,6 +75,11 @@ ORDER BY id DESC LIMIT :limit;
 -- name: count_runs
 SELECT queue, state, count(*) AS runs FROM durably_runs GROUP BY queue, state;
 
+-- name: count_open_runs
+SELECT queue, state, count(*) AS runs FROM durably_runs
+WHERE state IN ('scheduled', 'available', 'executing', 'retryable', 'suspended')
+GROUP BY queue, state;
+
 -- name: count_due
 SELECT queue, count(*) AS runs, min(scheduled_at) AS since FROM durably_runs
 WHERE state = 'available'
@@ -86,7 +91,7 @@ GROUP BY queue ORDER BY queue;
 -- priority. The second reads every due run's index entry: priority wins over time there too.
 UPDATE durably_runs
 SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
-    attempted_at = durably_now()
+    attempted_at = durably_now(), waited_ms = COALESCE(waited_ms, durably_ms_since(scheduled_at))
 WHERE id IN (
     SELECT id FROM (
         SELECT id, priority, scheduled_at FROM (
@@ -119,14 +124,14 @@ first AS MATERIALIZED (
     ORDER BY priority, scheduled_at, id LIMIT :limit)
 UPDATE durably_runs
 SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
-    attempted_at = durably_now()
+    attempted_at = durably_now(), waited_ms = COALESCE(waited_ms, durably_ms_since(scheduled_at))
 WHERE id IN (SELECT id FROM first)
 RETURNING *;
 
 -- name: claim_run
 UPDATE durably_runs
 SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
-    attempted_at = durably_now()
+    attempted_at = durably_now(), waited_ms = COALESCE(waited_ms, durably_ms_since(scheduled_at))
 WHERE id = :run_id
   AND (state = 'available' OR (state IN ('scheduled', 'retryable')
                                AND scheduled_at <= durably_now()))
@@ -146,7 +151,10 @@ SELECT CASE WHEN (SELECT id FROM durably_runs WHERE state = 'available' AND queu
 -- The fence of a checkpoint: also keeps the usage so far, and what it cost.
 UPDATE durably_runs
 SET usage = COALESCE(:usage, usage),
-    cost_nanousd = COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd)
+    tokens = COALESCE(CAST(:tokens AS BIGINT), tokens),
+    cost_nanousd = COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd),
+    own_nanousd = COALESCE(CAST(:own_nanousd AS BIGINT), own_nanousd),
+    model = COALESCE(CAST(:model AS TEXT), model)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING id, key;
 
@@ -163,7 +171,8 @@ WHERE id = :run_id AND attempt = :attempt AND state = 'executing' FOR NO KEY UPD
 -- name: complete_run
 UPDATE durably_runs
 SET state = 'completed', worker_id = NULL, output = :output, usage = COALESCE(:usage, usage), error = NULL,
-    finished_at = durably_now()
+    finished_at = durably_now(),
+    executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
@@ -177,14 +186,16 @@ SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
     finished_at = CASE WHEN cancel_requested_at IS NOT NULL OR failures + 1 >= max_attempts
                        THEN durably_now() END,
     failures = failures + 1, worker_id = NULL, error = :error,
-    scheduled_at = durably_after(:delay_seconds)
+    scheduled_at = durably_after(:delay_seconds),
+    executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
 -- name: discard_run
 UPDATE durably_runs
 SET state = 'discarded', failures = failures + 1, worker_id = NULL, error = :error,
-    finished_at = durably_now()
+    finished_at = durably_now(),
+    executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
@@ -194,7 +205,8 @@ SET state = CASE WHEN cancel_requested_at IS NULL THEN 'suspended' ELSE 'cancell
     finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN durably_now() END,
     waiting_kind = CASE WHEN cancel_requested_at IS NULL THEN :waiting_kind END,
     waiting_on = CASE WHEN cancel_requested_at IS NULL THEN :waiting_on END,
-    worker_id = NULL
+    worker_id = NULL,
+    executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
@@ -204,7 +216,8 @@ SET state = CASE WHEN cancel_requested_at IS NULL THEN 'suspended' ELSE 'cancell
     finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN durably_now() END,
     waiting_kind = CASE WHEN cancel_requested_at IS NULL THEN :waiting_kind END,
     waiting_on = CASE WHEN cancel_requested_at IS NULL THEN CAST(:waiting_on AS JSON) END,
-    worker_id = NULL
+    worker_id = NULL,
+    executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
@@ -213,13 +226,15 @@ RETURNING *;
 UPDATE durably_runs
 SET state = CASE WHEN cancel_requested_at IS NULL THEN 'available' ELSE 'cancelled' END,
     finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN durably_now() END,
-    worker_id = NULL
+    worker_id = NULL,
+    executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
 -- name: stop_run
 UPDATE durably_runs
-SET state = 'cancelled', worker_id = NULL, finished_at = durably_now()
+SET state = 'cancelled', worker_id = NULL, finished_at = durably_now(),
+    executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
 
@@ -287,7 +302,8 @@ SET state = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled'
                  THEN 'The worker died in ' || (crashes + 1) || ' attempts; max_attempts is '
                       || max_attempts || '.'
                  ELSE error END,
-    crashes = crashes + 1, worker_id = NULL
+    crashes = crashes + 1, worker_id = NULL,
+    executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND state = 'executing'
   AND worker_id NOT IN (SELECT id FROM durably_workers WHERE expires_at > durably_now())
 RETURNING *;

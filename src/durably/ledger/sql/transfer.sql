@@ -5,14 +5,15 @@
 SELECT id, tags, key, agent, queue, state, priority, attempt, failures, crashes, max_attempts,
        meta, usage, waiting_kind, waiting_on, output, error, worker_id, fingerprint,
        cancel_requested_at, scheduled_at, inserted_at, attempted_at, finished_at, thread, parent_id,
-       tells_end, budget, cost_nanousd
+       tells_end, budget, cost_nanousd, stream, model, tokens, own_nanousd, waited_ms, executed_ms
 FROM durably_runs WHERE id > :after AND id <= :upto ORDER BY id;
 
 -- name: write_runs (postgres)
 COPY durably_runs (id, tags, key, agent, queue, state, priority, attempt, failures, crashes,
                    max_attempts, meta, usage, waiting_kind, waiting_on, output, error, worker_id,
                    fingerprint, cancel_requested_at, scheduled_at, inserted_at, attempted_at,
-                   finished_at, thread, parent_id, tells_end, budget, cost_nanousd)
+                   finished_at, thread, parent_id, tells_end, budget, cost_nanousd, stream, model,
+                   tokens, own_nanousd, waited_ms, executed_ms)
 FROM STDIN;
 
 -- name: read_inputs
@@ -109,6 +110,12 @@ COPY durably_budgets (scope, name, limits, spent_requests, spent_tokens, spent_t
                       spent_nanousd, changed_at)
 FROM STDIN;
 
+-- name: read_actions
+SELECT id, at, by, action, run_key, subject, data FROM durably_actions ORDER BY id;
+
+-- name: write_actions (postgres)
+COPY durably_actions (id, at, by, action, run_key, subject, data) FROM STDIN;
+
 -- name: read_jobs (sqlite)
 -- The jobs that there are to be.
 SELECT id, key, queue, priority, scheduled_at FROM durably_runs
@@ -155,7 +162,8 @@ SELECT COALESCE(max(CASE name WHEN 'durably_runs' THEN seq END), 0) AS runs,
        COALESCE(max(CASE name WHEN 'durably_events' THEN seq END), 0) AS events,
        COALESCE(max(CASE name WHEN 'durably_decisions' THEN seq END), 0) AS decisions,
        COALESCE(max(CASE name WHEN 'durably_signals' THEN seq END), 0) AS signals,
-       COALESCE(max(CASE name WHEN 'durably_notices' THEN seq END), 0) AS notices
+       COALESCE(max(CASE name WHEN 'durably_notices' THEN seq END), 0) AS notices,
+       COALESCE(max(CASE name WHEN 'durably_actions' THEN seq END), 0) AS actions
 FROM sqlite_sequence;
 
 -- name: list_unmovable (sqlite)
@@ -170,13 +178,14 @@ ORDER BY id LIMIT 3;
 -- Whoever writes there is waited for, and waits.
 LOCK TABLE durably_transfer, durably_runs, durably_inputs, durably_messages, durably_effects,
            durably_decisions, durably_signals, durably_notices, durably_attempts, durably_events,
-           durably_queues, durably_budgets, durably_workers
+           durably_queues, durably_budgets, durably_actions, durably_workers
 IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: look_around (postgres)
 SELECT (SELECT count(*) FROM (SELECT 1 FROM durably_runs LIMIT 1) r) AS runs,
        (SELECT count(*) FROM durably_queues) AS queues,
        (SELECT count(*) FROM durably_budgets) AS budgets,
+       (SELECT count(*) FROM (SELECT 1 FROM durably_actions LIMIT 1) a) AS actions,
        (SELECT min(source) FROM durably_transfer
         WHERE finished_at IS NULL AND id <> :transfer_id) AS other,
        (SELECT CAST(ledger_id AS TEXT) FROM durably_schema LIMIT 1) AS ledger_id;
@@ -210,7 +219,9 @@ SELECT setval(s.runs, GREATEST(CAST(:runs AS BIGINT), pg_sequence_last_value(s.r
        setval(s.signals,
               GREATEST(CAST(:signals AS BIGINT), pg_sequence_last_value(s.signals), 1)),
        setval(s.notices,
-              GREATEST(CAST(:notices AS BIGINT), pg_sequence_last_value(s.notices), 1))
+              GREATEST(CAST(:notices AS BIGINT), pg_sequence_last_value(s.notices), 1)),
+       setval(s.actions,
+              GREATEST(CAST(:actions AS BIGINT), pg_sequence_last_value(s.actions), 1))
 FROM (SELECT CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_runs', 'id')
                   AS regclass) AS runs,
              CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_events', 'id')
@@ -220,7 +231,9 @@ FROM (SELECT CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_runs'
              CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_signals', 'id')
                   AS regclass) AS signals,
              CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_notices', 'id')
-                  AS regclass) AS notices) s;
+                  AS regclass) AS notices,
+             CAST(pg_get_serial_sequence(quote_ident(:schema) || '.durably_actions', 'id')
+                  AS regclass) AS actions) s;
 
 -- name: analyze_moved (postgres)
 ANALYZE durably_runs, durably_inputs, durably_messages, durably_effects, durably_decisions,
@@ -232,7 +245,7 @@ DELETE FROM oban_jobs WHERE id IN (SELECT job_id FROM durably_runs WHERE job_id 
 -- name: empty_tables (postgres)
 TRUNCATE durably_runs, durably_inputs, durably_messages, durably_effects, durably_decisions,
          durably_signals, durably_notices, durably_attempts, durably_events, durably_queues,
-         durably_budgets;
+         durably_budgets, durably_actions;
 
 -- name: forget_transfer (postgres)
 DELETE FROM durably_transfer WHERE id = :transfer_id;

@@ -108,13 +108,19 @@ def _set_wal(connection: sqlite3.Connection) -> None:
 
 
 def register_functions(connection: sqlite3.Connection, clock: Clock) -> None:
-    """Give the connection ``durably_now()`` and ``durably_after(seconds)``."""
+    """Give the connection the functions that statements use, as PostgreSQL's ledger has them."""
 
     def after(seconds: float | None) -> str:
         return timestamp(clock() + timedelta(seconds=seconds or 0.0))
 
+    def ms_since(at: str | None) -> int | None:
+        if at is None:
+            return None
+        return max(0, round((clock() - datetime.fromisoformat(at)) / timedelta(milliseconds=1)))
+
     connection.create_function("durably_now", 0, lambda: timestamp(clock()))
     connection.create_function("durably_after", 1, after)
+    connection.create_function("durably_ms_since", 1, ms_since)
 
 
 def begin_immediate(connection: sqlite3.Connection) -> None:

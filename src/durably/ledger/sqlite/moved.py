@@ -19,7 +19,7 @@ from durably.ledger.sqlite.connection import begin_immediate
 
 GUARDED = (
     *("runs", "inputs", "messages", "effects", "decisions", "signals", "notices"),
-    *("attempts", "events", "queues", "budgets", "workers"),
+    *("attempts", "events", "queues", "budgets", "actions", "workers"),
 )
 
 

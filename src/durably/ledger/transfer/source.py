@@ -37,6 +37,7 @@ class Highest:
     decisions: int
     signals: int
     notices: int
+    actions: int
 
 
 class Source:

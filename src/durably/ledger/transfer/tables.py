@@ -50,8 +50,12 @@ PER_RUN = (
 )
 """Runs, and whatever belongs to one; in an order in which they can be written."""
 
-SHARED = (Table("queues", key=("queue",)), Table("budgets", key=("scope", "name")))
-"""What was decided for queues, and what runs share; no run's own."""
+SHARED = (
+    Table("queues", key=("queue",)),
+    Table("budgets", key=("scope", "name")),
+    Table("actions", key=("id",)),
+)
+"""What was decided for queues, what runs share, and who did what; no run's own."""
 
 JOBS = Table("jobs", key=("run_id",))
 """Oban's jobs: on the one side those that there are to be, on the other those that there are."""

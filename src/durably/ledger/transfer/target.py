@@ -258,6 +258,11 @@ class Target:
                 f"{shown} has shared budgets; remove them there, since those of the old ledger are "
                 "moved along."
             )
+        elif there["actions"]:
+            found.append(
+                f"{shown} has an audit trail of its own, which that of the old ledger would be "
+                "mixed with; give a ledger, or a ?schema=, that was never used."
+            )
         workers = drive_cursor(cursor, self.where.schema, reads.list_workers())
         return found + live_workers(workers, shown)
 

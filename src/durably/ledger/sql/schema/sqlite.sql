@@ -32,6 +32,12 @@ CREATE TABLE durably_runs (
     tells_end           INTEGER NOT NULL DEFAULT 0 CHECK (tells_end IN (0, 1)),
     budget              TEXT,
     cost_nanousd        INTEGER NOT NULL DEFAULT 0,
+    stream              INTEGER CHECK (stream IN (0, 1)),
+    model               TEXT,
+    tokens              INTEGER NOT NULL DEFAULT 0,
+    own_nanousd         INTEGER NOT NULL DEFAULT 0,
+    waited_ms           INTEGER,
+    executed_ms         INTEGER NOT NULL DEFAULT 0,
     CHECK ((state = 'suspended') = (waiting_kind IS NOT NULL)),
     CHECK ((state = 'executing') = (worker_id IS NOT NULL))
 ) STRICT;
@@ -42,7 +48,12 @@ CREATE INDEX durably_runs_due ON durably_runs (queue, scheduled_at, priority)
     WHERE state IN ('scheduled', 'retryable');
 CREATE INDEX durably_runs_held ON durably_runs (worker_id) WHERE state = 'executing';
 CREATE INDEX durably_runs_suspended ON durably_runs (id) WHERE state = 'suspended';
-CREATE INDEX durably_runs_finished ON durably_runs (finished_at) WHERE finished_at IS NOT NULL;
+-- Covering: statistics look at no row of a run. Nothing of it changes while a run is
+-- going, and what has not ended is not in it.
+CREATE INDEX durably_runs_finished
+    ON durably_runs (finished_at, state, agent, queue, model, failures, crashes, tokens, own_nanousd,
+                     waited_ms, executed_ms)
+    WHERE finished_at IS NOT NULL;
 CREATE INDEX durably_runs_state ON durably_runs (state, id);
 CREATE INDEX durably_runs_fingerprint ON durably_runs (fingerprint, inserted_at)
     WHERE fingerprint IS NOT NULL;
@@ -112,6 +123,11 @@ CREATE INDEX durably_effects_open ON durably_effects (run_id)
 CREATE INDEX durably_effects_expiring ON durably_effects (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX durably_effects_awaits ON durably_effects (run_id, ask, awaits)
     WHERE awaits IS NOT NULL AND state = 'awaiting';
+-- The inbox in its order.
+CREATE INDEX durably_effects_asked
+    ON durably_effects (COALESCE(asked_at, started_at), run_id, response, call, step)
+    WHERE asked AND state IN ('in_doubt', 'awaiting');
+CREATE INDEX durably_effects_doubt ON durably_effects (run_id) WHERE state = 'in_doubt';
 
 CREATE TABLE durably_attempts (
     run_id      INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
@@ -136,6 +152,7 @@ CREATE TABLE durably_events (
 ) STRICT;
 
 CREATE INDEX durably_events_run ON durably_events (run_id, id);
+CREATE INDEX durably_events_deltas ON durably_events (run_id, id) WHERE kind = 'delta';
 
 CREATE TABLE durably_workers (
     id            TEXT PRIMARY KEY,
@@ -237,3 +254,17 @@ CREATE TABLE durably_budgets (
     changed_at       TEXT NOT NULL,
     PRIMARY KEY (scope, name)
 ) STRICT;
+
+-- Appended, never changed: what somebody did, to what, and when. It outlives the run.
+CREATE TABLE durably_actions (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      TEXT NOT NULL,
+    by      TEXT NOT NULL,
+    action  TEXT NOT NULL,
+    run_key TEXT,
+    subject TEXT NOT NULL DEFAULT '',
+    data    TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+
+CREATE INDEX durably_actions_run ON durably_actions (run_key, id) WHERE run_key IS NOT NULL;
+CREATE INDEX durably_actions_at ON durably_actions (at);

@@ -1,0 +1,108 @@
+"""Server-sent events: a stream of them that says when it lives, and ends with whom it is for.
+
+Owns the wire format and the end of a stream; what is in it is its sender's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import NamedTuple
+
+from starlette.responses import StreamingResponse
+
+HEARTBEAT_SECONDS = 15.0
+"""How often a stream without news says that it lives: proxies end one that is silent."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would keep events until it has many
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class ServerEvent(NamedTuple):
+    """One event, as browsers' EventSource has it.
+
+    Attributes:
+        data: what it says; of several lines, each is sent as one.
+        event: its type; empty: ``message``.
+        id: what a reader that comes back says it has seen; empty: none.
+    """
+
+    data: str
+    event: str = ""
+    id: str = ""
+
+    def encoded(self) -> bytes:
+        """As it is sent."""
+        lines = [f"id: {self.id}"] if self.id else []
+        lines += [f"event: {_one_line(self.event)}"] if self.event else []
+        lines += [f"data: {line}" for line in _lines(self.data)]
+        return ("\n".join(lines) + "\n\n").encode("utf-8", "backslashreplace")
+
+
+def event_stream(
+    events: AsyncGenerator[ServerEvent],
+    stopping: asyncio.Event,
+    *,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    headers: dict[str, str] | None = None,
+) -> StreamingResponse:
+    """A response that sends events as they come, until they end or the server stops.
+
+    If its reader goes away, ``events`` are closed.
+    """
+    body = (
+        piece.encoded() if piece else b": alive\n\n"
+        async for piece in _paced(events, stopping, heartbeat_seconds)
+    )
+    return StreamingResponse(
+        _begun(body), media_type="text/event-stream", headers=HEADERS | (headers or {})
+    )
+
+
+async def _begun(body: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """Something at once, so that a reader knows it is connected before anything happens."""
+    async with aclosing(body):
+        yield b": connected\n\n"
+        async for piece in body:
+            yield piece
+
+
+async def _paced(
+    events: AsyncGenerator[ServerEvent], stopping: asyncio.Event, heartbeat_seconds: float
+) -> AsyncGenerator[ServerEvent | None]:
+    """The events, and None whenever there was none for a while."""
+    stop = asyncio.ensure_future(stopping.wait())
+    following: asyncio.Future[ServerEvent] | None = None
+    try:
+        while not stop.done():
+            following = following or asyncio.ensure_future(anext(events))
+            await asyncio.wait(
+                {stop, following}, timeout=heartbeat_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not following.done():
+                yield None
+                continue
+            try:
+                event = following.result()
+            except StopAsyncIteration:
+                return
+            following = None
+            yield event
+    finally:
+        stop.cancel()
+        if following is not None:
+            following.cancel()
+            await asyncio.wait({following})
+        await events.aclose()
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_lines(text))

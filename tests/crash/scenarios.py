@@ -46,12 +46,14 @@ class Scenario:
         policies: what `promises` knows each tool by.
         responses: the model's script.
         stream: whether it is shown what the model says while it says it.
+        sample: how the boundaries begin that a sample strikes at; all by default.
     """
 
     name: str
     policies: dict[str, str]
     responses: Responses
     stream: bool = False
+    sample: tuple[str, ...] = ("",)
 
     def app(self, world: World) -> tuple[Durably, Agent[None, str]]:
         """The application, made anew in each process as a deployed one would be."""
@@ -241,7 +243,11 @@ MIXED = Scenario(
 )
 
 STREAMED = Scenario(
-    "streamed", {"look": "read", "mail": "ask"}, (["look", "mail"], "All is well."), stream=True
+    "streamed",
+    {"look": "read", "mail": "ask"},
+    (["look", "mail"], "All is well."),
+    stream=True,
+    sample=("delta", "checkpoint", "outcome", "settle"),
 )
 """A run that is shown while it is made: a crash falls in the middle of a message."""
 

@@ -56,7 +56,10 @@ def test_a_crash_at_any_boundary_keeps_every_promise(
         return code != 0
 
     started = time.monotonic()
-    strikes = some(undisturbed.strikes, EACH_BOUNDARY[grounds.dialect])
+    about = undisturbed.strikes
+    if not EVERYTHING:
+        about = [strike for strike in about if strike.name.startswith(scenario.sample)]
+    strikes = some(about, EACH_BOUNDARY[grounds.dialect])
     killed = dict(zip(strikes, each(strikes, crash, at_once=AT_ONCE), strict=True))
     seconds = time.monotonic() - started
     print(f"{grounds.dialect}, {scenario.name}: {sum(killed.values())} crashes in {seconds:.1f} s")

@@ -43,7 +43,12 @@ BEGIN_WRITE = cast(
     f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
     f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'",
 )
-BEGIN_READ: LiteralString = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_READ = cast(
+    LiteralString,
+    # A frozen reader holds no run, but keeps the server from clearing away what nobody needs.
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+    f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'",
+)
 SYNCHRONOUS: LiteralString = "; SET LOCAL synchronous_commit = on"
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import pairwise
@@ -13,12 +14,14 @@ import pytest
 from pydantic_ai import Agent
 from pydantic_ai.messages import PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 
-from durably import Draft, Durably
+from durably import Draft, Durably, Run
 from durably.agents.live import event_to_json, length_of, merge
+from durably.agents.registry import Registry
 from durably.errors import LedgerUnavailable
 from durably.execution.feed import BACKLOG_CHARS, GAP_SECONDS, Feed
-from durably.ledger import reads
+from durably.ledger import deltas, reads
 from durably.ledger.database import Database
+from durably.run import LOOK_SECONDS
 from support.ledgers import PATIENCE_SECONDS, Clock, Ledger, SqliteBackend
 from support.pg_proxy import PgProxy
 from support.postgres_run import Postgres
@@ -106,6 +109,49 @@ async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
     await backend.database.open()
     yield Ledger(backend, clock)
     await backend.database.close()
+
+
+async def test_watcher_looks_seldom_however_much_is_written(ledger: Ledger) -> None:
+    """And one that takes its time keeps nobody from writing."""
+    run, counted = await ledger.executing(), Counted(ledger.database)
+    watched = Run[str](counted, Registry(), run)  # pyright: ignore[reportArgumentType]
+    seen: list[str] = []
+    last, count = 0, 200
+
+    async def watch() -> None:
+        async for event in watched.watch():
+            if event.kind == "delta":
+                seen.extend(event.data["events"])
+
+    slow = watched.watch()
+    assert (await anext(slow)).kind == "enqueued"
+    began = time.monotonic()
+    watching = asyncio.create_task(watch())
+    for number in range(count):
+        data = json.dumps({"message": 1, "events": [f"word {number}"]})
+        last = await ledger.write(deltas.write, run.claim, 1, data, last)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(seen) < count:
+            await asyncio.sleep(0.01)
+    looks = 1 + (time.monotonic() - began) / LOOK_SECONDS
+    assert counted.reads <= 2 + looks
+    assert seen == [f"word {number}" for number in range(count)]
+    watching.cancel()
+    assert (await anext(slow)).kind == "claimed"
+    await slow.aclose()
+
+
+class Counted:
+    """A database that counts reads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.reads = 0
+        self.subscribe = database.subscribe
+
+    async def read(self, *args: Any, **kwargs: Any) -> Any:
+        self.reads += 1
+        return await self._database.read(*args, **kwargs)
 
 
 class Speech:

@@ -52,6 +52,9 @@ LAST_POSITION = 2**31 - 1
 LOOK_SECONDS = 0.05
 """The least time from one look of a watcher to the next."""
 
+WAKE_SECONDS = 0.01
+"""The same for one who waits for the end: others' runs may stream."""
+
 EVENT_PAGE = 500
 """How many events one read brings."""
 
@@ -87,13 +90,14 @@ class Run[OutputT](DecidableRun):
             with self._notices() as changed:
                 while True:
                     changed.clear()
+                    looked_at = time.monotonic()
                     await self._patiently(self.refresh)
                     asks = self.state is RunState.SUSPENDED and not self.record.in_line
                     if asks and not wait_suspended:
                         raise RunSuspended(self.key, self.describe_waiting())
                     if self.state.final:
                         return self.output()
-                    await _wait(changed)
+                    await _wait(changed, looked_at + WAKE_SECONDS)
 
     def output(self) -> OutputT:
         """The output of a run that is known to be final.
@@ -143,9 +147,7 @@ class Run[OutputT](DecidableRun):
                 if final:
                     return
                 if len(events) < EVENT_PAGE:
-                    await _wait(changed)
-                    # What is committed within this time is read together.
-                    await asyncio.sleep(max(0.0, looked_at + LOOK_SECONDS - time.monotonic()))
+                    await _wait(changed, looked_at + LOOK_SECONDS)
 
     async def cursor(self) -> int:
         """From where `watch` tells all of what is in the making now; before it are only facts."""
@@ -341,8 +343,10 @@ def _described_wait(wait: Mapping[str, Any]) -> str:
             return until.strip()
 
 
-async def _wait(changed: asyncio.Event) -> None:
+async def _wait(changed: asyncio.Event, not_before: float) -> None:
+    """Wait until something was committed; what is, before that time, is looked at together."""
     try:
         await asyncio.wait_for(changed.wait(), timeout=WAIT_SECONDS)
     except TimeoutError:
         return
+    await asyncio.sleep(max(0.0, not_before - time.monotonic()))

@@ -217,7 +217,8 @@ class Worker:
         stray_seconds = min(self.options.lease_seconds, STRAY_SECONDS)
         for claim in self._attempts.compare(before, held, stray_seconds):
             try:
-                await self._ledger.write(runs.hand_back, claim, Step())
+                # Nobody here knows of it, nor whether it has shown half a message.
+                await self._ledger.write(runs.hand_back, claim, Step(streams=True))
             except LeaseLost:
                 continue  # Somebody has it already.
 

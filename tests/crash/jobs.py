@@ -7,11 +7,13 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
 from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from crash.scenarios import SCENARIOS, scripted, write_booking
 from crash.world import World
@@ -109,6 +111,22 @@ def _booking(world: World) -> tuple[Durably, Agent[None, str]]:
     return _app(world, agent)
 
 
+# --- a message that is made until the gate is opened
+
+
+def _speaking(world: World) -> tuple[Durably, Agent[None, str]]:
+    async def speak(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
+        for word in ("Half", " a"):
+            yield word
+        world.record("at the gate", pid=os.getpid())
+        while not world.gate_is_open():
+            await asyncio.sleep(0.02)
+        yield " message is none."
+
+    agent = Agent(FunctionModel(stream_function=speak, model_name="script"), name="clerk")
+    return _app(world, agent, stream=True)
+
+
 # --- a run that kills its worker, each time
 
 
@@ -133,5 +151,6 @@ JOBS: dict[str, Job] = {
     **{f"gated {kind}": partial(_gated, kind, effects.READ) for kind in ("async", "in a thread")},
     "gated once": partial(_gated, "async", effects.once()),
     "booking": _booking,
+    "speaking": _speaking,
     "deadly": _deadly,
 }

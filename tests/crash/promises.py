@@ -21,6 +21,8 @@ JOIN durably_effects e ON e.run_id = d.run_id AND e.response = d.response AND e.
 WHERE d.decision = 'approved'
 """
 
+WITHDRAWN = "SELECT attempt FROM durably_events WHERE kind = 'withdrawn' ORDER BY id"
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -34,6 +36,8 @@ class Moment:
         asked: the calls that a person has decided about, by idempotency key.
         budgets: what runs share, and have spent.
         requests: the model requests that were paid: how many responses there had been before each.
+        deltas: how many pieces of messages in the making there are.
+        withdrawn: the attempts whose half messages were taken back.
     """
 
     run: dict[str, Any] | None
@@ -45,6 +49,8 @@ class Moment:
     asked: Counter[str]
     requests: list[int]
     budgets: list[dict[str, Any]]
+    deltas: int
+    withdrawn: list[int]
 
     @classmethod
     def of(cls, world: World) -> "Moment":
@@ -66,6 +72,8 @@ class Moment:
             asked=Counter(fact["key"] for fact in world.records("asked")),
             requests=[fact["response"] for fact in world.records("paid")],
             budgets=rows("SELECT * FROM durably_budgets"),
+            deltas=len(rows("SELECT id FROM durably_events WHERE kind = 'delta'")),
+            withdrawn=[row["attempt"] for row in rows(WITHDRAWN)],
         )
 
     @property
@@ -91,6 +99,7 @@ def check(scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment) 
     _approvals_are_given_once_and_first(scenario, undisturbed, struck, end)
     _the_record_is_whole(end)
     _history_is_as_undisturbed(undisturbed, end)
+    _half_messages_are_taken_back(undisturbed, struck, end)
 
 
 def check_split_brain(
@@ -208,7 +217,19 @@ def _approvals_are_given_once_and_first(
     assert acted <= struck.approved.keys(), "it happened before it was approved"
 
 
+def _half_messages_are_taken_back(undisturbed: Moment, struck: Moment, end: Moment) -> None:
+    """Where there were pieces of a message that did not come, and only there.
+
+    An attempt that waits for somebody takes back the results that it has, until it goes on.
+    """
+    assert undisturbed.withdrawn == []
+    waited = [a["attempt"] for a in end.attempts if a["outcome"] == "suspended"]
+    crashed = [attempt for attempt in end.withdrawn if attempt not in waited]
+    assert crashed == ([1] if struck.deltas else []), f"{struck.deltas} pieces at the crash"
+
+
 def _the_record_is_whole(end: Moment) -> None:
+    assert end.deltas == 0, "every message is there, whole"
     for attempt in end.attempts:
         assert attempt["outcome"] and attempt["ended_at"], attempt
     for effect in end.effects.values():

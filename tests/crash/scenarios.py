@@ -3,15 +3,21 @@
 Owns the agents; what must hold after a crash is in `promises`.
 """
 
+import asyncio
 import inspect
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai import Agent, ModelRetry, RunContext
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
-from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.models.function import (
+    AgentInfo,
+    DeltaToolCall,
+    DeltaToolCalls,
+    FunctionModel,
+)
 
 from crash.world import World, receipt
 from durably import Budget, Durably, NotDone, Price, boundaries, current_call, effects
@@ -39,18 +45,24 @@ class Scenario:
     Attributes:
         policies: what `promises` knows each tool by.
         responses: the model's script.
+        stream: whether it is shown what the model says while it says it.
+        sample: how the boundaries begin that a sample strikes at; all by default.
     """
 
     name: str
     policies: dict[str, str]
     responses: Responses
+    stream: bool = False
+    sample: tuple[str, ...] = ("",)
 
     def app(self, world: World) -> tuple[Durably, Agent[None, str]]:
         """The application, made anew in each process as a deployed one would be."""
         agent = Agent(scripted(world, self.responses), name="clerk")
         for tool, policy in self.policies.items():
             TOOLS[policy](agent, world, tool)
-        return Durably(world.url, agents=[agent], prices=PRICES), agent
+        app = Durably(world.url, prices=PRICES)
+        app.register(agent, stream=self.stream)
+        return app, agent
 
 
 def scripted(world: World, responses: Responses) -> FunctionModel:
@@ -66,7 +78,32 @@ def scripted(world: World, responses: Responses) -> FunctionModel:
         # The ids start again in every response, as some providers' do.
         return ModelResponse(parts=[_call(tool, f"call_{i}") for i, tool in enumerate(response)])
 
-    return FunctionModel(answer, model_name="script")
+    async def tell(
+        messages: list[ModelMessage], info: AgentInfo
+    ) -> AsyncIterator[str | DeltaToolCalls]:
+        for index, part in enumerate((await answer(messages, info)).parts):
+            if isinstance(part, TextPart):
+                for word in part.content.split(" "):
+                    yield word if part.content.startswith(word) else f" {word}"
+                    await _shown(world, word)
+            elif isinstance(part, ToolCallPart):
+                args = part.args_as_json_str()
+                yield {
+                    index: DeltaToolCall(part.tool_name, args[:1], tool_call_id=part.tool_call_id)
+                }
+                yield {index: DeltaToolCall(None, args[1:], tool_call_id=part.tool_call_id)}
+                await _shown(world, part.tool_name)
+
+    return FunctionModel(answer, stream_function=tell, model_name="script")
+
+
+async def _shown(world: World, text: str) -> None:
+    """Wait until whoever watches the run can see this, so that a crash falls in between."""
+    while True:
+        rows = world.database.rows("SELECT data FROM durably_events WHERE kind = 'delta'")
+        if any(text in str(row["data"]) for row in rows):
+            return
+        await asyncio.sleep(0.02)
 
 
 ARGS = {"ask_person": {"question": "How often?"}}
@@ -205,4 +242,13 @@ MIXED = Scenario(
     ),
 )
 
-SCENARIOS = {**ALONE, APPROVED.name: APPROVED, MIXED.name: MIXED}
+STREAMED = Scenario(
+    "streamed",
+    {"look": "read", "mail": "ask"},
+    (["look", "mail"], "All is well."),
+    stream=True,
+    sample=("delta", "checkpoint", "outcome", "settle"),
+)
+"""A run that is shown while it is made: a crash falls in the middle of a message."""
+
+SCENARIOS = {**ALONE, APPROVED.name: APPROVED, MIXED.name: MIXED, STREAMED.name: STREAMED}

@@ -80,7 +80,7 @@ def show(
             messages=await run.messages(),
             effects=await run.effects(),
             attempts=await run.attempts(),
-            events=await run.events(),
+            events=await run.events(deltas=False),
             cost=await run.cost(),
             run=(await run.refresh()).record,
             waiting=run.describe_waiting() if run.record.waiting_on else "",

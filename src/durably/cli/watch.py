@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from durably.cli.asjson import event_json
-from durably.cli.conversation import Conversation
+from durably.cli.conversation import Conversation, Entry
+from durably.cli.making import Making
 from durably.cli.options import (
     AppOption,
     DebugOption,
@@ -44,7 +45,8 @@ def watch(
 ) -> None:
     """Follow a run live until it ends.
 
-    Exits 0 if it completed, 1 if it did not. Ctrl-C stops the watching, not the run.
+    On a terminal, the messages of a run that streams are shown while they are made. Exits 0
+    if it completed, 1 if it did not. Ctrl-C stops the watching, not the run.
     """
 
     async def followed(durably: Durably) -> None:
@@ -60,20 +62,38 @@ def watch(
 
 
 async def _follow(run: Run[Any], after: int, full: bool) -> None:
-    out, conversation = console(), Conversation(full=full)
-    unsaid: dict[int, StoredMessage] = {}
-    newest: int | None = None
-    async for event in run.watch(after):
-        out.print(_event_line(event), soft_wrap=True)
-        said: list[int] = event.data.get("messages") or []
+    out = console()
+    said = _Said(run, full)
+    # A pipe is given whole messages alone: what is written into it cannot be taken back.
+    with Making(out) as making:
+        async for event in run.watch(after, deltas=out.is_terminal):
+            making.apply(event)
+            if event.kind != "delta":
+                out.print(_event_line(event), soft_wrap=True)
+                for entry in await said.entries(event.data.get("messages") or []):
+                    print_entry(out, entry)
+
+
+class _Said:
+    """The messages that events say are there."""
+
+    def __init__(self, run: Run[Any], full: bool) -> None:
+        self._run = run
+        self._conversation = Conversation(full=full)
+        self._unsaid: dict[int, StoredMessage] = {}
+        self._newest: int | None = None
+
+    async def entries(self, said: list[int]) -> list[Entry]:
+        """The entries of the messages at these positions that were not shown before."""
+        newest = self._newest
         if newest is None or max(said, default=newest) > newest:
             # Read once, also where many steps are already past.
             newest = min(said, default=0) - 1 if newest is None else newest
-            unsaid |= {message.seq: message for message in await run.messages(after=newest)}
-            newest = max(unsaid, default=newest)
-        for message in (unsaid.pop(seq) for seq in said if seq in unsaid):
-            for entry in conversation.entries(message):
-                print_entry(out, entry)
+            found = await self._run.messages(after=newest)
+            self._unsaid |= {message.seq: message for message in found}
+            self._newest = max(self._unsaid, default=newest)
+        messages = [self._unsaid.pop(seq) for seq in said if seq in self._unsaid]
+        return [entry for message in messages for entry in self._conversation.entries(message)]
 
 
 def _event_line(event: Event) -> Text:

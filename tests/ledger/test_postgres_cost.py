@@ -64,6 +64,8 @@ UPDATE durably_notices SET due_at = NULL WHERE sent_at IS NOT NULL;
 INSERT INTO durably_attempts SELECT id, 1, 'w1', now(), now() FROM durably_runs;
 INSERT INTO durably_events (run_id, kind, attempt, at)
 SELECT id, 'e', 1, now() FROM durably_runs, generate_series(0, 3);
+INSERT INTO durably_actions (at, by, action, run_key)
+SELECT now() - make_interval(secs => id), 'ann', 'cancel', key FROM durably_runs;
 INSERT INTO durably_budgets (scope, name, limits, changed_at)
 SELECT scope, 't' || n, '{{}}', now()
 FROM generate_series(0, 3999) n, unnest(ARRAY['tag', 'thread']) scope;
@@ -158,6 +160,15 @@ VALUES: dict[str, Any] = {
     "tries": 1,
     "reason": "waiting",
     "taken_by": "[]",
+    "by": "agent",
+    "every": 3,
+    "since": "2026-03-01T12:00:00.000000Z",
+    "ids": "[7, 8]",
+    "states": '["completed"]',
+    "other_than": None,
+    "began_seconds": -1.0,
+    "ended_seconds": 0.0,
+    "own_nanousd": 1000,
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

@@ -1,7 +1,7 @@
 """What a dashboard asks of a large ledger: an overview, pages of a search, an inbox, a long run.
 
 Run it with `make bench-web`, which starts a PostgreSQL server of the tests' own. Ledgers are filled
-in bulk by SQL. Each figure is the median of several looks; read what it costs beside a small ledger.
+in bulk by SQL. A figure is the median of several looks; read what it costs beside a small ledger.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LOOKS = 7
 
 FILL_RUNS = """
 INSERT INTO durably_runs (key, agent, queue, state, attempt, max_attempts, tags, usage, model,
-                          tokens, cost_nanousd, own_nanousd, waited_ms, executed_ms, failures, error,
-                          waiting_kind, scheduled_at, inserted_at, attempted_at, finished_at)
+                          tokens, cost_nanousd, own_nanousd, waited_ms, executed_ms, failures,
+                          error, waiting_kind, scheduled_at, inserted_at, attempted_at, finished_at)
 SELECT 'run-' || n, 'agent-' || n % 5, 'queue-' || n % 3,
        CASE WHEN n > {ended} THEN 'suspended' WHEN n % 10 = 0 THEN 'discarded' ELSE 'completed' END,
        1, 5, CASE n % 1000 WHEN 0 THEN '["rare"]' ELSE '["tenant"]' END,
@@ -45,20 +45,21 @@ FROM {numbers};
 
 FILL_INPUTS = """
 INSERT INTO durably_inputs (run_id, prompt)
-SELECT id, '"Please help me with order #' || id || ', which has not arrived yet."' FROM durably_runs;
+SELECT id, '"Please help me with order #' || id || ', which has not arrived yet."'
+FROM durably_runs;
 """
 
 FILL_EFFECTS = """
 INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args, policy, state,
                              asked, attempt, idempotency_key, ask, started_at, asked_at)
-SELECT id, 1, 0, 'refund', 'call_0', '{{"order": 1}}', 'once', 'awaiting', {yes}, 1, 'k', 'approval',
-       inserted_at, inserted_at
+SELECT id, 1, 0, 'refund', 'call_0', '{{"order": 1}}', 'once', 'awaiting', {yes}, 1, 'k',
+       'approval', inserted_at, inserted_at
 FROM durably_runs WHERE state = 'suspended';
 """
 
 FILL_STEPS = """
-INSERT INTO durably_runs (key, agent, queue, state, attempt, max_attempts, scheduled_at, inserted_at,
-                          finished_at)
+INSERT INTO durably_runs (key, agent, queue, state, attempt, max_attempts, scheduled_at,
+                          inserted_at, finished_at)
 VALUES ('long', 'agent-0', 'queue-0', 'completed', 2, 5, {now}, {now}, {now});
 INSERT INTO durably_attempts (run_id, attempt, worker_id, started_at, ended_at, outcome)
 SELECT id, 1, 'w', {now}, {now}, 'lost' FROM durably_runs WHERE key = 'long';
@@ -97,7 +98,8 @@ def fill_sqlite(path: Path, ended: int, suspended: int, now: datetime) -> None:
         " SELECT n FROM count)"
     )
     # The newest ended now, the others over the hour before.
-    at = f"strftime('%Y-%m-%dT%H:%M:%fZ', {now.timestamp()} - 3590.0 * ({total} - n) / {total}, 'unixepoch')"
+    seconds = f"{now.timestamp()} - 3590.0 * ({total} - n) / {total}"
+    at = f"strftime('%Y-%m-%dT%H:%M:%fZ', {seconds}, 'unixepoch')"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN")
         scripts = [
@@ -123,7 +125,7 @@ def fill_postgres(url: str, ended: int, suspended: int, now: datetime) -> None:
         scripts = [
             runs.format(ended=ended, at=at, numbers=f"generate_series(1::bigint, {total}) n"),
             FILL_INPUTS.replace("""'"Please""", """('"Please""").replace(
-                """yet."' FROM""", """yet."')::json FROM"""
+                """yet."'\n""", """yet."')::json\n"""
             ),
             FILL_EFFECTS.format(yes="TRUE"),
             *_steps(f"'{timestamp(now)}'::timestamptz", "generate_series(1, 1000) n"),

@@ -61,6 +61,10 @@ test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported py
 bench: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
 	@$(BIN)/python bench/suspended.py $(ARGS)
 
+.PHONY: bench-web
+bench-web: postgres ## Measure what a dashboard asks of ledgers with up to a million runs
+	@$(BIN)/python bench/overview.py $(ARGS)
+
 .PHONY: lint
 lint: postgres ## Lint and types only
 	$(BIN)/ruff check

@@ -52,18 +52,23 @@ if TYPE_CHECKING:
     from durably.lifecycle import EffectState, RunState
     from durably.prices import Price
     from durably.records import (
+        Action,
         Attempt,
         Decision,
         Effect,
         Event,
         InboxItem,
+        Readiness,
         RunRecord,
         Signal,
+        Statistics,
+        Timeline,
         Waiting,
         WorkerRecord,
     )
     from durably.retry import RetryPolicy
     from durably.run import Run
+    from durably.searching import BulkResult, RunOutcome, RunsPage
 
 __version__ = "0.1.0"
 
@@ -93,7 +98,14 @@ _HOMES = {
     "RunRecord": "durably.records",
     "Signal": "durably.records",
     "Waiting": "durably.records",
+    "Action": "durably.records",
+    "Readiness": "durably.records",
+    "Statistics": "durably.records",
+    "Timeline": "durably.records",
     "WorkerRecord": "durably.records",
+    "RunsPage": "durably.searching",
+    "RunOutcome": "durably.searching",
+    "BulkResult": "durably.searching",
 }
 
 _MODULES = {
@@ -106,8 +118,10 @@ _MODULES = {
 }
 
 __all__ = [
+    "Action",
     "Attempt",
     "Budget",
+    "BulkResult",
     "Call",
     "ChildFailed",
     "ConfigError",
@@ -131,6 +145,7 @@ __all__ = [
     "NotDone",
     "OutcomeUnknown",
     "Price",
+    "Readiness",
     "ResultNotSerializable",
     "RetryPolicy",
     "Run",
@@ -140,15 +155,19 @@ __all__ = [
     "RunFailed",
     "RunInfo",
     "RunNotFound",
+    "RunOutcome",
     "RunRecord",
     "RunState",
     "RunSuspended",
+    "RunsPage",
     "SchemaError",
     "SharedBudget",
     "Signal",
     "SignalTimeout",
+    "Statistics",
     "StepFailed",
     "ThreadBusy",
+    "Timeline",
     "TransactionEnded",
     "TransitionRefused",
     "UnknownAgent",

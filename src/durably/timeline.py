@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 
 from durably.lifecycle import AttemptOutcome, EffectState
 from durably.records import (
@@ -147,8 +147,7 @@ def _of_run(
     covers = _covering([wait for wait in known if wait.call_id])
     kind = (run.waiting_on or {}).get("kind")
     found: list[TimelineWait] = []
-    # One more than there are, also where there is none.
-    for attempt, after in zip(attempts, [*attempts[1:], None], strict=False):
+    for attempt, after in zip_longest(attempts, attempts[1:]):
         if attempt.outcome is not AttemptOutcome.SUSPENDED or attempt.ended_at is None:
             continue
         until = run.finished_at if after is None else after.started_at

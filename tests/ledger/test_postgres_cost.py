@@ -67,6 +67,8 @@ SELECT id, 'e', 1, now() FROM durably_runs, generate_series(0, 3);
 INSERT INTO durably_events (run_id, kind, attempt, data, at)
 SELECT id, 'delta', 1, '{{"message": 4, "events": []}}', now()
 FROM durably_runs, generate_series(0, 9) WHERE state = 'executing';
+INSERT INTO durably_actions (at, by, action, run_key)
+SELECT now() - make_interval(secs => id), 'ann', 'cancel', key FROM durably_runs;
 INSERT INTO durably_budgets (scope, name, limits, changed_at)
 SELECT scope, 't' || n, '{{}}', now()
 FROM generate_series(0, 3999) n, unnest(ARRAY['tag', 'thread']) scope;
@@ -164,6 +166,15 @@ VALUES: dict[str, Any] = {
     "stream": None,
     "message": 4,
     "last": 0,
+    "by": "agent",
+    "every": 3,
+    "since": "2026-03-01T12:00:00.000000Z",
+    "ids": "[7, 8]",
+    "states": '["completed"]',
+    "other_than": None,
+    "began_seconds": -1.0,
+    "ended_seconds": 0.0,
+    "own_nanousd": 1000,
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

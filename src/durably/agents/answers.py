@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, cast
 
 from pydantic_ai.messages import ModelResponse
@@ -34,6 +35,9 @@ def _answer(message: StoredMessage, prices: Prices) -> Answer:
         model_name=_text(body.get("model_name")),
         provider_name=_text(body.get("provider_name")),
         provider_url=_text(body.get("provider_url")),
+        # Some prices depend on these.
+        provider_details=dict(_object(body.get("provider_details"))) or None,
+        timestamp=_time(body.get("timestamp")) or message.inserted_at,
     )
     return Answer(
         seq=message.seq,
@@ -71,6 +75,13 @@ def _parsed(text: str) -> object:
 
 def _object(value: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def _text(value: object) -> str | None:

@@ -91,6 +91,7 @@ def set_budget(
     limits: LimitsArgument,
     thread: ThreadOption = None,
     tag: TagOption = None,
+    by: ByOption = OPERATOR,
     app: AppOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -106,7 +107,7 @@ def set_budget(
     budget = Budget.from_json(budget_limits("LIMITS", limits))
 
     async def done(durably: Durably) -> SharedBudget:
-        return await durably.set_budget(budget, thread=thread, tag=tag)
+        return await durably.set_budget(budget, thread=thread, tag=tag, by=by)
 
     record = work_on(Target(app, url).find(), done)
     if as_json:
@@ -120,6 +121,7 @@ def set_budget(
 def remove_budget(
     thread: ThreadOption = None,
     tag: TagOption = None,
+    by: ByOption = OPERATOR,
     app: AppOption = None,
     url: UrlOption = None,
     debug: DebugOption = False,
@@ -130,7 +132,7 @@ def remove_budget(
     """
 
     async def done(durably: Durably) -> None:
-        await durably.remove_budget(thread=thread, tag=tag)
+        await durably.remove_budget(thread=thread, tag=tag, by=by)
 
     work_on(Target(app, url).find(), done)
     scope, name = ("thread", thread) if thread else ("tag", tag)

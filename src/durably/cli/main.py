@@ -13,6 +13,7 @@ import typer
 
 from durably import __version__
 from durably.cli import (
+    audit,
     budgets,
     decide,
     demo,
@@ -79,6 +80,7 @@ for command in (
     decide.signal,
     decide.cancel,
     decide.retry,
+    audit.audit,
     maintain.prune,
     maintain.migrate,
     transfer.transfer,

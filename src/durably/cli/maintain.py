@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from durably.cli.decide import OPERATOR
 from durably.cli.exits import FAILED, Refused
-from durably.cli.options import AppOption, DebugOption, JsonOption, UrlOption
+from durably.cli.options import AppOption, ByOption, DebugOption, JsonOption, UrlOption
 from durably.cli.output import console, print_json, say
 from durably.cli.target import Target, work_on
 from durably.cli.values import duration
@@ -29,6 +30,7 @@ def prune(
         str | None, typer.Option(help="Only completed, discarded or cancelled ones.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    by: ByOption = OPERATOR,
     app: AppOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -36,7 +38,8 @@ def prune(
 ) -> None:
     """Delete runs that ended long ago.
 
-    With their history. Asks first, unless --yes is given.
+    With their history, and what the audit trail says of that time and of no run that is left. Asks
+    first, unless --yes is given.
     """
     seconds = duration("--older-than", older_than)
     durably = Target(app, url).find()
@@ -45,7 +48,7 @@ def prune(
         return await durably.count_prunable(older_than=seconds, state=state)
 
     async def delete(durably: Durably) -> int:
-        return await _delete(durably, seconds, state, total)
+        return await _delete(durably, seconds, state, total, by)
 
     total = work_on(durably, count)
     if total and not yes:
@@ -132,7 +135,7 @@ def _ask(total: int, older_than: str) -> None:
         raise typer.Exit(FAILED)
 
 
-async def _delete(durably: Durably, seconds: float, state: str | None, total: int) -> int:
+async def _delete(durably: Durably, seconds: float, state: str | None, total: int, by: str) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     deleted = 0
@@ -140,6 +143,6 @@ async def _delete(durably: Durably, seconds: float, state: str | None, total: in
     columns = (TextColumn("Deleting"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("", total=total)
-        async for deleted in durably.prune(older_than=seconds, state=state):
+        async for deleted in durably.prune(older_than=seconds, state=state, by=by):
             bar.update(task, completed=deleted, total=max(total, deleted))
     return deleted

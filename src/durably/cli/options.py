@@ -44,6 +44,6 @@ KeyArgument = Annotated[
     str, typer.Argument(metavar="KEY", help="The run's key.", show_default=False)
 ]
 
-ByOption = Annotated[str, typer.Option("--by", help="Who decides; kept in the run's events.")]
+ByOption = Annotated[str, typer.Option("--by", help="Who decides; kept in the audit trail.")]
 
 FullOption = Annotated[bool, typer.Option("--full", help="Cut nothing short.")]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from durably.cli.asjson import plain
+from durably.cli.decide import OPERATOR
 from durably.cli.exits import Refused
-from durably.cli.options import AppOption, DebugOption, JsonOption, UrlOption
+from durably.cli.options import AppOption, ByOption, DebugOption, JsonOption, UrlOption
 from durably.cli.output import print_json, print_table, say
 from durably.cli.target import Target, work_on
 from durably.cli.values import queue_limit
@@ -79,6 +80,7 @@ def list_queues(
 @commands.command()
 def pause(
     name: NameArgument,
+    by: ByOption = OPERATOR,
     app: AppOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -90,12 +92,13 @@ def pause(
     with the others until the queue is resumed.
     """
     said = f"Queue {name!r} is paused; what is being executed goes on."
-    _decide(Target(app, url), lambda durably: durably.pause(name), said, as_json)
+    _decide(Target(app, url), lambda durably: durably.pause(name, by=by), said, as_json)
 
 
 @commands.command()
 def resume(
     name: NameArgument,
+    by: ByOption = OPERATOR,
     app: AppOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -103,7 +106,7 @@ def resume(
 ) -> None:
     """Let runs of a paused queue start again."""
     said = f"Queue {name!r} goes on."
-    _decide(Target(app, url), lambda durably: durably.resume(name), said, as_json)
+    _decide(Target(app, url), lambda durably: durably.resume(name, by=by), said, as_json)
 
 
 @commands.command()
@@ -117,6 +120,7 @@ def scale(
             show_default=False,
         ),
     ],
+    by: ByOption = OPERATOR,
     app: AppOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -132,7 +136,7 @@ def scale(
     said = f"Queue {name!r}: each worker executes as many at once as it was started with."
     if wanted is not None:
         said = f"Queue {name!r}: each worker executes {wanted} at once."
-    _decide(Target(app, url), lambda durably: durably.scale(name, wanted), said, as_json)
+    _decide(Target(app, url), lambda durably: durably.scale(name, wanted, by=by), said, as_json)
 
 
 def _decide(

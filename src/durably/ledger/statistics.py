@@ -23,6 +23,9 @@ COUNTED_TO = 100_000
 ASKED_COUNTED_TO = 10_000
 """The same of what waits for people, and of calls in doubt, whose runs have to be looked at."""
 
+EXACT_TO = 20_000
+"""How many runs of a window have their durations looked at one by one; of more, so many of them."""
+
 EVERY_ONE = 2**62
 
 _SUMS = ("completed", "discarded", "cancelled", "failures", "crashes", "tokens", "cost_nanousd")
@@ -33,16 +36,18 @@ class _Part:
     """What ended in a part of the window, of one group; parts can be put together."""
 
     sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0))
+    begun: int = 0
     waited: list[int] = field(default_factory=list[int])
     executed: list[int] = field(default_factory=list[int])
 
     @classmethod
     def of(cls, row: Row) -> _Part:
         waited, executed = (sorted(json.loads(row[n] or "[]")) for n in ("waited", "executed"))
-        return cls({name: row[name] for name in _SUMS}, waited, executed)
+        return cls({name: row[name] for name in _SUMS}, row["begun"], waited, executed)
 
     def ended(self) -> Ended:
-        return Ended(**self.sums, wait=spread(self.waited), execution=spread(self.executed))
+        wait, execution = (spread(self.begun, ms) for ms in (self.waited, self.executed))
+        return Ended(**self.sums, wait=wait, execution=execution)
 
 
 def together(parts: Sequence[_Part]) -> _Part:
@@ -53,6 +58,7 @@ def together(parts: Sequence[_Part]) -> _Part:
     for part in parts:
         for name in _SUMS:
             whole.sums[name] += part.sums[name]
+        whole.begun += part.begun
         whole.waited += part.waited
         whole.executed += part.executed
     # Made of pieces that are in order already, which sorting makes use of.
@@ -61,11 +67,15 @@ def together(parts: Sequence[_Part]) -> _Part:
     return whole
 
 
-def spread(durations_ms: Sequence[int]) -> Spread:
-    """Median and 95th percentile of durations that are in order, between two of them if need be."""
+def spread(count: int, durations_ms: Sequence[int]) -> Spread:
+    """Median and 95th percentile of durations that are in order, between two of them if need be.
+
+    Args:
+        count: how many there are, of which these are some.
+    """
     if not durations_ms:
-        return Spread()
-    return Spread(len(durations_ms), _at(durations_ms, 0.5), _at(durations_ms, 0.95))
+        return Spread(count)
+    return Spread(count, _at(durations_ms, 0.5), _at(durations_ms, 0.95))
 
 
 def _at(durations_ms: Sequence[int], share: float) -> float:
@@ -94,11 +104,11 @@ def look(
     assert row is not None, "there is always a time"
     until = moment(row["now"])
     since = until - timedelta(seconds=window_seconds)
+    every = yield from _sampled(since, until)
+    params: dict[str, object] = {"by": by, "agent": agent, "queue": queue, "model": model}
     found: list[dict[str | None, _Part]] = []
     for begin, end in _bounds(since, until, buckets):
-        rows = yield from fetch(
-            "ended_between", since=begin, until=end, by=by, agent=agent, queue=queue, model=model
-        )
+        rows = yield from fetch("ended_between", since=begin, until=end, every=every, **params)
         found.append({row["name"]: _Part.of(row) for row in rows})
     asked = yield from _count_asked()
     return Statistics(
@@ -106,6 +116,7 @@ def look(
         until=until,
         bucket_seconds=window_seconds / buckets,
         by=by,
+        sampled=every,
         states=(yield from count_states()),
         waiting=asked,
         in_doubt=(yield from _count("count_doubts", "calls")),
@@ -114,6 +125,12 @@ def look(
         total=_group(None, [list(parts.values()) for parts in found]),
         groups=[] if by is None else _groups(found),
     )
+
+
+def _sampled(since: datetime, until: datetime) -> Operation[int]:
+    """Of every how many runs the durations are looked at."""
+    row = yield from fetch_one("count_ended", since=timestamp(since), until=timestamp(until))
+    return 1 if row is None else max(1, -(-row["runs"] // EXACT_TO))
 
 
 def count_states() -> Operation[dict[str, int]]:

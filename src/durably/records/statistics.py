@@ -11,11 +11,11 @@ GROUPS = ("agent", "queue", "model")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How some durations are spread; exact, in seconds.
+    """How some durations are spread, in seconds.
 
     Attributes:
-        count: how many there are.
-        median, p95: half of them, and 95 of 100, were no longer; None if there are none.
+        count: how many there are; see `Statistics.sampled` for of how many of them the rest is.
+        median, p95: half of them, and 95 of 100, were no longer; None if none is known.
     """
 
     count: int = 0
@@ -77,6 +77,8 @@ class Statistics:
         since, until: the window; ``until`` is the database's time when it was asked.
         bucket_seconds: how long each of its parts is.
         by: what ``groups`` are: ``agent``, ``queue`` or ``model``; None: there are none.
+        sampled: 1: medians and percentiles are exact. Of more than 20,000 runs in the window they
+            are of some, spread evenly over all: one of every so many.
         states: how many runs are in each state now, whatever the filters. Of states that are not
             final exactly; of final ones up to ``counted_to``, which then means: that many or more.
         waiting: how many things wait for a person, by kind, up to ``asked_counted_to``.
@@ -89,6 +91,7 @@ class Statistics:
     until: datetime
     bucket_seconds: float
     by: str | None
+    sampled: int
     states: dict[str, int]
     waiting: dict[str, int]
     in_doubt: int

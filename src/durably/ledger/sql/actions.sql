@@ -15,6 +15,6 @@ SELECT * FROM durably_actions WHERE run_key = :run_key AND id < :before ORDER BY
 DELETE FROM durably_actions WHERE id IN (
     SELECT a.id FROM durably_actions a
     WHERE a.at < durably_after(-:older_than_seconds)
-      AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.key = a.run_key)
+      AND (SELECT r.id FROM durably_runs r WHERE r.key = a.run_key) IS NULL
     ORDER BY a.at LIMIT :limit)
 RETURNING id;

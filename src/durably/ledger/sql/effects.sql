@@ -150,6 +150,7 @@ FROM durably_effects e
 CROSS JOIN durably_runs r ON r.id = e.run_id
 LEFT JOIN durably_attempts a ON a.run_id = e.run_id AND a.attempt = e.attempt
 WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
+  AND COALESCE(e.asked_at, e.started_at) >= :since
   AND (COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step)
       > (:since, :run_id, :response, :call, :step)
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
@@ -166,6 +167,7 @@ FROM durably_effects e
 JOIN durably_runs r ON r.id = e.run_id
 LEFT JOIN durably_attempts a ON a.run_id = e.run_id AND a.attempt = e.attempt
 WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
+  AND COALESCE(e.asked_at, e.started_at) >= :since
   AND (COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step)
       > (:since, :run_id, :response, :call, :step)
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)

@@ -12,7 +12,7 @@ SELECT id FROM durably_runs
 WHERE thread = :thread AND id < :before AND id > :after ORDER BY id DESC LIMIT :limit;
 
 -- name: ends_of_ids
-SELECT min(id) AS lowest, max(id) AS highest FROM durably_runs;
+SELECT (SELECT min(id) FROM durably_runs) AS lowest, (SELECT max(id) FROM durably_runs) AS highest;
 
 -- name: run_from_id
 -- The first from an id on: to find by halves where a time begins.

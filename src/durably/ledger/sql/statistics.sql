@@ -3,16 +3,24 @@
 -- name: time_now
 SELECT durably_now() AS now;
 
+-- name: count_ended
+SELECT count(*) AS runs FROM durably_runs WHERE finished_at > :since AND finished_at <= :until;
+
 -- name: ended_between (sqlite)
--- The single durations go along: their medians are exact, and those of parts can be put together.
+-- The single durations go along: their medians are exact, and those of parts can be put together. Of
+-- very many, those of every so many runs, by a number in which their ids have no order any more.
 SELECT CASE :by WHEN 'agent' THEN agent WHEN 'queue' THEN queue WHEN 'model' THEN model END AS name,
        count(*) FILTER (WHERE state = 'completed') AS completed,
        count(*) FILTER (WHERE state = 'discarded') AS discarded,
        count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
        sum(failures) AS failures, sum(crashes) AS crashes, sum(tokens) AS tokens,
-       sum(own_nanousd) AS cost_nanousd,
-       json_group_array(waited_ms) FILTER (WHERE waited_ms IS NOT NULL) AS waited,
-       json_group_array(executed_ms) FILTER (WHERE waited_ms IS NOT NULL) AS executed
+       count(waited_ms) AS begun, sum(own_nanousd) AS cost_nanousd,
+       json_group_array(waited_ms)
+           FILTER (WHERE waited_ms IS NOT NULL
+                   AND (((id & 1048575) * 2654435761 & 4294967295) >> 16) % :every = 0) AS waited,
+       json_group_array(executed_ms)
+           FILTER (WHERE waited_ms IS NOT NULL
+                   AND (((id & 1048575) * 2654435761 & 4294967295) >> 16) % :every = 0) AS executed
 FROM durably_runs
 WHERE finished_at > :since AND finished_at <= :until
   AND (:agent IS NULL OR agent = :agent)
@@ -26,10 +34,15 @@ SELECT CASE CAST(:by AS TEXT) WHEN 'agent' THEN agent WHEN 'queue' THEN queue WH
        count(*) FILTER (WHERE state = 'completed') AS completed,
        count(*) FILTER (WHERE state = 'discarded') AS discarded,
        count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-       sum(failures) AS failures, sum(crashes) AS crashes, CAST(sum(tokens) AS BIGINT) AS tokens,
+       sum(failures) AS failures, sum(crashes) AS crashes, count(waited_ms) AS begun,
+       CAST(sum(tokens) AS BIGINT) AS tokens,
        CAST(sum(own_nanousd) AS BIGINT) AS cost_nanousd,
-       json_agg(waited_ms) FILTER (WHERE waited_ms IS NOT NULL) AS waited,
-       json_agg(executed_ms) FILTER (WHERE waited_ms IS NOT NULL) AS executed
+       json_agg(waited_ms)
+           FILTER (WHERE waited_ms IS NOT NULL
+                   AND (((id & 1048575) * 2654435761 & 4294967295) >> 16) % :every = 0) AS waited,
+       json_agg(executed_ms)
+           FILTER (WHERE waited_ms IS NOT NULL
+                   AND (((id & 1048575) * 2654435761 & 4294967295) >> 16) % :every = 0) AS executed
 FROM durably_runs
 WHERE finished_at > :since AND finished_at <= :until
   AND (CAST(:agent AS TEXT) IS NULL OR agent = :agent)

@@ -6,10 +6,13 @@ from fastapi import APIRouter
 
 from durably.web.pages import (
     audit,
+    bulk,
+    deciding,
     doing,
     inbox,
     login,
     overview,
+    queueing,
     run,
     run_live,
     run_values,
@@ -27,5 +30,6 @@ def add_open(routes: APIRouter) -> None:
 
 def add_to(routes: APIRouter) -> None:
     """Add every page that is for people who are known."""
-    for page in (overview, runs, run, run_live, run_values, doing, inbox, workers, audit):
+    of_runs = (runs, bulk, run, run_live, run_values, doing, deciding)
+    for page in (overview, *of_runs, inbox, workers, queueing, audit):
         routes.include_router(page.routes)

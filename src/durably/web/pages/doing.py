@@ -18,6 +18,7 @@ from durably.records import Effect
 from durably.run import Run
 from durably.web.access import Person
 from durably.web.errors import wrong
+from durably.web.pages.deciding import form_again
 from durably.web.pages.rendering import page, path_of
 from durably.web.pages.routing import page_routes, same_site
 from durably.web.site import Operator, SiteOf
@@ -162,10 +163,12 @@ async def _do(request: Request, site: SiteOf, person: Person, key: str, act: Act
         await act(run, form, person)
         back = form.get("next") or path_of(request, "durably:run", key=key)
         return RedirectResponse(same_site(request, back), 303)
+    run = await site.app.get(key)
     try:
-        run = await site.app.get(key)
         said = await act(run, form, person)
     except Exception as error:
+        if isinstance(error, _Unread) and "how" in form:
+            return await form_again(request, run, form, error.errors)
         found = wrong(error)
         if found is None:
             raise
@@ -195,7 +198,7 @@ async def _args(run: Run[Any], call_id: str, form: Form) -> dict[str, Any] | Non
     Raises:
         ConfigError: they cannot be read.
     """
-    if not _has_fields(form, ARGS):
+    if form.get("how") != "edit" and not _has_fields(form, ARGS):
         return _object(ARGS, form)
     effect = await _effect(run, call_id)
     schema = fields_of(effect.request).get("schema") if effect else None
@@ -209,7 +212,8 @@ def _answer(effect: Effect | None, form: Form) -> Any:
         ConfigError: it cannot be read.
     """
     request = fields_of(effect.request) if effect else {}
-    if _has_fields(form, "value"):
+    in_dialog = form.get("how") == "answer" and "form" in request
+    if in_dialog or _has_fields(form, "value"):
         return _from_fields(request.get("form") or {}, form, "value")
     text = form.get("value", "")
     asks_text = effect is not None and effect.ask == "question" and "form" not in request
@@ -228,7 +232,15 @@ def _from_fields(schema: Any, form: Form, prefix: str) -> Any:
     try:
         return value_from_form(schema, form, prefix)
     except FormErrors as error:
-        raise ConfigError(str(error)) from error
+        raise _Unread(error.errors) from error
+
+
+class _Unread(ConfigError):
+    """The fields of a form are no value of its schema."""
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__("; ".join(errors.values()))
+        self.errors = errors
 
 
 def _json(what: str, text: str) -> Any:

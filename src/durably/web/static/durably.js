@@ -62,13 +62,36 @@
     if (theme) switchTheme(theme);
   });
 
-  document.addEventListener("htmx:afterSwap", (event) => {
+  // Not before htmx has taken its forms in hand: somebody may press Enter at once.
+  document.addEventListener("htmx:afterSettle", (event) => {
     const dialog = by("dialog");
-    if (event.detail.target === dialog && !dialog.open && dialog.firstElementChild) dialog.showModal();
+    if (event.detail.target !== dialog || !dialog.firstElementChild) return;
+    if (!dialog.open) dialog.showModal();
+    dialog.querySelector("[aria-invalid], [autofocus]")?.focus();
   });
 
-  // A form in a dialog closes it once the server has taken what was sent.
-  document.addEventListener("durably:changed", () => by("dialog").close());
+  // A form in a dialog closes it once the server has taken what was sent; what was chosen for it is
+  // done, before the list is asked for again.
+  document.addEventListener(
+    "durably:changed",
+    () => {
+      by("dialog").close();
+      for (const box of document.querySelectorAll("[data-choose]:checked")) box.checked = false;
+    },
+    true,
+  );
+
+  // --- choosing many: data-choose-all ticks every data-choose of its table
+
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("[data-choose-all], [data-choose]")) return;
+    const table = within(event.target, "table");
+    const boxes = [...table.querySelectorAll("[data-choose]")];
+    const all = table.querySelector("[data-choose-all]");
+    if (event.target === all) for (const box of boxes) box.checked = all.checked;
+    else all.checked = boxes.every((box) => box.checked);
+    for (const box of boxes) within(box, "tr").classList.toggle("chosen", box.checked);
+  });
 
   // --- refreshing: a part with data-refresh stays as it is while somebody uses it, while nobody
   // looks, and where nothing has changed
@@ -77,7 +100,7 @@
 
   function inUse(part) {
     const active = document.activeElement;
-    if (part.querySelector("dialog[open]")) return true;
+    if (part.querySelector("dialog[open], [data-choose]:checked")) return true;
     return part.contains(active) && active.matches("input:not([type=checkbox]), textarea, select");
   }
 
@@ -87,13 +110,28 @@
     if (document.hidden || inUse(part)) event.preventDefault();
   });
 
+  // What was refused comes with its status, and is shown like what was done; what was typed wrong,
+  // at the form in the dialog. Where nothing can be mended there, the dialog is of no use any more.
+  function refused(detail) {
+    const { xhr, elt, target } = detail;
+    if (xhr.status < 400 || !xhr.getResponseHeader("content-type")?.startsWith("text/html")) return;
+    detail.shouldSwap = true;
+    detail.isError = false;
+    const dialog = within(elt, "dialog");
+    if (!dialog || target === dialog) return;
+    const place = elt.querySelector("[data-wrong]");
+    if (xhr.status === 422 && place) {
+      detail.target = place;
+      detail.swapOverride = "innerHTML";
+    } else {
+      dialog.close();
+      document.body.dispatchEvent(new CustomEvent("durably:changed", { bubbles: true }));
+    }
+  }
+
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { target, elt, xhr } = event.detail;
-    // What was refused comes with its status, and is shown like what was done.
-    if (xhr.status >= 400 && xhr.getResponseHeader("content-type")?.startsWith("text/html")) {
-      event.detail.shouldSwap = true;
-      event.detail.isError = false;
-    }
+    refused(event.detail);
     if (!("refresh" in (target.dataset ?? {})) || elt !== target) return;
     if (shown.get(target) === xhr.responseText || inUse(target)) event.detail.shouldSwap = false;
     shown.set(target, xhr.responseText);
@@ -103,6 +141,17 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     const { target } = event.detail;
     for (const id of target.dataset?.open?.split(" ") ?? []) if (by(id)) by(id).open = true;
+  });
+
+  // --- what was done is read in a few seconds; what was refused stays
+
+  const SAID_FOR = 8000;
+
+  document.addEventListener("htmx:afterSettle", () => {
+    for (const said of document.querySelectorAll("#said .said:not(.refused, [data-leaves])")) {
+      said.dataset.leaves = "";
+      setTimeout(() => said.remove(), SAID_FOR);
+    }
   });
 
   // --- times: the exact one in the reader's own zone

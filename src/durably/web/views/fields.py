@@ -101,7 +101,8 @@ def posted_by(field: Field) -> dict[str, list[str]]:
     for inner in field.fields:
         posted |= posted_by(inner)
     if field.kind in ("check", "checks") or field.options:
-        posted[field.name] = [str(number) for number in field.chosen]
+        # Each box once, in the order of the page.
+        posted[field.name] = [str(number) for number in sorted(set(field.chosen))]
     elif field.kind != "object":
         posted[field.posted] = [_UNTYPABLE.sub("", field.text)]
     return posted

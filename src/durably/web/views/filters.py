@@ -6,6 +6,7 @@ Pure, but for the clock that says how long ago something was.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -121,8 +122,15 @@ def usd(amount: Decimal | float | None) -> str:
     """US dollars: to the cent, or with four digits where that would be nothing."""
     if amount is None:
         return "–"
-    digits = 2 if amount == 0 or abs(amount) >= 1 else 4
-    return f"${amount:,.{digits}f}"
+    if amount == 0 or abs(amount) >= 1:
+        return f"${amount:,.2f}"
+    cents, rest = f"{amount:.4f}"[:-2], f"{amount:.4f}"[-2:].rstrip("0")
+    return f"${cents}{rest}"
+
+
+def ident(text: Any) -> str:
+    """A name for a part of a page, from any text: the same for the same text."""
+    return re.sub(r"[^A-Za-z0-9_-]", lambda match: f".{ord(match[0]):x}", str(text))
 
 
 FILTERS: dict[str, Callable[..., str]] = {
@@ -136,5 +144,6 @@ FILTERS: dict[str, Callable[..., str]] = {
     "span": span,
     "count_of": count,
     "usd": usd,
+    "ident": ident,
 }
 """The filters that every template has."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
-from pydantic import AfterValidator, ValidationError
+from pydantic import ValidationError
 
 from durably import agents
 from durably.allowed import call_decisions
@@ -23,7 +23,7 @@ from durably.records import Effect, StoredMessage
 from durably.run import Run
 from durably.web.errors import Refusal, printable
 from durably.web.following import NewMessages
-from durably.web.rest.speaking import MAX_NAME_CHARS, Answer, checked_text, parsed
+from durably.web.rest.speaking import MAX_NAME_CHARS, TEXT, Answer, parsed
 from durably.web.routing import RestRoute
 from durably.web.site import Operator, Site, SiteOf, Viewer
 from durably.web.sse import event_stream
@@ -44,8 +44,8 @@ ENDS = frozenset({"withdrawn", "claimed", "discarded", "cancelled"})
 
 routes = APIRouter(prefix="/api/ui", route_class=RestRoute, include_in_schema=False)
 
-Agent = Annotated[str, Path(max_length=MAX_NAME_CHARS), AfterValidator(checked_text)]
-Chat = Annotated[str, Path(max_length=MAX_NAME_CHARS), AfterValidator(checked_text)]
+Agent = Annotated[str, Path(max_length=MAX_NAME_CHARS), TEXT]
+Chat = Annotated[str, Path(max_length=MAX_NAME_CHARS), TEXT]
 
 
 @routes.post("/ag-ui/{agent}")

@@ -45,3 +45,8 @@ def last_prompt(messages: Sequence[ModelMessage]) -> str | Sequence[UserContent]
     if len(prompts) == 1:
         return prompts[0]
     return [item for p in prompts for item in ([p] if isinstance(p, str) else p)]
+
+
+def request(prompt: str | Sequence[UserContent]) -> ModelMessage:
+    """What a user says, as a message."""
+    return ModelRequest(parts=[UserPromptPart(prompt)])

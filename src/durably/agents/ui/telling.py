@@ -158,7 +158,7 @@ class Telling:
 
     def _response(self, seq: int, message: ModelResponse) -> Iterator[Told]:
         whole = [self._own_id(seq, part) for part in message.parts]
-        if self._message != seq or not _begins(self._parts(), whole):
+        if self._message != seq or not self._begins(whole):
             yield from self.withdraw()
         shown = [index for index in sorted(self._shown) if _says(self._shown[index])]
         for index, part in zip(shown, whole, strict=False):
@@ -174,16 +174,27 @@ class Telling:
             if isinstance(part, ToolCallPart):
                 yield from self._call(part)
 
-    def _rest(
-        self, index: int, shown: ModelResponsePart, whole: ModelResponsePart
-    ) -> Iterator[Told]:
+    def _rest(self, index: int, whole: ModelResponsePart) -> Iterator[Told]:
+        """What was not shown of a part that is open; of an ended one all was."""
         if index != self._open:
             return
-        rest = _text(whole)[len(_text(shown)) :]
+        rest = _text(whole)[len(_text(self._shown[index])) :]
         if rest and (delta := _delta(whole, rest)) is not None:
             yield PartDeltaEvent(index=index, delta=delta)
         self._shown[index] = whole
         yield from self._close()
+
+    def _begins(self, whole: Sequence[ModelResponsePart]) -> bool:
+        """Whether what was shown is how the whole message begins, up to the part that is open."""
+        shown = [index for index in sorted(self._shown) if _says(self._shown[index])]
+        if len(shown) > len(whole):
+            return False
+        for index, part in zip(shown, whole, strict=False):
+            said, all_of_it = _text(self._shown[index]), _text(part)
+            same = all_of_it.startswith(said) if index == self._open else all_of_it == said
+            if type(part) is not type(self._shown[index]) or not same:
+                return False
+        return True
 
     def _results(self, message: ModelRequest) -> Iterator[Told]:
         for part in message.parts:
@@ -232,15 +243,6 @@ class Telling:
 
 _STREAMED = (TextPart, ThinkingPart, ToolCallPart)
 """Parts that are told to have ended."""
-
-
-def _begins(shown: Sequence[ModelResponsePart], whole: Sequence[ModelResponsePart]) -> bool:
-    """Whether what was shown is how the whole message begins."""
-    said = [part for part in shown if _says(part)]
-    return len(said) <= len(whole) and all(
-        type(part) is type(all_of_it) and _text(all_of_it).startswith(_text(part))
-        for part, all_of_it in zip(said, whole, strict=False)
-    )
 
 
 def _says(part: ModelResponsePart) -> bool:

@@ -62,7 +62,8 @@
     if (theme) switchTheme(theme);
   });
 
-  document.addEventListener("htmx:afterSwap", (event) => {
+  // Not before htmx has taken its forms in hand: somebody may press Enter at once.
+  document.addEventListener("htmx:afterSettle", (event) => {
     const dialog = by("dialog");
     if (event.detail.target !== dialog || !dialog.firstElementChild) return;
     if (!dialog.open) dialog.showModal();

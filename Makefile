@@ -62,6 +62,10 @@ test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported py
 bench: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
 	@$(BIN)/python bench/suspended.py $(ARGS)
 
+.PHONY: screenshots
+screenshots: setup ## Take the pictures of the dashboard for the docs, with the system's Chromium
+	@$(BIN)/python scripts/screenshots.py
+
 .PHONY: lint
 lint: postgres ## Lint and types only
 	$(BIN)/ruff check

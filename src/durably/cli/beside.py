@@ -23,8 +23,8 @@ class Dashboard:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def open(self, url: str) -> None:
-        """Start it, and say where it is.
+    def open(self, url: str) -> str:
+        """Start it, and say where it is; returns its address, with the token that logs in.
 
         Args:
             url: the ledger's; it goes by the environment, where nobody else reads it.
@@ -43,7 +43,7 @@ class Dashboard:
         for line in self._process.stdout:
             if line.startswith("Dashboard "):
                 print(line, end="", flush=True)
-                return
+                return line.split()[1]
         raise Refused("The dashboard did not start.")
 
     def wait(self) -> None:

@@ -49,7 +49,7 @@ def run_demo(
     folder: Path | None = None,
     postgres_url: str | None = None,
     keep: bool = True,
-    beside: Callable[[str], None] | None = None,
+    beside: Callable[[str], object] | None = None,
     console: Console | None = None,
 ) -> int:
     """Run the demo; returns the exit code: 0 if everything is as it should be.
@@ -87,7 +87,7 @@ def _perform(
     model: str | None,
     workers: int,
     console: Console,
-    beside: Callable[[str], None] | None,
+    beside: Callable[[str], object] | None,
     *,
     keep: bool,
     temporary: bool,
@@ -114,7 +114,7 @@ async def _demo(
     model: str | None,
     workers: int,
     console: Console,
-    beside: Callable[[str], None] | None,
+    beside: Callable[[str], object] | None,
 ) -> int:
     _stop_on_sigterm()
     tickets = load_tickets()

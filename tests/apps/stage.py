@@ -1,9 +1,8 @@
 """An application for tests that look at it: its model says what the prompt tells it to.
 
 A prompt is JSON: a list of responses, each a list of pieces: ``{"text": ...}``, ``{"thinking":
-...}``, ``{"call": tool, "args": text}``, whose ``args`` may come in further pieces ``{"more": ...}``,
-and ``{"wait": name}``, until the folder ``STAGE`` has a file of that name. The ledger is
-DURABLY_URL's.
+...}``, ``{"call": tool, "args": text}``, more of whose ``args`` may come in ``{"more": ...}``, and
+``{"wait": name}``, until the folder ``STAGE`` has a file of that name. The ledger is DURABLY_URL's.
 """
 
 from __future__ import annotations

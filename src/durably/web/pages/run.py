@@ -21,7 +21,7 @@ from durably.web.site import Site, SiteOf, Viewer
 
 routes = page_routes()
 
-type Tab = Callable[[Site, Run[Any]], Awaitable[dict[str, Any]]]
+type Tab = Callable[[Site, Run[Any], int | None], Awaitable[dict[str, Any]]]
 
 TABS: dict[str, tuple[str, Tab]] = {
     "conversation": ("Conversation", run_tabs.conversation),
@@ -37,11 +37,16 @@ TABS: dict[str, tuple[str, Tab]] = {
 
 @routes.get("/runs/{key:path}", name="durably:run")
 async def run_page(
-    request: Request, key: str, site: SiteOf, person: Viewer, tab: str = "conversation"
+    request: Request,
+    key: str,
+    site: SiteOf,
+    person: Viewer,
+    tab: str = "conversation",
+    before: int | None = None,
 ) -> HTMLResponse:
     """A run."""
     run = await site.app.get(key)
-    shown = await _tab(site, run, tab)
+    shown = await _tab(site, run, tab, before)
     head = await head_of(site, run, person)
     return page(request, "run/page.html", head=head, key=key, tab=tab, tabs=_names(), **shown)
 
@@ -62,11 +67,16 @@ async def run_saved(request: Request, key: str, site: SiteOf, person: Viewer) ->
 
 @routes.get("/parts/tab/{tab}/{key:path}", name="durably:run-tab")
 async def run_tab(
-    request: Request, tab: str, key: str, site: SiteOf, person: Viewer
+    request: Request,
+    tab: str,
+    key: str,
+    site: SiteOf,
+    person: Viewer,
+    before: int | None = None,
 ) -> HTMLResponse:
     """What is under one of the tabs, with the tabs."""
     run = await site.app.get(key)
-    shown = await _tab(site, run, tab)
+    shown = await _tab(site, run, tab, before)
     return page(request, "run/tab.html", key=key, tab=tab, tabs=_names(), **shown)
 
 
@@ -80,11 +90,11 @@ async def run_earlier(
     return page(request, "run/earlier.html", key=key, **shown)
 
 
-async def _tab(site: Site, run: Run[Any], tab: str) -> dict[str, Any]:
+async def _tab(site: Site, run: Run[Any], tab: str, before: int | None) -> dict[str, Any]:
     if tab not in TABS:
         raise Refusal(404, f"A run has no {tab!r}; it has: {', '.join(TABS)}.")
     _, read = TABS[tab]
-    return await read(site, run)
+    return await read(site, run, before)
 
 
 def _names() -> dict[str, str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from durably.allowed import call_decisions
 from durably.budgets import WHAT, describe
-from durably.lifecycle import allowed
 from durably.records import Attempt, RunRecord
 from durably.run import Run
 from durably.web.access import Person
@@ -35,7 +35,8 @@ class Head:
         waits: what it waits for, in a sentence; empty while it waits for nothing.
         calls: what people are asked about its calls.
         signals: the names of signals that it waits for.
-        may_cancel, may_retry, may_raise: what is allowed, to this person.
+        may: what is allowed, to this person, of ``run.actions_allowed``.
+        wants_budget: it waits for a budget.
         budget: how much is spent of each limit.
         output: Markdown as HTML, of an output that is text; ``value`` of any other.
         resumed: a later attempt went on from where an earlier one had come.
@@ -49,10 +50,8 @@ class Head:
     waits: str
     calls: list[Asked]
     signals: list[str]
-    may_act: bool
-    may_cancel: bool
-    may_retry: bool
-    may_raise: bool
+    may: frozenset[str]
+    wants_budget: bool
     budget: list[str]
     tokens: int
     output: Any
@@ -71,8 +70,7 @@ async def head_of(site: Site, run: Run[Any], person: Person) -> Head:
     children = [child.record for child in await run.children()]
     calls = await _asked(site, run)
     masked = masked_run(record, site.redact)
-    cancel = allowed("cancel", record.state) and record.cancel_requested_at is None
-    retry = allowed("revive", record.state) or _waits_for(run) in ("change", "budget")
+    may = frozenset(run.actions_allowed)
     signals = [w["name"] for w in _waits(run) if w.get("for") == "signal" and "name" in w]
     url = site.app.ledger.url
     output = parsed(masked.output)
@@ -85,17 +83,15 @@ async def head_of(site: Site, run: Run[Any], person: Person) -> Head:
         waits=run.describe_waiting() if record.waiting_on else "",
         calls=calls,
         signals=signals,
-        may_act=person.may_act,
-        may_cancel=cancel and person.may_act,
-        may_retry=retry and person.may_act,
-        may_raise=_waits_for(run) == "budget" and person.may_act,
+        may=may if person.may_act else frozenset(),
+        wants_budget=(record.waiting_on or {}).get("kind") == "budget",
         budget=_budget(run),
         tokens=run.spent.tokens,
         output=to_html(output) if isinstance(output, str) else None,
         value=None if output is None or isinstance(output, str) else shown(output),
         error=shown(masked.error) if masked.error else None,
         resumed=record.attempt > 1,
-        commands=list(run_commands(run.key, url, cancel=cancel, retry=retry, signals=signals)),
+        commands=list(run_commands(run.key, url, may, signals)),
         call_commands={c.call_id: list(call_commands(run.key, url, c)) for c in calls},
         attempt=await _failed_attempt(site, run),
     )
@@ -105,8 +101,11 @@ async def _asked(site: Site, run: Run[Any]) -> list[Asked]:
     """The calls that people decide about, while the run waits."""
     if run.record.waiting_on is None or run.record.in_line:
         return []
-    effects = [effect for effect in await run.effects() if effect.asked]
-    return [asked(effect, masked_effect(effect, site.redact)) for effect in effects]
+    return [
+        asked(effect, masked_effect(effect, site.redact), decisions)
+        for effect in await run.effects()
+        if effect.asked and (decisions := call_decisions(run.record, effect))
+    ]
 
 
 async def _earlier(site: Site, record: RunRecord) -> list[RunRecord]:
@@ -126,10 +125,6 @@ async def _failed_attempt(site: Site, run: Run[Any]) -> Attempt | None:
 
 def _waits(run: Run[Any]) -> list[dict[str, Any]]:
     return [fields_of(wait) for wait in items_of((run.record.waiting_on or {}).get("waits"))]
-
-
-def _waits_for(run: Run[Any]) -> str | None:
-    return (run.record.waiting_on or {}).get("kind")
 
 
 def _budget(run: Run[Any]) -> list[str]:

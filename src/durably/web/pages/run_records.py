@@ -22,19 +22,22 @@ from durably.web.views.masking import (
 from durably.web.views.values import parsed
 
 
+async def record(site: Site, run: Run[Any]) -> dict[str, Any]:
+    """The run's own row, and what it was asked."""
+    mask = site.redact
+    given = await run.input()
+    masked = masked_run(run.record, mask)
+    asked = {"prompt": mask("prompt", parsed(given.prompt)), "args": mask("args", given.args)}
+    return {"run": plain(masked) | {"output": parsed(masked.output)}, "input": asked}
+
+
 async def whole(site: Site, run: Run[Any]) -> dict[str, Any]:
     """The run, its input, messages, effects, attempts, decisions, signals and events."""
     mask = site.redact
-    given = await run.input()
-    record = masked_run(run.record, mask)
     messages = [masked_message(message, mask) for message in await run.messages()]
     effects = [masked_effect(effect, mask) for effect in await run.effects()]
     return {
-        "run": plain(record) | {"output": parsed(record.output)},
-        "input": {
-            "prompt": mask("prompt", parsed(given.prompt)),
-            "args": mask("args", given.args),
-        },
+        **await record(site, run),
         "messages": [plain(message) | {"body": parsed(message.body)} for message in messages],
         "effects": [
             {"call_id": effect.call_id}

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from durably import Draft
-from durably.records import Decision, Event, StoredMessage
+from durably.allowed import call_decisions
+from durably.records import Decision, Effect, Event, StoredMessage
 from durably.run import Run
-from durably.web.pages.run_records import whole
+from durably.web.pages.run_records import record
 from durably.web.site import Site
 from durably.web.views.conversation import answer_from, prompt_turn
 from durably.web.views.conversation import conversation as turns_of
@@ -26,19 +27,21 @@ from durably.web.views.masking import (
 from durably.web.views.timeline import chart_of
 from durably.web.views.values import compact, parsed, shown
 
-WINDOW = 60
+WINDOW = 40
 """Messages that are shown at first, and each time that earlier ones are asked for."""
 
-EVENTS = 300
-"""Events that are shown, the last ones."""
+EFFECTS = 100
+EVENTS = 200
+"""Effects and events that are shown, the last ones, and each time that earlier ones are."""
 
 
-async def conversation(site: Site, run: Run[Any]) -> dict[str, Any]:
-    """The last messages, and the one in the making."""
+async def conversation(site: Site, run: Run[Any], before: int | None) -> dict[str, Any]:
+    """The last messages, and the one in the making; or those ahead of a position."""
     cursor = await run.cursor()
-    messages = await _window(site, run)
+    messages = await _window(site, run, before)
+    live = before is None and not run.state.final
     draft = Draft()
-    for event in [] if run.state.final else await run.events(cursor):
+    for event in await run.events(cursor) if live else []:
         draft.apply(event)
     making = making_of(draft.to_json(), messages, site.redact, hidden=site.hides)
     turns = await turns_for(site, run, messages, making)
@@ -51,7 +54,7 @@ async def conversation(site: Site, run: Run[Any]) -> dict[str, Any]:
         "asked": asked,
         "cursor": cursor,
         "before": _earlier_than(messages),
-        "live": not run.state.final,
+        "live": live,
     }
 
 
@@ -80,7 +83,7 @@ async def turns_for(
     )
 
 
-async def timeline(site: Site, run: Run[Any]) -> dict[str, Any]:
+async def timeline(site: Site, run: Run[Any], before: int | None) -> dict[str, Any]:
     """The chart, and the same as a table."""
     timeline = await run.timeline()
     masked = [masked_attempt(attempt, site.redact) for attempt in timeline.attempts]
@@ -88,32 +91,28 @@ async def timeline(site: Site, run: Run[Any]) -> dict[str, Any]:
     return {"timeline": timeline, "chart": chart_of(timeline, datetime.now(UTC))}
 
 
-async def effects(site: Site, run: Run[Any]) -> dict[str, Any]:
+async def effects(site: Site, run: Run[Any], before: int | None) -> dict[str, Any]:
     """Every call that the ledger knows of, what was decided about it, and signals."""
     decided: defaultdict[str, list[Decision]] = defaultdict(list)
     for decision in await run.decisions():
         decided[decision.call_id].append(masked_decision(decision, site.redact))
-    found = [masked_effect(effect, site.redact) for effect in await run.effects()]
+    found = await run.effects()
+    shown_ones, earlier = _last(found, before, EFFECTS)
     rows = [
-        {
-            "effect": effect,
-            "args": shown(parsed(effect.args)),
-            "result": answer_from(effect.result).value if effect.result else None,
-            "decisions": decided[effect.call_id],
-        }
-        for effect in found
+        _effect_row(run, effect, masked_effect(effect, site.redact), decided[effect.call_id])
+        for effect in shown_ones
     ]
     signals = [masked_signal(signal, site.redact) for signal in await run.signals()]
     sent = [(signal, shown(signal.payload)) for signal in signals]
-    return {"rows": rows, "about_run": decided[""], "signals": sent}
+    return {"rows": rows, "before": earlier, "about_run": decided[""], "signals": sent}
 
 
-async def attempts(site: Site, run: Run[Any]) -> dict[str, Any]:
+async def attempts(site: Site, run: Run[Any], before: int | None) -> dict[str, Any]:
     """The attempts with their ends."""
     return {"attempts": [masked_attempt(a, site.redact) for a in await run.attempts()]}
 
 
-async def usage(site: Site, run: Run[Any]) -> dict[str, Any]:
+async def usage(site: Site, run: Run[Any], before: int | None) -> dict[str, Any]:
     """What each step cost, all of them, and what resuming saved."""
     timeline = await run.timeline()
     costs = [step.cost_nanousd for step in timeline.steps]
@@ -127,18 +126,34 @@ async def usage(site: Site, run: Run[Any]) -> dict[str, Any]:
     }
 
 
-async def events(site: Site, run: Run[Any]) -> dict[str, Any]:
+async def events(site: Site, run: Run[Any], before: int | None) -> dict[str, Any]:
     """The last events, without pieces of messages."""
-    found = await run.events(deltas=False)
+    found, earlier = _last(await run.events(deltas=False), before, EVENTS)
+    return {"events": [_event(event, site) for event in found], "before": earlier}
+
+
+async def raw(site: Site, run: Run[Any], before: int | None) -> dict[str, Any]:
+    """What the ledger has in the run's own row, and what it was asked; the rest is a link."""
+    return {"record": shown(await record(site, run), 60_000)}
+
+
+def _last[T](found: list[T], before: int | None, most: int) -> tuple[list[T], int | None]:
+    """The last of a list, ahead of a place in it; and the place of the first, if more are there."""
+    end = len(found) if before is None else max(0, min(before, len(found)))
+    begin = max(0, end - most)
+    return found[begin:end], begin or None
+
+
+def _effect_row(
+    run: Run[Any], effect: Effect, masked: Effect, decisions: list[Decision]
+) -> dict[str, Any]:
     return {
-        "events": [_event(event, site) for event in found[-EVENTS:]],
-        "more": max(0, len(found) - EVENTS),
+        "effect": masked,
+        "args": shown(parsed(masked.args)),
+        "result": answer_from(masked.result).value if masked.result else None,
+        "decisions": decisions,
+        "open": effect.asked and bool(call_decisions(run.record, effect)),
     }
-
-
-async def raw(site: Site, run: Run[Any]) -> dict[str, Any]:
-    """All that the ledger knows, as JSON."""
-    return {"whole": shown(await whole(site, run), 60_000)}
 
 
 def _event(event: Event, site: Site) -> tuple[Event, Any]:

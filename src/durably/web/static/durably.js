@@ -100,7 +100,8 @@
 
   function inUse(part) {
     const active = document.activeElement;
-    if (part.querySelector("dialog[open], [data-choose]:checked")) return true;
+    // A form that is being asked about must be there when the answer is yes.
+    if (by("confirm").open || part.querySelector("dialog[open], [data-choose]:checked")) return true;
     return part.contains(active) && active.matches("input:not([type=checkbox]), textarea, select");
   }
 

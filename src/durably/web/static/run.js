@@ -22,6 +22,8 @@
     template.innerHTML = html;
     for (const fresh of [...template.content.children]) {
       const old = by(fresh.id);
+      // What the reader has not seen half of need not be taken back.
+      if (fresh.dataset.ends === "making" && !by("making").firstElementChild) continue;
       if (fresh.id === "making" && isThere(fresh)) fresh.replaceChildren();
       if (old) keepOpen(old, fresh);
       if (old) old.replaceWith(fresh);
@@ -73,11 +75,35 @@
     if (place && place.textContent !== text) place.textContent = text;
   }
 
+  // The head and what is under the tab are asked for again, once nobody is writing in them.
   let waiting = 0;
   function moved() {
     window.clearTimeout(waiting);
-    waiting = window.setTimeout(() => document.body.dispatchEvent(new CustomEvent("durably:moved")), 150);
+    waiting = window.setTimeout(() => {
+      if (isBusy()) moved();
+      else document.body.dispatchEvent(new CustomEvent("durably:moved"));
+    }, 200);
   }
+
+  function isBusy() {
+    const active = document.activeElement;
+    const writes = active?.matches("input, textarea, select") && active.closest("#head, #under-tab");
+    return document.hidden || document.querySelector("dialog[open]") !== null || Boolean(writes);
+  }
+
+  // What was typed and not sent yet stays, as far as its field does.
+  const typed = new Map();
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.target?.id !== "head") return;
+    typed.clear();
+    for (const field of event.detail.target.querySelectorAll("input[id], textarea[id]")) {
+      if (field.value !== field.defaultValue) typed.set(field.id, field.value);
+    }
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target?.id !== "head") return;
+    for (const [id, value] of typed) if (by(id)) by(id).value = value;
+  });
 
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.detail.target?.id === "tab" || event.detail.target?.id === "head") listen();

@@ -40,6 +40,7 @@ class Asked:
         edited: fields to edit the arguments in; None where they are masked, huge or damaged.
         expected: the arguments that were shown, for the decision to be about these.
         form: the fields of a question that has a form.
+        allowed: what may be decided, of `durably.allowed.CALL_DECISIONS`.
         choices: the JSON of each choice, and how it is shown.
     """
 
@@ -54,13 +55,15 @@ class Asked:
     choices: tuple[tuple[str, str], ...]
     error: str
     effect: Effect
+    allowed: tuple[str, ...]
 
 
-def asked(effect: Effect, masked: Effect) -> Asked:
+def asked(effect: Effect, masked: Effect, allowed: tuple[str, ...]) -> Asked:
     """The form for a call.
 
     Args:
         masked: the same call as it may be shown.
+        allowed: what may be decided about it.
     """
     args = parsed(effect.args)
     open_to_see = args == parsed(masked.args) and is_object(args)
@@ -79,6 +82,7 @@ def asked(effect: Effect, masked: Effect) -> Asked:
         choices=tuple((json.dumps(c), text_of(c)) for c in items_of(request.get("choices"))),
         error=masked.error or "",
         effect=masked,
+        allowed=allowed,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
@@ -24,23 +24,28 @@ def call_commands(key: str, url: str, call: Asked) -> Iterator[Command]:
     def command(verb: str, *options: str) -> str:
         return _command(verb, (key, call.call_id), options, url)
 
-    if call.kind == "doubt":
+    if "done" in call.allowed:
         yield Command("It happened, with this result", command("resolve", "--done", "JSON"))
         yield Command("It failed; the model is told why", command("resolve", "--failed", "TEXT"))
         yield Command("It did not happen: run it again", command("resolve", "--again"))
-        return
-    if call.kind == "approval":
+    if "approve" in call.allowed:
         yield Command("Approve", command("approve"))
         yield Command("Approve with other arguments", command("approve", "--args", "JSON"))
-    else:
+    if "answer" in call.allowed:
         yield Command("Answer", command("answer", "--value", "JSON"))
-    yield Command("Deny; the model is told why", command("deny", "--reason", "TEXT"))
+    if "deny" in call.allowed:
+        yield Command("Deny; the model is told why", command("deny", "--reason", "TEXT"))
 
 
 def run_commands(
-    key: str, url: str, *, cancel: bool, retry: bool, signals: Sequence[str] = ()
+    key: str, url: str, may: Container[str], signals: Sequence[str] = ()
 ) -> Iterator[Command]:
-    """The commands that move a run, and those that look at it."""
+    """The commands that move a run, and those that look at it.
+
+    Args:
+        may: what the run allows, of ``run.actions_allowed``.
+        signals: the names of those that it waits for.
+    """
 
     def command(verb: str, *options: str, name: str | None = None) -> str:
         return _command(verb, (key,) if name is None else (key, name), options, url)
@@ -48,9 +53,9 @@ def run_commands(
     for name in signals:
         what = f"Send the signal {one_line(visible(name), 40)}"
         yield Command(what, command("signal", "--payload", "JSON", name=name))
-    if cancel:
+    if "cancel" in may:
         yield Command("Cancel", command("cancel"))
-    if retry:
+    if "retry" in may:
         yield Command("Retry", command("retry"))
     yield Command("Show", command("show"))
     yield Command("Watch", command("watch"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import nh3
@@ -20,6 +21,9 @@ from durably.web.views.text import visible
 
 LIMIT = 20_000
 """Characters of Markdown that are rendered at most."""
+
+KEPT = 500
+"""Texts whose HTML is kept: messages never change, and are shown again and again."""
 
 TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a",
@@ -36,7 +40,12 @@ _HEADINGS = {"h1": "h3", "h2": "h4", "h3": "h5", "h4": "h6", "h5": "h6"}
 
 def to_html(text: str) -> Markup:
     """Sanitised HTML of the first `LIMIT` characters."""
-    text = visible(text[:LIMIT])
+    return _html(text[:LIMIT])
+
+
+@lru_cache(KEPT)
+def _html(text: str) -> Markup:
+    text = visible(text)
     html = f"<pre>{escape(text)}</pre>"
     if _quick_to_parse(text):
         with suppress(RecursionError):

@@ -15,7 +15,7 @@ from durably.web.views.axis import Axis
 from durably.web.views.filters import exact, span, tone, words
 from durably.web.views.text import one_line, visible
 
-NARROWEST, WIDEST = 900.0, 14_000.0
+NARROWEST, WIDEST = 1080.0, 14_000.0
 STEP_PX = 12.0
 """How wide half of the steps are at least, as far as the chart may be as wide as that."""
 
@@ -191,14 +191,13 @@ def _step(step: TimelineStep) -> _Span:
 
 
 def _call(call: TimelineCall, end: datetime) -> _Span:
-    about = "" if call.exact else ", at most: of its beginning nothing is recorded"
     return _Span(
         call.started_at,
         max(call.started_at, call.ended_at or end),
         f"tool {tone(call.state.value)}",
         one_line(visible(call.tool_name), 60),
         f", call {one_line(visible(call.call_id), 60)}, {words(call.state.value)}, "
-        f"attempt {call.attempt}{about}{', most of it waiting' if call.waited else ''}",
+        f"attempt {call.attempt}{', most of it waiting' if call.waited else ''}",
         open=call.ended_at is None,
         idle=call.waited,
     )

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from durably import __version__
-from durably.web import pages, rest
+from durably.web import pages, protocols, rest
 from durably.web.access import Access
 from durably.web.errors import Wrong, problem, wrong
 from durably.web.pages import elsewhere
@@ -56,6 +56,7 @@ def _routes(site: Site, *, alone: bool = False) -> APIRouter:
     for_people = APIRouter(dependencies=[Depends(enter_by_link), *known])
     pages.add_to(for_people)
     for_programs = APIRouter(dependencies=known)
+    for_programs.include_router(protocols.routes)
     rest.add_to(for_programs)
     routes.include_router(for_people)
     routes.include_router(for_programs)

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
+from durably.allowed import call_decisions
 from durably.run import Run
 from durably.web.errors import Refusal
 from durably.web.pages.rendering import page
@@ -59,5 +60,6 @@ async def form_again(
 async def _call(site: Site, run: Run[Any], call_id: str) -> Asked:
     for effect in await run.effects():
         if effect.call_id == call_id:
-            return asked(effect, masked_effect(effect, site.redact))
+            allowed = call_decisions(run.record, effect)
+            return asked(effect, masked_effect(effect, site.redact), allowed)
     raise Refusal(404, f"Run {run.key!r} has no call {call_id!r}.")

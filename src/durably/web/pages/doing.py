@@ -163,12 +163,15 @@ async def _do(request: Request, site: SiteOf, person: Person, key: str, act: Act
         await act(run, form, person)
         back = form.get("next") or path_of(request, "durably:run", key=key)
         return RedirectResponse(same_site(request, back), 303)
-    run = await site.app.get(key)
     try:
-        said = await act(run, form, person)
-    except Exception as error:
-        if isinstance(error, _Unread) and "how" in form:
+        run = await site.app.get(key)
+        try:
+            said = await act(run, form, person)
+        except _Unread as error:
+            if "how" not in form:
+                raise
             return await form_again(request, run, form, error.errors)
+    except Exception as error:
         found = wrong(error)
         if found is None:
             raise

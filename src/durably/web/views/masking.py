@@ -56,7 +56,7 @@ def masked_part(part: Any, mask: Mask) -> Any:
     if kind in ("tool-call", "builtin-tool-call"):
         args = fields.get("args")
         return fields | {"args": mask("args", parsed(args) if isinstance(args, str) else args)}
-    if kind not in _CONTENT:
+    if not isinstance(kind, str) or kind not in _CONTENT:
         return mask("text", fields)
     return fields | {"content": mask(_CONTENT[kind], fields.get("content"))}
 

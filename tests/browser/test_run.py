@@ -237,3 +237,73 @@ async def test_viewers_see_no_buttons_and_what_is_too_late_is_said(
 
 async def value(form: Locator, name: str) -> str:
     return await form.locator(f"[name={name}]").first.input_value()
+
+
+HOSTILE = """<script>window.hit = 1</script><img src=x onerror="window.hit=2"> \"'>
+<svg onload="window.hit=3">
+[link](javascript:window.hit=4) ![image](https://elsewhere.example/i.png) [local](/logout)
+<a href="javascript:window.hit=5">a</a> <iframe srcdoc="<script>top.hit=6</script>"></iframe>
+{{ 7 * 7 }} </textarea></details></pre> \u202eright to left"""
+
+
+async def test_nothing_hostile_does_anything_wherever_it_is_shown(
+    stage: Stage, app: Durably, visit: Open
+) -> None:
+    bad = {"<script>window.hit=7</script>": HOSTILE, "deep": [HOSTILE] * 3}
+    args = json.dumps({"value": bad})
+    form = {
+        "type": "object",
+        "title": HOSTILE,
+        "properties": {HOSTILE: {"type": "string", "description": HOSTILE, "default": HOSTILE}},
+    }
+    asked = [
+        {"thinking": HOSTILE},
+        {"text": HOSTILE + "x" * 50_000},
+        {"call": "say", "args": args},
+        {"call": "picture"},
+        {"call": HOSTILE, "args": "{not JSON" + HOSTILE},
+        {"call": "ask_form", "args": json.dumps({"question": HOSTILE, "form": form})},
+        {"call": "ask_choice", "args": json.dumps({"question": "?", "choices": [HOSTILE]})},
+        {"call": "refund", "args": json.dumps({"order": 1, "cents": 2})},
+    ]
+    key = f"hostile/{HOSTILE}"
+    tags = [HOSTILE, "<b>tag</b>"]
+    await waiting(app, key, asked, thread=HOSTILE, tags=tags, meta={"m": HOSTILE})
+    run = await app.get(key)
+    await app.signal(key, HOSTILE, bad, by=HOSTILE)
+    await run.deny("1.3", reason=HOSTILE, by=HOSTILE)
+    page = await visit("runs?queue=agents")
+    await page.get_by_role("link", name="hostile/").click()
+    await expect(page.locator("#head .decision")).to_have_count(2)
+    for tab in ("Conversation", "Timeline", "Effects", "Attempts", "Usage", "Events", "Raw"):
+        await page.get_by_role("link", name=tab, exact=True).click()
+        await expect(page.locator("nav.tabs [aria-current]")).to_have_text(tab)
+        await page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+        await harmless(page)
+    choice = page.locator('[id="call-1.4"]')
+    await choice.get_by_role("radio").check()
+    await choice.get_by_role("button", name="Answer", exact=True).click()
+    await page.locator('[id="call-1.5"]').get_by_role("button", name="Approve", exact=True).click()
+    await sure(page)
+    # Its next response is missing from the script: it fails, which is shown as well.
+    await expect(page.locator("#head h1")).to_contain_text("discarded")
+    await harmless(page)
+    await page.get_by_role("link", name="Conversation", exact=True).click()
+    await page.locator("#turns .call summary").first.click()
+    whole = page.get_by_role("link", name="all of it, as text")
+    address = await whole.first.get_attribute("href")
+    raw = await page.request.get(stage.url.rstrip("/") + (address or ""))
+    assert raw.headers["content-type"].startswith("text/plain") and len(await raw.text()) > 50_000
+
+
+async def harmless(page: Page) -> None:
+    """Nothing was run, nothing is wider than the page, and nothing can be clicked that runs."""
+    assert await page.evaluate("window.hit") is None
+    links = await page.locator("main a[href]").evaluate_all("a => a.map(one => one.protocol)")
+    assert set(links) <= {"http:", "https:", "mailto:"}
+    images = await page.locator("main img").evaluate_all(
+        "found => found.map(i => i.src.slice(0, 22))"
+    )
+    assert set(images) <= {"data:image/png;base64,"}
+    wide = await page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert wide <= 0, "the page can be read without scrolling sideways"

@@ -27,7 +27,7 @@ routes = page_routes()
 HOW = ("approve", "edit", "deny", "answer", "resolve", "raise")
 
 
-@routes.get("/parts/decide/{key:path}", name="durably:decide")
+@routes.get("/parts/decide/{key:any}", name="durably:decide")
 async def decide(
     request: Request, key: str, site: SiteOf, person: Viewer, how: str, call_id: str = ""
 ) -> HTMLResponse:

@@ -35,7 +35,7 @@ type Act = Callable[[Run[Any], Form, Person], Awaitable[str]]
 """Does what a form says and returns a sentence that says so."""
 
 
-@routes.post("/do/cancel/{key:path}", name="durably:cancel")
+@routes.post("/do/cancel/{key:any}", name="durably:cancel")
 async def cancel(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
     """Cancel a run."""
 
@@ -46,7 +46,7 @@ async def cancel(request: Request, key: str, site: SiteOf, person: Operator) -> 
     return await _do(request, site, person, key, act)
 
 
-@routes.post("/do/retry/{key:path}", name="durably:retry")
+@routes.post("/do/retry/{key:any}", name="durably:retry")
 async def retry(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
     """Let a run go on that ended without an output, or that waits for its agent or a budget."""
 
@@ -57,7 +57,7 @@ async def retry(request: Request, key: str, site: SiteOf, person: Operator) -> R
     return await _do(request, site, person, key, act)
 
 
-@routes.post("/do/approve/{key:path}", name="durably:approve")
+@routes.post("/do/approve/{key:any}", name="durably:approve")
 async def approve(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
     """Let a call run, with the arguments that were shown, or with others."""
 
@@ -76,7 +76,7 @@ async def approve(request: Request, key: str, site: SiteOf, person: Operator) ->
     return await _do(request, site, person, key, act)
 
 
-@routes.post("/do/deny/{key:path}", name="durably:deny")
+@routes.post("/do/deny/{key:any}", name="durably:deny")
 async def deny(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
     """Keep a call from running; the model reads the reason."""
 
@@ -89,7 +89,7 @@ async def deny(request: Request, key: str, site: SiteOf, person: Operator) -> Re
     return await _do(request, site, person, key, act)
 
 
-@routes.post("/do/answer/{key:path}", name="durably:answer")
+@routes.post("/do/answer/{key:any}", name="durably:answer")
 async def answer(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
     """Answer a question, or in the place of a call."""
 
@@ -102,7 +102,7 @@ async def answer(request: Request, key: str, site: SiteOf, person: Operator) -> 
     return await _do(request, site, person, key, act)
 
 
-@routes.post("/do/resolve/{key:path}", name="durably:resolve")
+@routes.post("/do/resolve/{key:any}", name="durably:resolve")
 async def resolve(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
     """Say what became of a call in doubt: exactly one of ``done``, ``failed`` and ``again``."""
 
@@ -121,7 +121,7 @@ async def resolve(request: Request, key: str, site: SiteOf, person: Operator) ->
     return await _do(request, site, person, key, act)
 
 
-@routes.post("/do/raise/{key:path}", name="durably:raise")
+@routes.post("/do/raise/{key:any}", name="durably:raise")
 async def raise_budget(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
     """Set limits of a run's own budget; what is left empty stays."""
 
@@ -138,7 +138,7 @@ async def raise_budget(request: Request, key: str, site: SiteOf, person: Operato
     return await _do(request, site, person, key, act)
 
 
-@routes.post("/do/signal/{key:path}", name="durably:signal")
+@routes.post("/do/signal/{key:any}", name="durably:signal")
 async def signal(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
     """Send a signal: ``name``, and ``value``, a payload as JSON."""
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from starlette.responses import Response
 
+from durably.web import keys as keys  # Makes `{key:any}` known.
 from durably.web.errors import Wrong
 from durably.web.pages.rendering import page
 from durably.web.routing import Instead, SiteRoute

@@ -35,7 +35,7 @@ TABS: dict[str, tuple[str, Tab]] = {
 """What the page shows, one at a time: the tab's name, and what is read for it."""
 
 
-@routes.get("/runs/{key:path}", name="durably:run")
+@routes.get("/runs/{key:any}", name="durably:run")
 async def run_page(
     request: Request,
     key: str,
@@ -51,21 +51,21 @@ async def run_page(
     return page(request, "run/page.html", head=head, key=key, tab=tab, tabs=_names(), **shown)
 
 
-@routes.get("/parts/head/{key:path}", name="durably:run-head")
+@routes.get("/parts/head/{key:any}", name="durably:run-head")
 async def run_head(request: Request, key: str, site: SiteOf, person: Viewer) -> HTMLResponse:
     """What stands above the tabs, as it is now."""
     run = await site.app.get(key)
     return page(request, "run/head.html", head=await head_of(site, run, person), key=key)
 
 
-@routes.get("/parts/saved/{key:path}", name="durably:run-saved")
+@routes.get("/parts/saved/{key:any}", name="durably:run-saved")
 async def run_saved(request: Request, key: str, site: SiteOf, person: Viewer) -> HTMLResponse:
     """What resuming saved."""
     run = await site.app.get(key)
     return page(request, "run/saved.html", saved=(await run.timeline()).saved)
 
 
-@routes.get("/parts/tab/{tab}/{key:path}", name="durably:run-tab")
+@routes.get("/parts/tab/{tab}/{key:any}", name="durably:run-tab")
 async def run_tab(
     request: Request,
     tab: str,
@@ -80,7 +80,7 @@ async def run_tab(
     return page(request, "run/tab.html", key=key, tab=tab, tabs=_names(), **shown)
 
 
-@routes.get("/parts/earlier/{key:path}", name="durably:run-earlier")
+@routes.get("/parts/earlier/{key:any}", name="durably:run-earlier")
 async def run_earlier(
     request: Request, key: str, site: SiteOf, person: Viewer, before: int
 ) -> HTMLResponse:

@@ -37,7 +37,7 @@ QUIET = frozenset({"delta", "withdrawn"})
 routes = page_routes()
 
 
-@routes.get("/parts/live/{key:path}", name="durably:run-live")
+@routes.get("/parts/live/{key:any}", name="durably:run-live")
 async def run_live(
     request: Request,
     key: str,

@@ -34,7 +34,7 @@ FIELDS = ("args", "result", "error", "output", "traceback", "prompt")
 routes = page_routes()
 
 
-@routes.get("/parts/value/{key:path}", name="durably:run-value")
+@routes.get("/parts/value/{key:any}", name="durably:run-value")
 async def run_value(
     request: Request,
     key: str,
@@ -67,7 +67,7 @@ async def run_value(
     return Response(_text(value), media_type="text/plain; charset=utf-8", headers=HARMLESS)
 
 
-@routes.get("/parts/json/{key:path}", name="durably:run-json")
+@routes.get("/parts/json/{key:any}", name="durably:run-json")
 async def run_json(
     request: Request, key: str, site: SiteOf, person: Viewer, download: bool = False
 ) -> Response:

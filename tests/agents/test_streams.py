@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterator
 from typing import Any
 
 import pytest
@@ -116,6 +116,7 @@ async def test_watcher_that_comes_back_misses_nothing_and_sees_nothing_twice(app
     assert "withdrawn" in first.kinds and len(later) > 12
     seen = [event.id for event in first.events]
     assert seen == sorted(set(seen))
+    assert sorted(unsaid(first.events)) == [2, 3], "withdrawn; all else came where it was said"
     for cut, other in later:
         came = [event.id for event in other.events]
         assert facts(other.events) == [event.id for event in known if event.id > cut], cut
@@ -231,6 +232,17 @@ async def test_run_says_for_itself_and_its_children_whether_it_streams(app: Dura
         assert song.record.stream is True
         await eye.watch(song)
         assert "La " in eye.texts and await run.result() == "Sung."
+
+
+def unsaid(events: list[Event]) -> Iterator[int]:
+    """The positions that deltas named, and no step after them did."""
+    open_positions = set[int]()
+    for event in events:
+        if event.kind == "delta":
+            open_positions.add(event.data["message"])
+        elif event.kind in ("step", "withdrawn", "completed"):
+            yield from open_positions - set(event.data.get("messages", ()))
+            open_positions.clear()
 
 
 async def kinds_of(run: Run[Any], last: str) -> list[str]:

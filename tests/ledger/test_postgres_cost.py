@@ -162,6 +162,7 @@ VALUES: dict[str, Any] = {
     "taken_by": "[]",
     "by": "agent",
     "every": 3,
+    "upto": 8000,
     "since": "2026-03-01T12:00:00.000000Z",
     "ids": "[7, 8]",
     "states": '["completed"]',

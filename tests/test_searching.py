@@ -22,10 +22,14 @@ TEXTS = ("refund 100%", "refund_it", "Refund", 'a\\b "quoted"\nüber', "nothing"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-async def app(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Durably]:
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    if request.param == "postgres":
-        url = request.getfixturevalue("wiped_url")
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    return request.getfixturevalue("wiped_url")
+
+
+@pytest.fixture
+async def app(url: str) -> AsyncIterator[Durably]:
     async with Durably(url) as app:
         yield app
 

@@ -296,12 +296,14 @@ class Administration:
         await self.open()
         data = {"older_than_seconds": older_than, "state": state}
         first: NewAction | None = NewAction("prune", by, data=data)
+        before = await self.actions(limit=1)
         deleted = 0
         while count := await self.ledger.write(_prune_batch, older_than, state, batch, first):
             first, deleted = None, deleted + count
             yield deleted
-        while state is None and await self.ledger.write(actions.prune, older_than, batch):
-            pass
+        if state is None and before:
+            while await self.ledger.write(actions.prune, older_than, before[0].id, batch):
+                pass
 
     async def count_prunable(self, *, older_than: float, state: str | None = None) -> int:
         """How many runs `prune` would delete."""

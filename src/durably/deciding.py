@@ -15,6 +15,7 @@ from durably.allowed import waits_for_operator
 from durably.budgets import Budget, limits_json
 from durably.errors import (
     ConfigError,
+    EffectNotFound,
     RunNotFound,
     TransitionRefused,
 )
@@ -126,7 +127,7 @@ class DecidableRun(RunHandle):
         if sum(given) != 1:
             raise ConfigError("resolve() takes exactly one of done=, failed= and again=True.")
         state, result = _decision(call_id, done, failed)
-        place = (await self._asked(call_id)).call_id
+        place = await self._place(call_id)
         decision = "again" if again else "done" if failed is None else "failed"
         await self._decide(
             self._action("resolve", by, place, decision=decision, reason=failed, note=note),
@@ -177,7 +178,7 @@ class DecidableRun(RunHandle):
         Raises:
             EffectNotFound, TransitionRefused: as for `approve`.
         """
-        place = (await self._asked(call_id)).call_id
+        place = await self._place(call_id)
         told = decisions.denial(reason)
         await self._decide(
             self._action("deny", by, place, reason=reason),
@@ -214,6 +215,12 @@ class DecidableRun(RunHandle):
         boundaries.reached("decision:before")
         self.record = await self._ledger.write(actions.recorded, action, operation)
         boundaries.reached("decision:after")
+
+    async def _place(self, call_id: str) -> str:
+        """The call's own id; what was given if there is none, which the write will say."""
+        with contextlib.suppress(EffectNotFound):
+            return (await self._asked(call_id)).call_id
+        return call_id
 
     async def _asked(self, call_id: str) -> Effect:
         return await self._ledger.read(decisions.find, self.key, call_id)

@@ -168,6 +168,7 @@ VALUES: dict[str, Any] = {
     "last": 0,
     "by": "agent",
     "every": 3,
+    "upto": 8000,
     "since": "2026-03-01T12:00:00.000000Z",
     "ids": "[7, 8]",
     "states": '["completed"]',

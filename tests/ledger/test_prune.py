@@ -11,7 +11,7 @@ from durably.lifecycle import RunState
 from durably.records import RunRecord
 from support.ledgers import TABLES, Ledger, done, message
 
-OF_A_RUN = [t for t in TABLES if t not in ("runs", "workers", "queues", "budgets")]
+OF_A_RUN = [t for t in TABLES if t not in ("runs", "workers", "queues", "budgets", "actions")]
 NUMBERED = ("events", "decisions", "signals", "notices")
 """Tables with an id of their own before the run's."""
 DAY = 24 * 3600.0

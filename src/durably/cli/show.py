@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from durably.allowed import call_decisions, run_actions
 from durably.cli.asjson import effect_json, event_json, message_json, parsed, plain, run_json
 from durably.cli.conversation import Conversation, Entry
 from durably.cli.options import (
@@ -26,7 +27,7 @@ from durably.cli.output import (
 )
 from durably.cli.target import Target, work_on
 from durably.cli.text import one_line, seconds_text, shorten
-from durably.lifecycle import EffectState, allowed
+from durably.lifecycle import allowed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -237,7 +238,7 @@ def _commands(seen: Seen) -> Iterator[str]:
     if run.waiting_on is not None:
         for effect in seen.effects:
             if effect.asked:
-                yield from _decisions(f"{key} {quote(effect.call_id)}", effect)
+                yield from _decisions(f"{key} {quote(effect.call_id)}", run, effect)
         for wait in run.waiting_on.get("waits", []):
             if wait["for"] == "signal":
                 yield f"signal {key} {quote(wait['name'])} --payload JSON   # what it waits for"
@@ -248,23 +249,31 @@ def _commands(seen: Seen) -> Iterator[str]:
 
             yield f"{UsedUp.from_json(run.waiting_on).command()}   # more altogether"
         yield f"cancel {key}"
-    elif allowed("revive", run.state):
+    elif "retry" in run_actions(run):
         yield f"retry {key}   # go on where it stopped; its history is kept"
 
 
-def _decisions(call: str, effect: Effect) -> Iterator[str]:
-    if effect.state is not EffectState.AWAITING:
-        yield f"resolve {call} --done JSON    # it happened, with this result"
-        yield f"resolve {call} --failed TEXT  # it failed; the model is told why"
-        yield f"resolve {call} --again        # it did not happen: run it again"
-        return
-    if effect.ask == "approval":
-        yield f"approve {call}              # let it run; --args JSON: with these arguments"
-    elif effect.ask == "question":
-        yield f"answer {call} TEXT          # or --value JSON"
-    else:
-        yield f"answer {call} --value JSON  # in its place"
-    yield f"deny {call} --reason TEXT   # the model is told why"
+def _decisions(call: str, run: RunRecord, effect: Effect) -> Iterator[str]:
+    for decision in call_decisions(run, effect):
+        if decision == "answer":
+            text = effect.ask == "question"
+            yield (
+                f"answer {call} TEXT          # or --value JSON"
+                if text
+                else (f"answer {call} --value JSON  # in its place")
+            )
+        elif decision in _HOW:
+            yield _HOW[decision].format(call)
+
+
+_HOW = {
+    "approve": "approve {}              # let it run; --args JSON: with these arguments",
+    "deny": "deny {} --reason TEXT   # the model is told why",
+    "done": "resolve {} --done JSON    # it happened, with this result",
+    "failed": "resolve {} --failed TEXT  # it failed; the model is told why",
+    "again": "resolve {} --again        # it did not happen: run it again",
+}
+"""The command for each decision; to edit is to approve with other arguments."""
 
 
 def _print_title(title: str, out: Console) -> None:

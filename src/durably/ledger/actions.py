@@ -59,6 +59,11 @@ def list_actions(run_key: str | None, before: int | None, limit: int) -> Operati
     return [action_from(row) for row in rows]
 
 
-def prune(older_than_seconds: float, limit: int) -> Operation[int]:
-    """Delete actions that are older, unless they are about a run that is still there."""
-    return (yield from execute("prune_actions", older_than_seconds=older_than_seconds, limit=limit))
+def prune(older_than_seconds: float, upto: int, limit: int) -> Operation[int]:
+    """Delete actions that are older, unless they are about a run that is still there.
+
+    Args:
+        upto: none with a higher id, such as what is written down about this very pruning.
+    """
+    older: dict[str, object] = {"older_than_seconds": older_than_seconds, "upto": upto}
+    return (yield from execute("prune_actions", limit=limit, **older))

@@ -105,6 +105,7 @@ def mail(site: Site, ticket: str) -> str:
     return body
 
 
+@pytest.mark.longer
 def test_what_the_person_approves_is_paid_and_what_they_deny_is_not(tmp_path: Path) -> None:
     site = Site(tmp_path / "data")
     terminal = play(site, {"T-1007": approve, "T-1010": deny})
@@ -155,19 +156,27 @@ def test_edited_amount_is_paid_and_other_terminals_may_decide(
 
 
 @pytest.mark.parametrize(
-    ("leave", "database"),
-    [("\x03", "sqlite"), ("\x04", "postgres")],
+    ("first", "leave", "database"),
+    [(approve, "\x03", "sqlite"), (deny, "\x04", "postgres")],
     ids=["ctrl-c-sqlite", "ctrl-d-postgres"],
 )
 def test_what_waits_goes_on_waiting_when_the_person_leaves(
-    request: pytest.FixtureRequest, tmp_path: Path, leave: str, database: str
+    request: pytest.FixtureRequest, tmp_path: Path, first: Decide, leave: str, database: str
 ) -> None:
+    """What they decided first is decided all the same."""
     url = request.getfixturevalue("database_url") if database == "postgres" else None
     site = Site(tmp_path / "data", url)
     with demo(site) as terminal:
+        assert asked(terminal) == "T-1007"
+        first(terminal, site)
         ticket = asked(terminal)
         terminal.type(leave)
         assert terminal.ended() == 130
+    ruling = rulings(site)["T-1007"]
+    assert (ruling["decision"], ruling["by"]) == (
+        "approved" if first is approve else "denied",
+        "keyboard",
+    )
     assert "Interrupted; the workers are stopped." in terminal.shown
     assert "Traceback" not in terminal.shown
     command = f"approve {ticket} 3.0"

@@ -17,6 +17,9 @@ import pytest
 EVERYTHING = os.environ.get("MATRIX_TESTS") == "all"
 """Whether this is ``make matrix``; otherwise it is a sample."""
 
+THIN = ("agents", "cli")
+"""Folders of tests about what is built on the ledger, whatever its database."""
+
 LONGER = {"faults": "FAULT_TESTS", "crash": "CRASH_TESTS"}
 """What is set to ``all`` for the longer tests of a folder; ``MATRIX_TESTS`` elsewhere."""
 
@@ -48,17 +51,24 @@ def _asked_for(item: pytest.Item) -> bool:
 
 
 def _combinations_again(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Of a test that crosses several parameters on both databases, those on PostgreSQL in which no
-    value is new: SQLite has all combinations, PostgreSQL every value of each parameter."""
+    """Of a test on both databases, what PostgreSQL need not repeat: SQLite has all parameters.
+
+    PostgreSQL has every value of each parameter, and of a test about what is built on the ledger
+    the first ones.
+    """
     seen: dict[tuple[Path, str], set[tuple[str, str]]] = defaultdict(set)
     on_sqlite = {_function(item) for item in items if _database(item) == "sqlite"}
     again: set[pytest.Item] = set()
     for item in items:
+        if item.get_closest_marker("by_database"):
+            continue
         if _database(item) in POSTGRES and _function(item) in on_sqlite:
             values = {(name, repr(value)) for name, value in _parameters(item).items()}
-            if len(values) > 2 and values <= seen[_function(item)]:
+            known = seen[_function(item)]
+            thin = item.path.parent.name in THIN
+            if known and (thin or (len(values) > 2 and values <= known)):
                 again.add(item)
-            seen[_function(item)] |= values
+            known |= values
     return again
 
 

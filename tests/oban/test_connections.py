@@ -27,7 +27,7 @@ async def test_worker_takes_no_more_connections_than_the_docs_say(
 ) -> None:
     most: Counter[str] = Counter()
     async with make_app(wiped_url, clerk) as app, app.worker(queues={"agents": 100}):
-        runs = [await app.enqueue("clerk", "file", key=f"r{n}") for n in range(100)]
+        runs = [await app.enqueue("clerk", "file", key=f"r{n}") for n in range(40)]
         waiting = asyncio.gather(*(run.result(timeout=120) for run in runs))
         while not waiting.done():
             most |= sessions(jobs)
@@ -47,7 +47,7 @@ async def test_pool_size_is_how_many_connections_write(
     most: Counter[str] = Counter()
     url = f"{wiped_url}?pool_size=1&notify=off"
     async with make_app(url, clerk) as app, app.worker(queues={"agents": 100}):
-        runs = [await app.enqueue("clerk", "file", key=f"r{n}") for n in range(50)]
+        runs = [await app.enqueue("clerk", "file", key=f"r{n}") for n in range(15)]
         for run in runs:
             await run.result(timeout=120)
             most |= sessions(jobs)

@@ -84,11 +84,12 @@ def _split(
     eventually("stopped", lambda: is_stopped(late) or not is_alive(late))
     if not is_alive(late):
         assert ended(late) == 0, logs(world.folder)
-        return False
     struck = Moment.of(world)
     if len(struck.attempts) > 1:
         late.kill()
         raise TooSlow
+    if not is_alive(late):
+        return False
     database = world.database
     locked = isinstance(database, SqliteFile) and database.is_locked()
     other = processes.start(children.rival, *args)

@@ -52,6 +52,7 @@ def anyio_backend() -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "longer: not in `make test`; see support.sample")
+    config.addinivalue_line("markers", "thin: on PostgreSQL `make test` has the first parameters")
     config.addinivalue_line("markers", "by_database: each does it in its own way; leave out none")
 
 

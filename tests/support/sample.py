@@ -65,7 +65,7 @@ def _combinations_again(items: list[pytest.Item]) -> set[pytest.Item]:
         if _database(item) in POSTGRES and _function(item) in on_sqlite:
             values = {(name, repr(value)) for name, value in _parameters(item).items()}
             known = seen[_function(item)]
-            thin = item.path.parent.name in THIN
+            thin = item.path.parent.name in THIN or item.get_closest_marker("thin")
             if known and (thin or (len(values) > 2 and values <= known)):
                 again.add(item)
             known |= values

@@ -32,17 +32,22 @@ postgres: .venv/.postgres ## Add what PostgreSQL needs; as setup, but with a C++
 demo: setup $(if $(filter postgres%,$(DURABLY_URL)),postgres) ## Run the demo: real workers, killed half way; no key, no network
 	@$(BIN)/durably demo $(if $(filter-out 0,$(WEB)),--web) $(ARGS)
 
-# Every check runs, and any that fails, fails the target.
+# Every check runs, and any that fails, fails the target. The quick ones run beside the tests, which
+# wait a lot, and have their say after them.
+PYTEST := pytest -n 2 --dist worksteal
 .PHONY: test
 test: postgres ## All checks: lint, format, types, layers, tests
-	@failed=''; \
-	check() { echo "== $$*"; $(BIN)/"$$@" || failed="$$failed $$1"; echo; }; \
-	check ruff check; \
-	check ruff format --check; \
-	check pyright; \
-	check lint-imports; \
-	check pytest -n 2 --dist loadfile $(ARGS); \
-	if [ -n "$$failed" ]; then echo "make test failed:$$failed" >&2; exit 1; fi
+	@said=$$(mktemp -d); trap 'rm -rf "$$said"' EXIT; \
+	check() { echo "== $$*"; $(BIN)/"$$@" || echo "$$1" >>"$$said/failed"; echo; }; \
+	{ check ruff check; check ruff format --check; check pyright; check lint-imports; } \
+		>"$$said/checks" 2>&1 & \
+	check $(PYTEST) $(ARGS); \
+	wait; cat "$$said/checks"; \
+	if [ -s "$$said/failed" ]; then echo "make test failed:" $$(cat "$$said/failed") >&2; exit 1; fi
+
+.PHONY: matrix
+matrix: postgres ## All tests on both databases, with more examples; `test` has a sample
+	@MATRIX_TESTS=all $(BIN)/$(PYTEST) $(ARGS)
 
 .PHONY: crash
 crash: postgres ## Kill and stop workers at every boundary, for every effect policy and wait; `test` has a sample

@@ -1,11 +1,36 @@
-"""What every test shares: the async backend and hypothesis's profile."""
+"""What every test shares: the async backend, hypothesis's profile, where files go, and which tests
+are run at all."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support import sample
+
 pytest_plugins = ["support.postgres"]
+
+ROOM = 4_000_000_000
+"""Bytes that must be free in memory for the tests' files to go there."""
+
+
+def _use_memory() -> None:
+    """Have temporary files in memory where there is room: a third of the time is waiting for disks.
+
+    Nothing is proved less: every commit still waits for its fsync, and a file outlives a process
+    that is killed as it does on a disk. Losing power is what no test can do.
+    """
+    memory = Path("/dev/shm")
+    if "TMPDIR" in os.environ or not os.access(memory, os.W_OK | os.X_OK):
+        return
+    if shutil.disk_usage(memory).free > ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
+
+
+_use_memory()
 
 # Databases and subprocesses make timing noise; what counts is whether a promise holds. CI is
 # repeatable, a developer's machine keeps looking for new examples.
@@ -15,6 +40,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
     derandomize=bool(os.environ.get("CI")),
+    max_examples=sample.examples(100),
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "durably"))
 
@@ -22,3 +48,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "durably"))
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "longer: not in `make test`; see support.sample")
+    config.addinivalue_line("markers", "thin: on PostgreSQL `make test` has the first parameters")
+    config.addinivalue_line("markers", "by_database: each does it in its own way; leave out none")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if left_out := sample.left_out(items):
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+    sample.heaviest_first(items)

@@ -32,10 +32,9 @@ from durably.demo.traps import Sprung, Traps
 from durably.demo.verdict import judge
 from support.demo import DEADLINE_SECONDS, no_worker_is_alive
 from support.postgres_run import Postgres
+from support.sample import longer
 
 pytestmark = pytest.mark.timeout(400)
-
-both_databases = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 
 
 @dataclass(frozen=True)
@@ -257,28 +256,43 @@ def forget_a_kill(site: Site) -> None:
     site.kills.write_text("\n".join(site.kills.read_text().splitlines()[1:]) + "\n")
 
 
-@pytest.mark.parametrize(
-    ("tamper", "wrong"),
-    [
-        (charge_again, "charged or refunded twice"),
-        (lose_a_payment, "payments in shop's books"),
-        (mail_again, "mails, one a ticket"),
-        (ask_for_a_saved_response, "saved ones asked for again"),
-        (book_again, "payments in shop's books"),
-        (leave_a_call_open, "tool calls left open"),
-        (forget_a_kill, "workers killed (SIGKILL)"),
-        (pay_a_refund_unasked, "paid without approval"),
-        (pay_an_approved_refund_again, "paid once, when approved"),
-        (approve_after_the_payment, "paid once, when approved"),
-        (approve_after_the_payment, "paid without approval"),
-        (forget_an_approval, "decided by office"),
-        (decide_in_another_name, "decided by office"),
-        (forget_that_it_asked, "approvals asked"),
-    ],
-)
-async def test_verdict_notices_what_is_wrong(
+IN_FILES = [
+    (charge_again, "charged or refunded twice"),
+    (lose_a_payment, "payments in shop's books"),
+    (mail_again, "mails, one a ticket"),
+    (ask_for_a_saved_response, "saved ones asked for again"),
+    (forget_a_kill, "workers killed (SIGKILL)"),
+    (pay_a_refund_unasked, "paid without approval"),
+    (pay_an_approved_refund_again, "paid once, when approved"),
+    (approve_after_the_payment, "paid once, when approved"),
+    (approve_after_the_payment, "paid without approval"),
+    (forget_an_approval, "decided by office"),
+]
+
+IN_TABLES = [
+    (book_again, "payments in shop's books"),
+    (leave_a_call_open, "tool calls left open"),
+    (decide_in_another_name, "decided by office"),
+    (forget_that_it_asked, "approvals asked"),
+]
+
+
+@pytest.mark.thin  # The same files, whatever the database.
+@pytest.mark.parametrize(("tamper", "wrong"), IN_FILES)
+async def test_verdict_notices_what_is_wrong_in_files(
     demo: Ended, copy: Site, tamper: Callable[[Site], None], wrong: str
 ) -> None:
+    await notices(copy, tamper, wrong)
+
+
+@pytest.mark.parametrize(("tamper", "wrong"), IN_TABLES)
+async def test_verdict_notices_what_is_wrong_in_tables(
+    demo: Ended, copy: Site, tamper: Callable[[Site], None], wrong: str
+) -> None:
+    await notices(copy, tamper, wrong)
+
+
+async def notices(copy: Site, tamper: Callable[[Site], None], wrong: str) -> None:
     assert all(check.ok for check in (await verdict(copy)).values())
     tamper(copy)
     assert not (await verdict(copy))[wrong].ok
@@ -329,10 +343,15 @@ def test_data_of_an_earlier_demo_is_not_overwritten(demo: Ended) -> None:
     assert "earlier demo" in done.errors
 
 
-@both_databases
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],  # SIGINT: see the terminal's tests
+    ("url", "number", "code"),  # SIGINT: see the terminal's tests
+    [
+        ("postgres", signal.SIGTERM, 130),
+        ("sqlite", signal.SIGKILL, -signal.SIGKILL),
+        longer("sqlite", signal.SIGTERM, 130),
+        longer("postgres", signal.SIGKILL, -signal.SIGKILL),
+    ],
+    indirect=["url"],
 )
 def test_no_worker_outlives_the_demo(
     tmp_path: Path, url: str | None, number: int, code: int

@@ -105,6 +105,7 @@ def mail(site: Site, ticket: str) -> str:
     return body
 
 
+@pytest.mark.longer
 def test_what_the_person_approves_is_paid_and_what_they_deny_is_not(tmp_path: Path) -> None:
     site = Site(tmp_path / "data")
     terminal = play(site, {"T-1007": approve, "T-1010": deny})
@@ -155,19 +156,25 @@ def test_edited_amount_is_paid_and_other_terminals_may_decide(
 
 
 @pytest.mark.parametrize(
-    ("leave", "database"),
-    [("\x03", "sqlite"), ("\x04", "postgres")],
+    ("first", "leave", "database"),
+    [(None, "\x03", "sqlite"), (deny, "\x04", "postgres")],
     ids=["ctrl-c-sqlite", "ctrl-d-postgres"],
 )
 def test_what_waits_goes_on_waiting_when_the_person_leaves(
-    request: pytest.FixtureRequest, tmp_path: Path, leave: str, database: str
+    request: pytest.FixtureRequest, tmp_path: Path, first: Decide | None, leave: str, database: str
 ) -> None:
+    """What they decided first is decided all the same."""
     url = request.getfixturevalue("database_url") if database == "postgres" else None
     site = Site(tmp_path / "data", url)
     with demo(site) as terminal:
         ticket = asked(terminal)
+        if first is not None:
+            first(terminal, site)
+            ticket = asked(terminal)
         terminal.type(leave)
         assert terminal.ended() == 130
+    said = {ticket: (r["decision"], r["by"]) for ticket, r in rulings(site).items()}
+    assert said == ({} if first is None else {"T-1007": ("denied", "keyboard")})
     assert "Interrupted; the workers are stopped." in terminal.shown
     assert "Traceback" not in terminal.shown
     command = f"approve {ticket} 3.0"

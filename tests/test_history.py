@@ -33,6 +33,7 @@ from pydantic_ai.usage import RequestUsage
 
 from durably.agents import history
 from durably.errors import HistoryError, ResultNotSerializable
+from support.sample import examples
 
 # --- strategies, derived from the types of the installed pydantic-ai
 
@@ -229,7 +230,7 @@ def conversation() -> list[Any]:
 
 
 @pytest.mark.parametrize(("kind", "cls"), PARTS)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(data=st.data())
 def test_every_part_comes_back_as_it_was(kind: str, cls: type, data: st.DataObject) -> None:
     before = [message(kind, data.draw(parts(kind, cls)))]
@@ -445,7 +446,7 @@ def test_unknown_kind_names_the_known_ones_without_internal_tags() -> None:
 
 
 @pytest.mark.parametrize(("kind", "cls"), PARTS)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(data=st.data())
 def test_no_part_loses_an_unknown_field_silently(kind: str, cls: type, data: st.DataObject) -> None:
     raw = json.loads(history.to_json([message(kind, data.draw(parts(kind, cls)))]))

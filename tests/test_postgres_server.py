@@ -19,6 +19,7 @@ from durably.errors import SchemaError
 from durably.ledger.connect import database_for
 from support.postgres_run import Postgres
 from support.postgres_server import PostgresServer
+from support.sample import longer
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 120.0
@@ -205,7 +206,7 @@ def alive(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize(
     ("end", "workers"),
-    [(None, 2), (signal.SIGINT, 0), (signal.SIGTERM, 2), (signal.SIGKILL, 0)],
+    [(None, 2), longer(signal.SIGINT, 0), longer(signal.SIGTERM, 2), (signal.SIGKILL, 0)],
     ids=["failed", "SIGINT", "SIGTERM", "SIGKILL"],
 )
 def test_a_run_leaves_nothing_behind_however_it_ends(

@@ -31,6 +31,8 @@ from support.databases import ON_POSTGRES, sql
 from support.ledgers import until
 from support.scripted import NOW, Script, call, tool_texts
 
+pytestmark = pytest.mark.by_database
+
 BOTH = pytest.mark.parametrize("in_thread", [True, False], ids=["sync", "async"])
 ONE = "INSERT INTO books VALUES (1)"
 

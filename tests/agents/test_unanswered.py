@@ -260,7 +260,10 @@ async def test_nothing_differs(
 
 async def _deliver(strike: Strike, url: str) -> None:
     """Let a late commit through, as soon as whoever repeats the write has to wait for it."""
-    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
+    waiting = (
+        "SELECT 1 FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     await until(strike.done.is_set, "the network strikes")
     if strike.how is Cut.LATE:
         await until(lambda: bool(sql(url, waiting)), "the second try waits for the first")

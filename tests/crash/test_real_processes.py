@@ -18,6 +18,7 @@ from crash.promises import Moment, check
 from crash.scenarios import ALONE, KEY, PROMPT
 from crash.undisturbed import Undisturbed, sample
 from crash.world import World
+from support.sample import longer
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -53,6 +54,7 @@ def pythons() -> Iterator[Pythons]:
     started.close()
 
 
+@pytest.mark.parametrize("grounds", [longer("sqlite"), "postgres"], indirect=True)
 def test_another_worker_takes_over_from_a_dead_one_within_the_lease(
     grounds: Grounds, tmp_path: Path, processes: Processes, pythons: Pythons
 ) -> None:
@@ -80,6 +82,7 @@ def test_another_worker_takes_over_from_a_dead_one_within_the_lease(
     check(ALONE["reconcile"], undisturbed.end, struck, Moment.of(world))
 
 
+@pytest.mark.parametrize("grounds", ["sqlite", longer("postgres")], indirect=True)
 @pytest.mark.parametrize(
     "strike", sample(always=["effect:after#1"], more=["model:after#1", "settle:before#1"])
 )

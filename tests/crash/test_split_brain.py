@@ -14,17 +14,14 @@ from crash.grounds import Grounds
 from crash.processes import Processes, ended, eventually, is_alive, is_stopped
 from crash.promises import Moment, check_split_brain
 from crash.scenarios import ALONE
-from crash.undisturbed import Undisturbed, check_reached, each, logs, sample, some
+from crash.undisturbed import EACH, Undisturbed, check_reached, each, logs, sample, some
 from crash.world import World
 
 pytestmark = pytest.mark.timeout(3600)
 
-AT_ONCE = {"sqlite": 10, "postgres": 4}
+AT_ONCE = {"sqlite": 10, "postgres": 5}
 """How many workers are stopped side by side: most of the time is waiting for their leases. A server
 has only so many connections."""
-
-EACH_BOUNDARY = {"sqlite": 4, "postgres": 1}
-"""How often a sample stops a worker at each."""
 
 LEASES = (1.0, 4.0, 16.0)
 """Seconds. The first will do, unless the machine is so slow that it ends before the stop."""
@@ -56,7 +53,7 @@ def test_late_worker_changes_nothing_and_settles_what_it_left_in_doubt(
 
     started = time.monotonic()
     fair = [strike for strike in undisturbed.strikes if _fair(policy, strike)]
-    strikes = some(fair, EACH_BOUNDARY[grounds.dialect])
+    strikes = some(fair, EACH[grounds.dialect])
     stopped = dict(zip(strikes, each(strikes, stop, at_once=AT_ONCE[grounds.dialect]), strict=True))
     seconds = time.monotonic() - started
     print(
@@ -87,11 +84,12 @@ def _split(
     eventually("stopped", lambda: is_stopped(late) or not is_alive(late))
     if not is_alive(late):
         assert ended(late) == 0, logs(world.folder)
-        return False
     struck = Moment.of(world)
     if len(struck.attempts) > 1:
         late.kill()
         raise TooSlow
+    if not is_alive(late):
+        return False
     database = world.database
     locked = isinstance(database, SqliteFile) and database.is_locked()
     other = processes.start(children.rival, *args)

@@ -18,6 +18,7 @@ from crash.children import Strike
 from crash.grounds import Grounds
 from crash.processes import Processes
 from crash.undisturbed import (
+    EACH,
     EVERYTHING,
     SEED,
     Recorded,
@@ -74,7 +75,7 @@ def test_a_crash_around_any_wait_keeps_every_promise(
         return code != 0
 
     started = time.monotonic()
-    strikes = drawn(waiting, undisturbed.strikes)
+    strikes = drawn(waiting, grounds, undisturbed.strikes)
     killed = dict(zip(strikes, each(strikes, crash, at_once=AT_ONCE), strict=True))
     seconds = time.monotonic() - started
     print(f"{grounds.dialect}, {waiting.name}: {sum(killed.values())} crashes in {seconds:.1f} s")
@@ -84,12 +85,12 @@ def test_a_crash_around_any_wait_keeps_every_promise(
         assert sum(killed.values()) > len(killed) / 2
 
 
-def drawn(waiting: Waiting, strikes: list[Strike]) -> list[Strike]:
-    """Every strike, or of a sample one at each boundary that the scenario is about."""
+def drawn(waiting: Waiting, grounds: Grounds, strikes: list[Strike]) -> list[Strike]:
+    """Every strike, or a sample of what the scenario is about."""
     if EVERYTHING:
         return strikes
     about = [strike for strike in strikes if strike.name.startswith(waiting.sample)]
-    return some([strike for strike in about if is_certain(strike)], 1)
+    return some([strike for strike in about if is_certain(strike)], EACH[grounds.dialect])
 
 
 def is_certain(strike: Strike) -> bool:

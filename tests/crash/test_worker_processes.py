@@ -18,7 +18,7 @@ from crash.grounds import Grounds
 from crash.jobs import JOBS
 from crash.processes import Processes, ended, eventually, is_alive
 from crash.promises import Moment
-from crash.undisturbed import logs
+from crash.undisturbed import EVERYTHING, logs
 from crash.world import World
 from durably import Durably, RunState
 from durably.dispatch.embedded import POLL_SECONDS
@@ -181,7 +181,7 @@ def test_idle_worker_wakes_when_another_process_enqueues(
     world: World, processes: Processes
 ) -> None:
     Workers(world, "read", processes).start()
-    count = 20
+    count = 12
 
     async def one_by_one(app: Durably, agent: Agent[None, str]) -> None:
         for number in range(count):
@@ -202,7 +202,7 @@ def test_many_workers_on_one_ledger_execute_every_run_once(
     world: World, processes: Processes
 ) -> None:
     workers = Workers(world, "ask", processes)
-    keys = [f"run-{number}" for number in range(100)]
+    keys = [f"run-{number}" for number in range(100 if EVERYTHING else 40)]
 
     async def all_at_once(app: Durably, agent: Agent[None, str]) -> None:
         found = [await app.enqueue(agent, "Hello?", key=key) for key in keys]

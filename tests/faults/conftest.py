@@ -8,20 +8,8 @@ import pytest
 pytest.register_assert_rewrite("crash.processes", "faults.site")
 
 from crash.processes import Processes  # noqa: E402
-from faults.site import EVERYTHING, Site  # noqa: E402
+from faults.site import Site  # noqa: E402
 from support.postgres_server import PostgresServer  # noqa: E402
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "longer: only in `make faults`")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without `make faults`, a sample that takes a minute."""
-    longer = [item for item in items if item.get_closest_marker("longer")]
-    if longer and not EVERYTHING:
-        config.hook.pytest_deselected(items=longer)
-        items[:] = [item for item in items if item not in longer]
 
 
 @pytest.fixture

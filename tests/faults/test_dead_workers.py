@@ -12,14 +12,13 @@ from crash.processes import ended
 from durably import RunState
 from faults import children, shift
 from faults.site import EVERYTHING, Site, in_thread
+from support.sample import longer
 
 pytestmark = pytest.mark.timeout(1800)
 
 ROUNDS = 4 if EVERYTHING else 1
 
-LEASES = pytest.mark.parametrize(
-    "lease_seconds", [1.0, pytest.param(5.0, marks=pytest.mark.longer)]
-)
+LEASES = pytest.mark.parametrize("lease_seconds", [1.0, longer(5.0)])
 
 SLOW_SECONDS = 60.0
 """Far more than what is measured, and less than Oban's five minutes."""
@@ -52,7 +51,7 @@ async def test_runs_of_a_dead_worker_go_on_when_its_lease_is_over(
 
 
 @LEASES
-@pytest.mark.parametrize("asked_by", ["durably", "another language"])
+@pytest.mark.parametrize("asked_by", [longer("durably"), "another language"])
 async def test_job_of_a_worker_that_died_before_its_claim_comes_again(
     site: Site, lease_seconds: float, asked_by: str
 ) -> None:
@@ -107,7 +106,7 @@ async def test_healthy_run_that_oban_takes_for_lost_is_executed_once(site: Site)
     for _ in range(2):
         site.start_worker(oban=impatient)
     async with shift.app(site.world) as app:
-        run = await app.enqueue("sleeper", "5", key="r")
+        run = await app.enqueue("sleeper", "3", key="r")
         assert await run.result(timeout=300) == "Well slept."
         (attempt,) = await run.attempts()
         assert attempt.outcome == "completed"

@@ -75,6 +75,7 @@ def _frozen_for(site: Site, seconds: float) -> None:
         time.sleep(seconds)
 
 
+@pytest.mark.longer
 async def test_connections_that_are_cut_again_and_again_cost_no_run(site: Site) -> None:
     for _ in range(2):
         site.start_worker(lease=LEASE_SECONDS)

@@ -33,6 +33,8 @@ from durably import (
 from support.ledgers import PATIENCE_SECONDS, Backend, PostgresBackend, SqliteBackend
 from support.postgres_run import Postgres
 
+pytestmark = pytest.mark.by_database
+
 
 def say_ok(_: list[ModelMessage], __: AgentInfo) -> ModelResponse:
     return ModelResponse(parts=[TextPart("ok")])

@@ -30,6 +30,7 @@ from durably.records import Attempt, Claim, Effect, Event, RunRecord, StoredMess
 from support.ledger_model import Model, ModelEffect, ModelRun, Position, Refused
 from support.ledgers import Clock, PostgresBackend, SqliteBackend, new_run, tool_call
 from support.postgres import wipe
+from support.sample import examples
 
 LEASE_SECONDS = 10.0
 FAIL_SECONDS = 5.0
@@ -401,7 +402,8 @@ def on_sqlite(clock: Clock) -> Generator[Database]:
 
 def test_ledger_keeps_its_promises_whatever_happens() -> None:
     run_state_machine_as_test(
-        lambda: LedgerMachine(on_sqlite), settings=settings(max_examples=80, stateful_step_count=60)
+        lambda: LedgerMachine(on_sqlite),
+        settings=settings(max_examples=examples(80), stateful_step_count=60),
     )
 
 
@@ -414,5 +416,5 @@ def test_ledger_keeps_its_promises_on_postgres_too(wiped_url: str) -> None:
     # Each of its steps waits for the disk: fewer of them.
     run_state_machine_as_test(
         lambda: LedgerMachine(on_postgres),
-        settings=settings(max_examples=15, stateful_step_count=40),
+        settings=settings(max_examples=examples(15), stateful_step_count=40),
     )

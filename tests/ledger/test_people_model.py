@@ -38,6 +38,7 @@ from durably.records import WAIT_KINDS, CallPosition, Claim, Decision, Effect, R
 from support.ledgers import Clock, PostgresBackend, SqliteBackend, new_run
 from support.people import ASKED, Place, Promises, RunView, look
 from support.postgres import wipe
+from support.sample import examples
 
 LEASE_SECONDS = 10.0
 FAIL_SECONDS = 2.0
@@ -588,7 +589,8 @@ def on_sqlite(clock: Clock) -> Generator[Database]:
 
 def test_nobody_is_left_asleep_whatever_happens() -> None:
     run_state_machine_as_test(
-        lambda: PeopleMachine(on_sqlite), settings=settings(max_examples=40, stateful_step_count=50)
+        lambda: PeopleMachine(on_sqlite),
+        settings=settings(max_examples=examples(40), stateful_step_count=50),
     )
 
 
@@ -601,5 +603,5 @@ def test_nobody_is_left_asleep_on_postgres_either(wiped_url: str) -> None:
     # Each of its steps waits for the disk: fewer of them.
     run_state_machine_as_test(
         lambda: PeopleMachine(on_postgres),
-        settings=settings(max_examples=8, stateful_step_count=40),
+        settings=settings(max_examples=examples(8), stateful_step_count=40),
     )

@@ -26,6 +26,7 @@ from durably.lifecycle import RunState
 from durably.records import RunRecord
 from support.ledgers import Clock, PostgresBackend, SqliteBackend, new_run
 from support.postgres import wipe
+from support.sample import examples
 
 T = "customer-7"
 LEASE_SECONDS = 10.0
@@ -210,7 +211,8 @@ def on_sqlite(clock: Clock) -> Generator[Database]:
 
 def test_thread_goes_on_in_order_whatever_happens() -> None:
     run_state_machine_as_test(
-        lambda: ThreadMachine(on_sqlite), settings=settings(max_examples=60, stateful_step_count=40)
+        lambda: ThreadMachine(on_sqlite),
+        settings=settings(max_examples=examples(60), stateful_step_count=40),
     )
 
 
@@ -223,5 +225,5 @@ def test_thread_goes_on_in_order_on_postgres_too(wiped_url: str) -> None:
     # Each of its steps waits for the disk: fewer of them.
     run_state_machine_as_test(
         lambda: ThreadMachine(on_postgres),
-        settings=settings(max_examples=10, stateful_step_count=30),
+        settings=settings(max_examples=examples(10), stateful_step_count=30),
     )

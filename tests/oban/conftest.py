@@ -18,11 +18,11 @@ def clerk() -> Clerk:
 
 
 @pytest.fixture
-async def app(migrated_url: str, clerk: Clerk) -> AsyncIterator[Durably]:
-    async with make_app(migrated_url, clerk) as app:
+async def app(wiped_url: str, clerk: Clerk) -> AsyncIterator[Durably]:
+    async with make_app(wiped_url, clerk) as app:
         yield app
 
 
 @pytest.fixture
-def jobs(migrated_url: str) -> Jobs:
-    return Jobs(migrated_url)
+def jobs(wiped_url: str) -> Jobs:
+    return Jobs(wiped_url)

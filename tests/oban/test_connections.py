@@ -23,11 +23,11 @@ def sessions(jobs: Jobs) -> Counter[str]:
 
 
 async def test_worker_takes_no_more_connections_than_the_docs_say(
-    jobs: Jobs, migrated_url: str, clerk: Clerk
+    jobs: Jobs, wiped_url: str, clerk: Clerk
 ) -> None:
     most: Counter[str] = Counter()
-    async with make_app(migrated_url, clerk) as app, app.worker(queues={"agents": 100}):
-        runs = [await app.enqueue("clerk", "file", key=f"r{n}") for n in range(100)]
+    async with make_app(wiped_url, clerk) as app, app.worker(queues={"agents": 100}):
+        runs = [await app.enqueue("clerk", "file", key=f"r{n}") for n in range(40)]
         waiting = asyncio.gather(*(run.result(timeout=120) for run in runs))
         while not waiting.done():
             most |= sessions(jobs)
@@ -42,12 +42,12 @@ async def test_worker_takes_no_more_connections_than_the_docs_say(
 
 
 async def test_pool_size_is_how_many_connections_write(
-    jobs: Jobs, migrated_url: str, clerk: Clerk
+    jobs: Jobs, wiped_url: str, clerk: Clerk
 ) -> None:
     most: Counter[str] = Counter()
-    url = f"{migrated_url}?pool_size=1&notify=off"
+    url = f"{wiped_url}?pool_size=1&notify=off"
     async with make_app(url, clerk) as app, app.worker(queues={"agents": 100}):
-        runs = [await app.enqueue("clerk", "file", key=f"r{n}") for n in range(50)]
+        runs = [await app.enqueue("clerk", "file", key=f"r{n}") for n in range(15)]
         for run in runs:
             await run.result(timeout=120)
             most |= sessions(jobs)
@@ -72,8 +72,8 @@ def test_what_the_url_says_wins() -> None:
 
 
 @pytest.mark.parametrize("said", ["", "&tcp_user_timeout=1000"])
-def test_host_that_is_gone_without_a_word_is_noticed_soon(migrated_url: str, said: str) -> None:
-    url = PostgresUrl.parse(f"{migrated_url}?pool_size=2{said}")
+def test_host_that_is_gone_without_a_word_is_noticed_soon(wiped_url: str, said: str) -> None:
+    url = PostgresUrl.parse(f"{wiped_url}?pool_size=2{said}")
     with connect(url) as own, psycopg.connect(url.conninfo_as("durably-oban")) as obans:
         for connection in (own, obans):
             told = connection.info.get_parameters()

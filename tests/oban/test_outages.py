@@ -27,9 +27,9 @@ GRANTS = """
 
 
 async def test_job_that_was_fetched_and_never_heard_of_comes_again_soon(
-    jobs: Jobs, migrated_url: str, clerk: Clerk
+    jobs: Jobs, wiped_url: str, clerk: Clerk
 ) -> None:
-    with Network(migrated_url) as network:
+    with Network(wiped_url) as network:
         async with make_app(network.url, clerk) as app:
             run = await app.enqueue("clerk", "file", key="r1")
             strike = network.strike(Cut.AFTER, FETCH)
@@ -45,9 +45,9 @@ async def test_job_that_was_fetched_and_never_heard_of_comes_again_soon(
 
 @pytest.mark.parametrize("cut", [Cut.BEFORE, Cut.AFTER])
 async def test_acknowledgement_that_was_not_heard_is_made_again(
-    jobs: Jobs, migrated_url: str, clerk: Clerk, cut: Cut
+    jobs: Jobs, wiped_url: str, clerk: Clerk, cut: Cut
 ) -> None:
-    with Network(migrated_url) as network:
+    with Network(wiped_url) as network:
         async with make_app(network.url, clerk) as app:
             strike = network.strike(cut, ACKNOWLEDGE)
             async with app.worker():
@@ -61,21 +61,21 @@ async def test_acknowledgement_that_was_not_heard_is_made_again(
 
 
 async def test_worker_whose_oban_gets_no_connection_begins_to_work_when_it_does(
-    migrated_url: str, clerk: Clerk, caplog: pytest.LogCaptureFixture
+    wiped_url: str, clerk: Clerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with role(migrated_url, "few", GRANTS) as url:
+    with role(wiped_url, "few", GRANTS) as url:
         async with make_app(f"{url}?pool_size=1&notify=off", clerk) as app, app.worker() as worker:
             await until(lambda: "Oban cannot be started yet" in caplog.text, "it was tried")
-            with psycopg.connect(migrated_url, autocommit=True) as connection:
+            with psycopg.connect(wiped_url, autocommit=True) as connection:
                 connection.execute("ALTER ROLE few CONNECTION LIMIT 50")
             assert await _enqueued_and_answered(app)
             assert not worker.leaving
 
 
 async def test_job_that_cannot_be_answered_now_spends_no_attempt_of_its_own(
-    jobs: Jobs, migrated_url: str, clerk: Clerk, caplog: pytest.LogCaptureFixture
+    jobs: Jobs, wiped_url: str, clerk: Clerk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Network(migrated_url) as network:
+    with Network(wiped_url) as network:
         async with make_app(network.url, clerk) as app:
             run = await app.enqueue("clerk", "file", key="r1")
             strikes = [network.strike(Cut.BEFORE, "SET state = 'executing', attempt") for _ in "12"]

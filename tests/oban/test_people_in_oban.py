@@ -23,10 +23,10 @@ async def somebody_elses_oban(url: str) -> AsyncIterator[Oban]:
 
 
 async def test_cancelling_an_executing_job_cancels_its_run(
-    app: Durably, jobs: Jobs, clerk: Clerk, migrated_url: str
+    app: Durably, jobs: Jobs, clerk: Clerk, wiped_url: str
 ) -> None:
     clerk.gate.clear()
-    async with app.worker(), somebody_elses_oban(migrated_url) as oban:
+    async with app.worker(), somebody_elses_oban(wiped_url) as oban:
         run = await app.enqueue("clerk", "file", key="r1")
         await until(lambda: clerk.worked == ["file"], "the tool is running")
 
@@ -42,10 +42,10 @@ async def test_cancelling_an_executing_job_cancels_its_run(
 
 @pytest.mark.parametrize("delay", [0, 3600])
 async def test_cancelling_a_waiting_job_cancels_its_run_whoever_listens(
-    app: Durably, jobs: Jobs, clerk: Clerk, migrated_url: str, delay: float
+    app: Durably, jobs: Jobs, clerk: Clerk, wiped_url: str, delay: float
 ) -> None:
     run = await app.enqueue("clerk", "file", key="r1", delay=delay)
-    async with somebody_elses_oban(migrated_url) as oban:
+    async with somebody_elses_oban(wiped_url) as oban:
         await oban.cancel_job(jobs.of("r1")[0]["id"])
     async with app.worker():
 
@@ -73,10 +73,10 @@ async def test_cancel_that_no_node_heard_reaches_an_executing_run(
 
 
 async def test_retrying_the_job_of_a_discarded_run_revives_it(
-    app: Durably, jobs: Jobs, clerk: Clerk, migrated_url: str
+    app: Durably, jobs: Jobs, clerk: Clerk, wiped_url: str
 ) -> None:
     clerk.failures = 1
-    async with app.worker(), somebody_elses_oban(migrated_url) as oban:
+    async with app.worker(), somebody_elses_oban(wiped_url) as oban:
         run = await app.enqueue("clerk", "file", key="r1", max_attempts=1)
         await until(lambda: jobs.states("r1") == ["discarded"], "the job is acknowledged")
         assert (await run.refresh()).state is RunState.DISCARDED
@@ -86,9 +86,9 @@ async def test_retrying_the_job_of_a_discarded_run_revives_it(
 
 
 async def test_retrying_a_job_that_waits_makes_its_run_due_now(
-    app: Durably, jobs: Jobs, clerk: Clerk, migrated_url: str
+    app: Durably, jobs: Jobs, clerk: Clerk, wiped_url: str
 ) -> None:
-    async with app.worker(), somebody_elses_oban(migrated_url) as oban:
+    async with app.worker(), somebody_elses_oban(wiped_url) as oban:
         run = await app.enqueue("clerk", "file", key="r1", delay=3600)
         await oban.retry_job(jobs.of("r1")[0]["id"])
         assert await run.result(timeout=120) == "answered"
@@ -161,9 +161,9 @@ async def test_runs_start_by_priority(app: Durably, jobs: Jobs, clerk: Clerk) ->
     assert clerk.worked == ["p0", "p1", "p5", "p9"]
 
 
-async def test_metrics_are_told_to_oban_web(app: Durably, migrated_url: str) -> None:
+async def test_metrics_are_told_to_oban_web(app: Durably, wiped_url: str) -> None:
     heard = asyncio.Event()
-    async with somebody_elses_oban(migrated_url) as oban:
+    async with somebody_elses_oban(wiped_url) as oban:
         await oban._notifier.listen("metrics", lambda *_: heard.set())  # type: ignore[attr-defined]
         async with app.worker(oban={"metrics": True}):
             run = await app.enqueue("clerk", "file", key="r1")

@@ -155,10 +155,10 @@ async def test_suspended_run_has_no_job_until_it_is_woken(
 
 
 async def test_leaving_worker_hands_runs_to_another_at_once(
-    app: Durably, jobs: Jobs, clerk: Clerk, migrated_url: str
+    app: Durably, jobs: Jobs, clerk: Clerk, wiped_url: str
 ) -> None:
     clerk.gate.clear()
-    async with make_app(migrated_url, clerk) as other, other.worker(queues={"elsewhere": 1}):
+    async with make_app(wiped_url, clerk) as other, other.worker(queues={"elsewhere": 1}):
         async with app.worker():
             run = await app.enqueue("clerk", "file", key="r1")
             await until(lambda: clerk.worked == ["file"], "the tool is running")

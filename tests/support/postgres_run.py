@@ -35,6 +35,9 @@ from support.postgres_server import (
 )
 
 CHOICE = os.environ.get("DURABLY_TEST_POSTGRES", "")
+CONNECTIONS = 400
+"""Enough for several crash tests at once, each with some workers that have nine connections."""
+
 TESTS = Path(__file__).parent.parent
 
 
@@ -129,7 +132,7 @@ class Run:
             server = PostgresServer(self.folder / "shared", self._programs())
             if not server.running:
                 server = self._new_server("shared")
-                server.start()
+                server.start(max_connections=CONNECTIONS)
             return Postgres(server.url(), self)
 
     def new_server(self, name: str) -> PostgresServer:

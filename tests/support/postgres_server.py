@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 120.0
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "400",  # several crash tests at once, each with a few workers
+    "max_connections": "100",
     "shared_buffers": "16MB",
     "max_wal_size": "128MB",
     "min_wal_size": "8MB",
@@ -113,8 +113,11 @@ class PostgresServer:
     def running(self) -> bool:
         return _postmaster(self.data) is not None
 
-    def start(self) -> None:
+    def start(self, **settings: object) -> None:
         """Start it and wait until it takes connections; after a crash it recovers first.
+
+        Args:
+            settings: of its configuration, until it is stopped.
 
         Raises:
             RuntimeError: it does not start; the message holds the end of its log.
@@ -123,7 +126,7 @@ class PostgresServer:
             self._process.poll()  # Until it is reaped, PostgreSQL takes the last one for running.
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         first_start = not (self.data / "postmaster.opts").exists()
-        while not self._started(give_up_at):
+        while not self._started(settings, give_up_at):
             if "Address already in use" not in self._last_words():
                 raise RuntimeError(f"{self} does not start:\n{self._last_words()}")
             if time.monotonic() > give_up_at:
@@ -156,10 +159,11 @@ class PostgresServer:
         finally:
             _signal(server[::-1], signal.SIGCONT)
 
-    def _started(self, give_up_at: float) -> bool:
+    def _started(self, settings: dict[str, object], give_up_at: float) -> bool:
+        given = [f"--{name}={value}" for name, value in settings.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self.data, "-p", str(self.port)],
+                [self._programs / "postgres", "-D", self.data, "-p", str(self.port), *given],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -21,6 +21,10 @@ from urllib.parse import urlsplit
 SYNC = b"S\0\0\0\4"
 """Ends what a prepared statement is sent in; the server answers then."""
 
+STAND_STILL = b"SET LOCAL idle_in_transaction_session_timeout = 0\0"
+"""Lets a transaction wait for a late COMMIT however slow the machine is: without it the server ends
+one that stands still, and its COMMIT would come too late for anything."""
+
 
 class Cut(Enum):
     """What becomes of a COMMIT and of the connection that it was to go over."""
@@ -243,6 +247,8 @@ class _Wire:
             self._waiting += self._client.recv(65_536)
         if strike.how is Cut.LATE:
             self._hang_up()
+            self._server.sendall(b"Q" + struct.pack("!i", 4 + len(STAND_STILL)) + STAND_STILL)
+            self._wait_for_answer()
             strike.done.set()
             strike.deliver.wait()
         if strike.how is not Cut.BEFORE:

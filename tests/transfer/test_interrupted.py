@@ -26,6 +26,7 @@ from support.ledgers import new_run
 from support.moving import Contents, contents_of, transfer_process
 from support.postgres import Postgres
 from support.postgres_server import PostgresServer
+from support.sample import longer
 
 BATCHES = 3
 BOUNDARIES = [
@@ -36,6 +37,12 @@ BOUNDARIES = [
     ("transfer:opening", 1),
     ("transfer:finished", 1),
 ]
+
+SAMPLE = [
+    longer(name, nth) if name.startswith("transfer:batch:") and nth != 2 else (name, nth)
+    for name, nth in BOUNDARIES
+]
+"""Of the batches one in the middle."""
 
 
 async def is_open(url: str) -> bool:
@@ -68,7 +75,7 @@ def test_these_are_the_boundaries_that_a_transfer_reaches(agents: Path, database
     assert seen == BOUNDARIES
 
 
-@pytest.mark.parametrize(("name", "nth"), BOUNDARIES)
+@pytest.mark.parametrize(("name", "nth"), SAMPLE)
 async def test_killed_at_any_boundary_it_goes_on_where_it_was(
     name: str, nth: int, agents: Path, before: Contents, database_url: str
 ) -> None:
@@ -88,7 +95,7 @@ async def test_killed_at_any_boundary_it_goes_on_where_it_was(
     assert not await is_open(str(agents))
 
 
-@pytest.mark.parametrize(("name", "nth"), BOUNDARIES)
+@pytest.mark.parametrize(("name", "nth"), SAMPLE)
 async def test_killed_at_any_boundary_it_can_be_taken_back_unless_it_is_finished(
     name: str, nth: int, agents: Path, before: Contents, database_url: str
 ) -> None:

@@ -22,6 +22,8 @@ from durably.web.pages.rendering import HEADERS, fragment
 from durably.web.pages.routing import page_routes
 from durably.web.pages.run_tabs import turns_for
 from durably.web.site import Site, SiteOf, Viewer
+from durably.web.sse import event_stream
+from durably.web.stopping import stopping
 from durably.web.views.drafts import making_of
 from durably.web.views.masking import masked_message
 
@@ -52,9 +54,8 @@ async def run_live(
         after = int(last_event_id[:18])
     # From where the message in the making began: of its pieces none may be missing.
     after = min(after, await run.cursor())
-    headers = HEADERS | {"X-Accel-Buffering": "no"}
     stream = Live(request, site, run, after).stream()
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    return event_stream(stream, stopping(site.app), headers=HEADERS)
 
 
 class Live:

@@ -26,7 +26,7 @@ from durably.ledger.written import Step
 from durably.lifecycle import RunState
 from support.ledgers import Clock, Ledger, SqliteBackend, message, new_run
 from support.moving import Contents, contents_of, transfer_process
-from support.sample import EVERYTHING, longer
+from support.sample import longer
 
 
 def select(url: str, sql: str) -> list[tuple[Any, ...]]:
@@ -144,8 +144,9 @@ def test_an_empty_ledger_can_be_moved(tmp_path: Path, database_url: str) -> None
     assert asyncio.run(contents_of(database_url)).runs == []
 
 
+@pytest.mark.longer
 async def test_memory_does_not_grow_with_a_history(tmp_path: Path, database_url: str) -> None:
-    path, megabytes = tmp_path / "big.db", 300 if EVERYTHING else 200
+    path, megabytes = tmp_path / "big.db", 300
     backend = SqliteBackend(path, Clock())
     await backend.database.open()
     ledger = Ledger(backend, Clock())

@@ -99,7 +99,7 @@ async def visit(browser: Browser, stage: Stage) -> AsyncIterator[Open]:
         return page
 
     yield opened
-    for c in contexts: await c.pages[0].screenshot(path="/tmp/rp/fail.png")
+    for c in contexts:
     for context in contexts:
         await context.close()
     assert not wrong, "\n".join(wrong)

@@ -28,8 +28,9 @@ postgres: .venv/.postgres ## Add what PostgreSQL needs; as setup, but with a C++
 
 # On PostgreSQL with `make demo DURABLY_URL=postgresql://…`, which the demo finds in its environment.
 .PHONY: demo
+# WEB=1 opens the dashboard on it, and keeps it open.
 demo: setup $(if $(filter postgres%,$(DURABLY_URL)),postgres) ## Run the demo: real workers, killed half way; no key, no network
-	@$(BIN)/durably demo $(ARGS)
+	@$(BIN)/durably demo $(if $(filter-out 0,$(WEB)),--web) $(ARGS)
 
 # Every check runs, and any that fails, fails the target.
 .PHONY: test
@@ -60,6 +61,10 @@ test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported py
 .PHONY: bench
 bench: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
 	@$(BIN)/python bench/suspended.py $(ARGS)
+
+.PHONY: screenshots
+screenshots: setup ## Take the pictures of the dashboard for the docs, with the system's Chromium
+	@$(BIN)/python scripts/screenshots.py
 
 .PHONY: lint
 lint: postgres ## Lint and types only

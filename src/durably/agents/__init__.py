@@ -21,10 +21,12 @@ if TYPE_CHECKING:
         pricing,
         recorded,
         runner,
+        ui,
     )
 
 _LAZY = (
     "answers", "codec", "draft", "earlier", "history", "live", "pricing", "recorded", "runner",
+    "ui",
 )  # fmt: skip
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "pricing",
     "recorded",
     "runner",
+    "ui",
 ]
 
 

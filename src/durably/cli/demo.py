@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from durably.cli.beside import Dashboard
 from durably.cli.exits import Refused
 from durably.cli.options import DebugOption
 
@@ -42,6 +43,10 @@ def demo(
         bool,
         typer.Option(help="Leave the temporary folder, or schema, there, to look around in."),
     ] = True,
+    web: Annotated[
+        bool,
+        typer.Option("--web", help="Show it in the dashboard as well, which stays until Ctrl-C."),
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """See workers killed in the middle of a charge, and nothing lost, paid or done twice.
@@ -49,11 +54,25 @@ def demo(
     In a terminal, you are asked to approve large refunds.
     """
     postgres_url = _postgres_url(url)
-    from durably.demo.main import run_demo
+    if web and not keep:
+        raise Refused("--web shows what the demo leaves: leave out --no-keep.")
+    from durably.demo.main import INTERRUPTED, run_demo
 
-    raise typer.Exit(
-        run_demo(model=model, workers=workers, folder=folder, postgres_url=postgres_url, keep=keep)
-    )
+    dashboard = Dashboard()
+    try:
+        code = run_demo(
+            model=model,
+            workers=workers,
+            folder=folder,
+            postgres_url=postgres_url,
+            keep=keep,
+            beside=dashboard.open if web else None,
+        )
+        if code != INTERRUPTED:
+            dashboard.wait()
+    finally:
+        dashboard.close()
+    raise typer.Exit(code)
 
 
 def _postgres_url(url: str | None) -> str | None:

@@ -239,7 +239,7 @@ def _announce(
 
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}{root_path}/"
-    print(f"Ledger {clean(shown_url(durably.ledger.url))}")
+    print(f"durably web serves the ledger {clean(shown_url(durably.ledger.url))}")
     if isinstance(access, TokenAccess) and access.generated:
         address += f"?token={access.operator}"
     print(f"Dashboard {address}", flush=True)

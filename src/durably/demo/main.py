@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def run_demo(
     folder: Path | None = None,
     postgres_url: str | None = None,
     keep: bool = True,
+    beside: Callable[[str], object] | None = None,
     console: Console | None = None,
 ) -> int:
     """Run the demo; returns the exit code: 0 if everything is as it should be.
@@ -58,6 +60,7 @@ def run_demo(
         folder: where the data goes; default: a new temporary folder.
         postgres_url: the database of shop and ledger; default: a SQLite file in the folder.
         keep: leave the temporary folder there, and the tables in PostgreSQL.
+        beside: called with the ledger's URL before anything is done in it, to show it elsewhere.
 
     Raises:
         ConfigError: an option cannot work.
@@ -71,19 +74,28 @@ def run_demo(
     site = Site(place, postgres_url)
     try:
         with site.database.held():
-            return _perform(site, model, workers, console, keep=keep, temporary=folder is None)
+            return _perform(
+                site, model, workers, console, beside, keep=keep, temporary=folder is None
+            )
     finally:
         with suppress(OSError):
             place.rmdir()  # Nothing came of it.
 
 
 def _perform(
-    site: Site, model: str | None, workers: int, console: Console, *, keep: bool, temporary: bool
+    site: Site,
+    model: str | None,
+    workers: int,
+    console: Console,
+    beside: Callable[[str], object] | None,
+    *,
+    keep: bool,
+    temporary: bool,
 ) -> int:
     code = INTERRUPTED
     try:
         console.print(f"{site.database.name}: {site.database.shown}", soft_wrap=True)
-        code = asyncio.run(_demo(site, model, workers, console))
+        code = asyncio.run(_demo(site, model, workers, console, beside))
     except (KeyboardInterrupt, asyncio.CancelledError, NobodyThere):
         print("Interrupted; the workers are stopped.", file=sys.stderr)
     finally:
@@ -97,13 +109,21 @@ def _perform(
     return code
 
 
-async def _demo(site: Site, model: str | None, workers: int, console: Console) -> int:
+async def _demo(
+    site: Site,
+    model: str | None,
+    workers: int,
+    console: Console,
+    beside: Callable[[str], object] | None,
+) -> int:
     _stop_on_sigterm()
     tickets = load_tickets()
     try:
         site.database.make_shop()
         app = make_app(site, model)
         await app.migrate()
+        if beside is not None:
+            beside(site.database.url)
         async with app:
             with Crew(site, model) as crew, Screen(tickets, console) as screen:
                 approver: Approver = Office(site, screen)
@@ -149,7 +169,15 @@ def _look_further(site: Site) -> str:
     where = " and ".join(filter(None, (str(site.folder), site.database.remains)))
     killed = [ticket for kill in Book(site.kills).entries() for ticket, _ in kill["in_doubt"]]
     shows = [f"  {site.command(f'show {ticket}')}" for ticket in dict.fromkeys(killed)]
-    return "\n".join([f"The data: {where}", f"  {site.command('runs')}", *shows, *_decide(site)])
+    return "\n".join(
+        [
+            f"The data: {where}",
+            f"  {site.command('web')}",
+            f"  {site.command('runs')}",
+            *shows,
+            *_decide(site),
+        ]
+    )
 
 
 def _decide(site: Site) -> list[str]:

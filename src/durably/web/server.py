@@ -14,12 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from durably import __version__
-from durably.web import pages, rest
+from durably.web import pages, protocols, rest
 from durably.web.access import Access
 from durably.web.errors import Wrong, problem, wrong
 from durably.web.pages import elsewhere
+from durably.web.pages.rendering import page
 from durably.web.pages.routing import enter_by_link
-from durably.web.site import Redact, Site, attach, identify, nothing_hidden
+from durably.web.site import Redact, Site, attach, found_site, identify, nothing_hidden
 from durably.web.stopping import hearing_of_stop
 from durably.web.tokens import TokenAccess
 
@@ -56,6 +57,7 @@ def _routes(site: Site, *, alone: bool = False) -> APIRouter:
     for_people = APIRouter(dependencies=[Depends(enter_by_link), *known])
     pages.add_to(for_people)
     for_programs = APIRouter(dependencies=known)
+    for_programs.include_router(protocols.routes)
     rest.add_to(for_programs)
     routes.include_router(for_people)
     routes.include_router(for_programs)
@@ -110,6 +112,10 @@ async def _refused(_: Request, error: Exception) -> Response:
     return problem(found)
 
 
-async def _failed(_: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     """A bug; what it was is in the log."""
-    return problem(Wrong(500, "Internal Server Error", "This failed unexpectedly; see the log."))
+    found = Wrong(500, "Internal Server Error", "This failed unexpectedly; see the log.")
+    for_people = "text/html" in request.headers.get("accept", "")
+    if for_people and found_site(request) is not None:
+        return page(request, "error.html", status=found.status, wrong=found)
+    return problem(found)

@@ -6,7 +6,7 @@ Owns the wire format and the end of a stream; what is in it is its sender's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class ServerEvent(NamedTuple):
 
 
 def event_stream(
-    events: AsyncGenerator[ServerEvent],
+    events: AsyncGenerator[ServerEvent | str],
     stopping: asyncio.Event,
     *,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
@@ -53,30 +53,33 @@ def event_stream(
     """A response that sends events as they come, until they end or the server stops.
 
     If its reader goes away, ``events`` are closed.
+
+    Args:
+        events: or texts, which are events as they are sent.
     """
-    body = (
-        piece.encoded() if piece else b": alive\n\n"
-        async for piece in _paced(events, stopping, heartbeat_seconds)
-    )
+    body = _encoded(_paced(events, stopping, heartbeat_seconds))
     return StreamingResponse(
-        _begun(body), media_type="text/event-stream", headers=HEADERS | (headers or {})
+        body, media_type="text/event-stream", headers=HEADERS | (headers or {})
     )
 
 
-async def _begun(body: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """Something at once, so that a reader knows it is connected before anything happens."""
-    async with aclosing(body):
+async def _encoded(paced: AsyncGenerator[ServerEvent | str | None]) -> AsyncGenerator[bytes]:
+    """As it is sent; something at once, so that a reader knows it is connected."""
+    async with aclosing(paced):
         yield b": connected\n\n"
-        async for piece in body:
-            yield piece
+        async for piece in paced:
+            if isinstance(piece, ServerEvent):
+                yield piece.encoded()
+            else:
+                yield (piece or ": alive\n\n").encode("utf-8", "backslashreplace")
 
 
 async def _paced(
-    events: AsyncGenerator[ServerEvent], stopping: asyncio.Event, heartbeat_seconds: float
-) -> AsyncGenerator[ServerEvent | None]:
+    events: AsyncGenerator[ServerEvent | str], stopping: asyncio.Event, heartbeat_seconds: float
+) -> AsyncGenerator[ServerEvent | str | None]:
     """The events, and None whenever there was none for a while."""
     stop = asyncio.ensure_future(stopping.wait())
-    following: asyncio.Future[ServerEvent] | None = None
+    following: asyncio.Future[ServerEvent | str] | None = None
     try:
         while not stop.done():
             following = following or asyncio.ensure_future(anext(events))

@@ -7,17 +7,17 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Path
 from fastapi.responses import Response
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from durably.budgets import SharedBudget
 from durably.web.errors import Refusal
 from durably.web.rest.runs import AskedBudget, AskedLimits
 from durably.web.rest.speaking import (
     READING,
+    TEXT,
     Answer,
     Model,
     acting,
-    checked_text,
     fields_of,
     named,
     problems,
@@ -28,7 +28,7 @@ from durably.web.site import Operator, SiteOf, Viewer
 routes = rest_routes("budgets")
 
 Scope = Annotated[Literal["thread", "tag"], Path(description="Whose runs share it.")]
-Sharer = Annotated[str, named("Which thread or tag."), AfterValidator(checked_text)]
+Sharer = Annotated[str, named("Which thread or tag."), TEXT]
 
 
 class AskedSharedBudget(AskedBudget):

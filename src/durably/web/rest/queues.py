@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from durably.web.rest.speaking import (
     NUMBER,
     READING,
+    TEXT,
     Answer,
     Asked,
     Model,
     acting,
-    checked_text,
     named,
     problems,
     rest_routes,
@@ -25,7 +25,7 @@ MAX_LIMIT = 999_999
 
 routes = rest_routes("queues")
 
-Queue = Annotated[str, named("The queue; it may have no run yet."), AfterValidator(checked_text)]
+Queue = Annotated[str, named("The queue; it may have no run yet."), TEXT]
 
 
 class ShownQueue(Model):

@@ -24,8 +24,8 @@ MAX_NAME_CHARS = 500
 MAX_DEPTH = 64
 """How deep JSON may be nested."""
 
-MAX_ID = 2**63 - 1
-"""The highest number that a ledger counts to."""
+MAX_ID = 2**53 - 1
+"""The highest number that JSON surely tells from the next one; no ledger counts so far."""
 
 NOT_NUL = r"^[^\x00]*$"
 
@@ -106,8 +106,10 @@ def acting_on_run(*more: int) -> dict[int | str, dict[str, Any]]:
 # --- what is sent. No `type` aliases: pydantic would describe them apart, and lose what is added.
 
 
-def checked_text(text: str) -> str:
+def _checked_text(text: object) -> object:
     """A text that any database stores; ValueError for another."""
+    if not isinstance(text, str):
+        return text
     if "\0" in text:
         raise ValueError("it holds the character NUL, which no database stores as text")
     try:
@@ -148,14 +150,17 @@ def _number(value: Any) -> Any:
     return value
 
 
-# Checks come last: what is added behind one is not described.
+# Checks come last: what is added behind one is not described. They say it in words, so the patterns
+# are only described.
 NUMBER = BeforeValidator(_number)
-_NAMED = Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=NOT_NUL)
-_WORDED = Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")
+TEXT = BeforeValidator(_checked_text)
+_LENGTH = Field(min_length=1, max_length=MAX_NAME_CHARS)
+_NOT_NUL = Field(json_schema_extra={"pattern": NOT_NUL})
+_NOT_EMPTY = Field(json_schema_extra={"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"})
 
-Text = Annotated[str, Field(pattern=NOT_NUL), AfterValidator(checked_text)]
-Name = Annotated[str, _NAMED, AfterValidator(checked_text)]
-Word = Annotated[str, _WORDED, AfterValidator(checked_text), AfterValidator(_said)]
+Text = Annotated[str, _NOT_NUL, TEXT]
+Name = Annotated[str, _LENGTH, _NOT_NUL, TEXT]
+Word = Annotated[str, _LENGTH, _NOT_EMPTY, TEXT, AfterValidator(_said)]
 Json = Annotated[Any, AfterValidator(_json)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_json)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -163,10 +168,15 @@ Flag = Annotated[bool, Field(strict=True)]
 
 def named(description: str) -> Any:
     """How a name in an address is described."""
-    return Path(description=description, min_length=1, max_length=MAX_NAME_CHARS, pattern=NOT_NUL)
+    return Path(
+        description=description,
+        min_length=1,
+        max_length=MAX_NAME_CHARS,
+        json_schema_extra={"pattern": NOT_NUL},
+    )
 
 
-Key = Annotated[str, named("The run's key; it may hold slashes."), AfterValidator(checked_text)]
+Key = Annotated[str, named("The run's key; it may hold slashes."), TEXT]
 
 
 # --- what is answered

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from durably import agents
 from durably.web.rest.speaking import (
     READING,
+    TEXT,
     Answer,
     Model,
-    checked_text,
     named,
     problems,
     rest_routes,
@@ -22,7 +22,7 @@ from durably.web.views.masking import masked_body
 
 routes = rest_routes("threads")
 
-Thread = Annotated[str, named("The thread; it may hold slashes."), AfterValidator(checked_text)]
+Thread = Annotated[str, named("The thread; it may hold slashes."), TEXT]
 
 
 class Conversation(Model):

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import Header, Query
 from fastapi.responses import Response, StreamingResponse
 
-from durably.records import Event, StoredMessage
 from durably.run import Run
+from durably.web.following import NewMessages
 from durably.web.rest.shown_runs import shown_event, shown_message
 from durably.web.rest.speaking import MAX_ID, Answer, Key, of_run, rest_routes
 from durably.web.site import Site, SiteOf, Viewer
@@ -68,25 +68,3 @@ async def _events(site: Site, run: Run[Any], after: int) -> AsyncGenerator[Serve
             ]
         data = Answer(shown).body
         yield ServerEvent(bytes(data).decode(), event.kind, str(event.id))
-
-
-class NewMessages:
-    """The messages that steps made durable, each read once."""
-
-    def __init__(self, run: Run[Any]) -> None:
-        self._run = run
-        self._unread: int | None = None
-        self._found: dict[int, StoredMessage] = {}
-
-    async def of(self, event: Event) -> list[StoredMessage]:
-        """Those of a step."""
-        wanted: list[int] = event.data.get("messages") or []
-        if not wanted:
-            return []
-        if self._unread is None or max(wanted) >= self._unread:
-            # Read once, also where many steps are already past.
-            first = min(wanted) if self._unread is None else self._unread
-            found = await self._run.messages(after=first - 1)
-            self._found |= {message.seq: message for message in found}
-            self._unread = max(self._found, default=first - 1) + 1
-        return [self._found.pop(seq) for seq in wanted if seq in self._found]

@@ -62,7 +62,8 @@
     if (theme) switchTheme(theme);
   });
 
-  document.addEventListener("htmx:afterSwap", (event) => {
+  // Not before htmx has taken its forms in hand: somebody may press Enter at once.
+  document.addEventListener("htmx:afterSettle", (event) => {
     const dialog = by("dialog");
     if (event.detail.target !== dialog || !dialog.firstElementChild) return;
     if (!dialog.open) dialog.showModal();
@@ -113,7 +114,8 @@
   // What was refused comes with its status, and is shown like what was done; what was typed wrong,
   // at the form in the dialog. Where nothing can be mended there, the dialog is of no use any more.
   function refused(detail) {
-    const { xhr, elt, target } = detail;
+    const { xhr, target } = detail;
+    const { elt } = detail.requestConfig;
     if (xhr.status < 400 || !xhr.getResponseHeader("content-type")?.startsWith("text/html")) return;
     detail.shouldSwap = true;
     detail.isError = false;
@@ -130,9 +132,9 @@
   }
 
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { target, elt, xhr } = event.detail;
+    const { target, xhr, requestConfig } = event.detail;
     refused(event.detail);
-    if (!("refresh" in (target.dataset ?? {})) || elt !== target) return;
+    if (!("refresh" in (target.dataset ?? {})) || requestConfig.elt !== target) return;
     if (shown.get(target) === xhr.responseText || inUse(target)) event.detail.shouldSwap = false;
     shown.set(target, xhr.responseText);
     target.dataset.open = [...target.querySelectorAll("details[open][id]")].map((d) => d.id).join(" ");

@@ -184,6 +184,7 @@ def _plot(
     lines: tuple[Line, ...] = (),
 ) -> Plot:
     width = WIDTH / max(1, span.parts)
+    half, end = span.at(span.start_of(span.parts / 2)), f"{span.at(span.until)} UTC"
     starts = [span.at(span.start_of(part)) for part in range(span.parts)]
     texts = [[_text(value, words) for value in one.values] for one in series]
     rows = tuple(
@@ -196,11 +197,7 @@ def _plot(
         title=title,
         said=said,
         scale=(words(top), words(top / 2), words(0.0)),
-        times=(
-            span.at(span.since),
-            span.at(span.start_of(span.parts / 2)),
-            f"{span.at(span.until)} UTC",
-        ),
+        times=(span.at(span.since), half, end),
         bars=bars,
         lines=lines,
         parts=tuple(

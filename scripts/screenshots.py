@@ -54,7 +54,7 @@ class Picture(NamedTuple):
 
 
 PICTURES = [
-    *(Picture(f"overview-{s}", "", scheme=s) for s in ("light", "dark")),
+    *(Picture(f"overview-{s}", "?window=15m", scheme=s) for s in ("light", "dark")),
     *(Picture(f"runs-{s}", "runs", scheme=s) for s in ("light", "dark")),
     Picture("conversation", f"runs/{TICKET}"),
     Picture("timeline", f"runs/{TICKET}?tab=timeline"),
@@ -167,7 +167,7 @@ def _take(browser: Browser, base: str, token: str, picture: Picture) -> None:
         page.goto(base + token)
     page.goto(base + picture.path)
     page.locator("h1").wait_for()
-    if picture.path in ("", "workers"):
+    if picture.name.startswith(("overview", "workers")):
         page.locator(".badge.ok", has_text="alive").first.wait_for()
     file = IMAGES / f"{picture.name}.png"
     page.wait_for_load_state("networkidle")

@@ -2,7 +2,8 @@
 
 A prompt is JSON: a list of responses, each a list of pieces: ``{"text": ...}``, ``{"thinking":
 ...}``, ``{"call": tool, "args": text}``, more of whose ``args`` may come in ``{"more": ...}``, and
-``{"wait": name}``, until the folder ``STAGE`` has a file of that name. The ledger is DURABLY_URL's.
+``{"wait": name}``, until the folder ``STAGE`` has a file of that name, or ``{"fail": why}``. The
+ledger is DURABLY_URL's.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ async def _stream(
     for piece in responses[done]:
         if "wait" in piece:
             await there_is(piece["wait"])
+        elif "fail" in piece:
+            raise RuntimeError(piece["fail"])
         elif "text" in piece:
             yield piece["text"]
         elif "thinking" in piece:

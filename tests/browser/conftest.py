@@ -99,8 +99,6 @@ async def visit(browser: Browser, stage: Stage) -> AsyncIterator[Open]:
         return page
 
     yield opened
-    for c in contexts:
-        await c.pages[0].screenshot(path="/tmp/rp/fail.png")
     for context in contexts:
         await context.close()
     assert not wrong, "\n".join(wrong)

@@ -268,7 +268,8 @@ async def test_nothing_hostile_does_anything_wherever_it_is_shown(
     ]
     key = f"hostile/{HOSTILE}"
     tags = [HOSTILE, "<b>tag</b>"]
-    await waiting(app, key, asked, thread=HOSTILE, tags=tags, meta={"m": HOSTILE})
+    said = asked, [{"fail": HOSTILE}]
+    await waiting(app, key, *said, thread=HOSTILE, tags=tags, meta={"m": HOSTILE}, max_attempts=1)
     run = await app.get(key)
     await app.signal(key, HOSTILE, bad, by=HOSTILE)
     await run.deny("1.3", reason=HOSTILE, by=HOSTILE)
@@ -285,8 +286,8 @@ async def test_nothing_hostile_does_anything_wherever_it_is_shown(
     await choice.get_by_role("button", name="Answer", exact=True).click()
     await page.locator('[id="call-1.5"]').get_by_role("button", name="Approve", exact=True).click()
     await sure(page)
-    # Its next response is missing from the script: it fails, which is shown as well.
     await expect(page.locator("#head h1")).to_contain_text("discarded")
+    await expect(page.locator("#head .note.bad")).to_contain_text("window.hit=2")
     await harmless(page)
     await page.get_by_role("link", name="Conversation", exact=True).click()
     await page.locator("#turns .call summary").first.click()

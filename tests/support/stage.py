@@ -16,7 +16,7 @@ from pathlib import Path
 
 import anyio
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 """For everything that is waited for: generous, so that a slow machine fails nothing."""
 
 OPERATOR = "operator-token-of-the-tests"

@@ -155,3 +155,29 @@ async def test_whole_values_are_text_that_does_nothing(shop: Shop) -> None:
             assert viewer.get("/parts/value/said", params=nothing).status_code == 404
         assert viewer.get("/runs/said?tab=nope").status_code == 404
         assert viewer.get("/runs/nowhere").status_code == 404
+
+
+async def test_page_that_comes_back_is_told_what_it_missed(shop: Shop) -> None:
+    with shop.client(VIEWER) as viewer:
+        page = viewer.get("/runs/waiting")
+        live = re.search(r'data-live="(/parts/live/waiting\?after=\d+)"', page.text)
+        assert live and "message-1" in page.text
+        async with shop.app() as app:
+            run = await app.get("waiting")
+            (call,) = [e for e in await run.effects() if e.asked]
+            await run.deny(call.call_id)
+            await app.drain()
+            ids = [event.id for event in await run.events() if event.kind == "step"]
+        first = viewer.get(live[1]).text
+        # It has seen all but the last step, and what came after.
+        again = viewer.get(live[1], headers={"Last-Event-ID": str(ids[-1] - 1)}).text
+        end = viewer.get(live[1], headers={"Last-Event-ID": re.findall(r"id: (\d+)", first)[-1]})
+    for told in (first, again):
+        html = "".join(
+            json.loads(d).get("html", "") for d in re.findall(r"^data: (.*)$", told, re.M)
+        )
+        # The call with its answer, the new message, nothing in the making; each in its own place.
+        assert html.count('id="message-1"') == html.count('id="message-3"') == 1
+        assert "It was denied." in html and 'id="making" aria-busy="false"></div>' in html
+        assert told.count("event: end") == 1 and told.count("event: moved") == 1
+    assert "event: end" in end.text and "message-" not in end.text

@@ -18,8 +18,9 @@ from durably.web import pages, protocols, rest
 from durably.web.access import Access
 from durably.web.errors import Wrong, problem, wrong
 from durably.web.pages import elsewhere
+from durably.web.pages.rendering import page
 from durably.web.pages.routing import enter_by_link
-from durably.web.site import Redact, Site, attach, identify, nothing_hidden
+from durably.web.site import Redact, Site, attach, found_site, identify, nothing_hidden
 from durably.web.stopping import hearing_of_stop
 from durably.web.tokens import TokenAccess
 
@@ -111,6 +112,10 @@ async def _refused(_: Request, error: Exception) -> Response:
     return problem(found)
 
 
-async def _failed(_: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     """A bug; what it was is in the log."""
-    return problem(Wrong(500, "Internal Server Error", "This failed unexpectedly; see the log."))
+    found = Wrong(500, "Internal Server Error", "This failed unexpectedly; see the log.")
+    for_people = "text/html" in request.headers.get("accept", "")
+    if for_people and found_site(request) is not None:
+        return page(request, "error.html", status=found.status, wrong=found)
+    return problem(found)

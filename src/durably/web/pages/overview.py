@@ -45,7 +45,7 @@ async def _shown(site: Site, window: str, by: str) -> dict[str, Any]:
         raise Refusal(404, f"There is no window {window!r}; use one of: {', '.join(WINDOWS)}.")
     if by and by not in GROUPS:
         raise Refusal(404, f"Nothing is told apart by {by!r}; use one of: {', '.join(GROUPS)}.")
-    seconds, _ = WINDOWS[window]
+    seconds, _, _ = WINDOWS[window]
     statistics = await site.app.statistics(seconds, by=by or None)
     return {
         "window": window,

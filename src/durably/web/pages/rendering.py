@@ -5,6 +5,7 @@ Owns the security policy of pages; what is on them is theirs.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -74,8 +75,7 @@ def fragment(request: Request, template: str, /, **shown: Any) -> str:
     access = site.access
     chosen = request.cookies.get("durably_theme")
 
-    def url(name: str, /, **params: Any) -> str:
-        return path_of(request, name, **params)
+    url = _Paths(request)
 
     def static(name: str, /) -> str:
         return url("durably:static", name=name) + static_path(name)
@@ -91,6 +91,26 @@ def fragment(request: Request, template: str, /, **shown: Any) -> str:
         static=static,
         **shown,
     )
+
+
+class _Paths:
+    """The paths of one page: each route is looked up once, however often it is linked to."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._known: dict[tuple[str, ...], str] = {}
+
+    def __call__(self, name: str, /, **params: Any) -> str:
+        route = (name, *params)
+        path = self._known.get(route)
+        if path is None:
+            places = {param: f"~~{param}~~" for param in params}
+            path = self._known[route] = path_of(self._request, name, **places)
+        # In one go: what a parameter holds is no place for another.
+        return _PLACE.sub(lambda place: _quoted(str(params[place[1]])), path)
+
+
+_PLACE = re.compile(r"~~(\w+)~~")
 
 
 def path_of(request: Request, name: str, /, **params: Any) -> str:

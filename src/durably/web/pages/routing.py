@@ -29,6 +29,12 @@ class PageRoute(SiteRoute):
         login = site.access.login_url(request) if found.status == 401 else None
         if login is not None:
             return _sent_to(request, login)
+        if request.headers.get("hx-request") and request.method == "POST":
+            # Said where what is done is said, not a page within the page.
+            said = {"text": found.detail, "refused": True}
+            shown = page(request, "parts/said.html", status=found.status, **said)
+            shown.headers.update({"HX-Retarget": "#said", "HX-Reswap": "beforeend"})
+            return shown
         shown = page(request, "error.html", status=found.status, wrong=found)
         shown.headers.update(found.headers or {})
         return shown

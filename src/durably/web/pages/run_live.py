@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Header, Request
@@ -18,20 +17,21 @@ from fastapi.responses import StreamingResponse
 from durably import Draft
 from durably.records import Event
 from durably.run import LAST_POSITION, Run
-from durably.web.pages.rendering import HEADERS, fragment
+from durably.web.pages.rendering import fragment
 from durably.web.pages.routing import page_routes
 from durably.web.pages.run_tabs import turns_for
 from durably.web.site import Site, SiteOf, Viewer
+<<<<<<< HEAD
 from durably.web.sse import event_stream
+=======
+from durably.web.sse import ServerEvent, event_stream
+>>>>>>> runpage
 from durably.web.stopping import stopping
 from durably.web.views.drafts import making_of
 from durably.web.views.masking import masked_message
 
 GAP_SECONDS = 0.1
 """The least time from one batch to the next."""
-
-ALIVE_SECONDS = 15.0
-"""How often something is sent when there is nothing to say: so that who has gone is noticed."""
 
 QUIET = frozenset({"delta", "withdrawn"})
 """Events that say nothing of the run's state."""
@@ -54,8 +54,12 @@ async def run_live(
         after = int(last_event_id[:18])
     # From where the message in the making began: of its pieces none may be missing.
     after = min(after, await run.cursor())
+<<<<<<< HEAD
     stream = Live(request, site, run, after).stream()
     return event_stream(stream, stopping(site.app), headers=HEADERS)
+=======
+    return event_stream(Live(request, site, run, after).stream(), stopping(site.app))
+>>>>>>> runpage
 
 
 class Live:
@@ -72,34 +76,31 @@ class Live:
         self._first_message: int | None = None
         self._withdrawn: list[Event] = []
         self._state_changed = False
-        self._ended = False
 
-    async def stream(self) -> AsyncGenerator[str]:
-        """Server-sent events, until the run has ended and all is said."""
-        async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watch())
-            try:
-                while not (self._ended and not self._news.is_set()):
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), ALIVE_SECONDS)
-                    if not self._news.is_set():
-                        yield ": still here\n\n"
-                        continue
-                    self._news.clear()
-                    async for said in self._say():
-                        yield said
-                    await asyncio.sleep(GAP_SECONDS)
-                yield _event("end", {}, self._after)
-            finally:
-                watching.cancel()
+    async def stream(self) -> AsyncGenerator[ServerEvent]:
+        """What is new, until the run has ended and all is said."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            while not (watching.done() and not self._news.is_set()):
+                await self._news.wait()
+                self._news.clear()
+                async for said in self._say():
+                    yield said
+                await asyncio.sleep(GAP_SECONDS)
+            watching.result()
+            yield _event("end", {}, self._after)
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
 
     async def _watch(self) -> None:
-        async for event in self._run.watch(self._after):
-            self._take(event)
-            self._after = event.id
+        try:
+            async for event in self._run.watch(self._after):
+                self._take(event)
+                self._after = event.id
+                self._news.set()
+        finally:
             self._news.set()
-        self._ended = True
-        self._news.set()
 
     def _take(self, event: Event) -> None:
         self._draft_changed |= self._draft.apply(event)
@@ -112,7 +113,7 @@ class Live:
         if event.kind == "withdrawn":
             self._withdrawn.append(event)
 
-    async def _say(self) -> AsyncGenerator[str]:
+    async def _say(self) -> AsyncGenerator[ServerEvent]:
         """All that is new by now."""
         after, first, withdrawn = self._after, self._first_message, self._withdrawn
         made, moved = self._draft_changed, self._state_changed
@@ -146,5 +147,5 @@ class Live:
         return fragment(self._request, template, key=self._run.key, **shown)
 
 
-def _event(name: str, data: dict[str, Any], cursor: int) -> str:
-    return f"id: {cursor}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
+def _event(name: str, data: dict[str, Any], cursor: int) -> ServerEvent:
+    return ServerEvent(json.dumps(data), name, str(cursor))

@@ -31,5 +31,5 @@ async def workers_part(request: Request, site: SiteOf, person: Viewer) -> HTMLRe
 
 async def _working(site: Site) -> dict[str, Any]:
     workers = await site.app.workers()
-    queues = await site.app.queues()
+    queues = await site.app.queues(open_only=True)
     return {"workers": workers_of(workers), "queues": queues_of(queues)}

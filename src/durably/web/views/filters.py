@@ -73,7 +73,7 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
     seconds = between.total_seconds()
     if abs(seconds) < 1:
         return "now"
-    length = span(abs(int(seconds)))
+    length = " ".join(span(abs(int(seconds))).split()[:2])  # The largest unit will do.
     return f"{length} ago" if seconds > 0 else f"in {length}"
 
 

@@ -21,11 +21,7 @@ from durably.web.pages.rendering import fragment
 from durably.web.pages.routing import page_routes
 from durably.web.pages.run_tabs import turns_for
 from durably.web.site import Site, SiteOf, Viewer
-<<<<<<< HEAD
-from durably.web.sse import event_stream
-=======
 from durably.web.sse import ServerEvent, event_stream
->>>>>>> runpage
 from durably.web.stopping import stopping
 from durably.web.views.drafts import making_of
 from durably.web.views.masking import masked_message
@@ -54,12 +50,7 @@ async def run_live(
         after = int(last_event_id[:18])
     # From where the message in the making began: of its pieces none may be missing.
     after = min(after, await run.cursor())
-<<<<<<< HEAD
-    stream = Live(request, site, run, after).stream()
-    return event_stream(stream, stopping(site.app), headers=HEADERS)
-=======
     return event_stream(Live(request, site, run, after).stream(), stopping(site.app))
->>>>>>> runpage
 
 
 class Live:

@@ -115,6 +115,25 @@ def test_who_guesses_is_slowed_down_and_others_are_not() -> None:
         assert guesser.post("/login", data={"token": "right one"}).status_code == 303
 
 
+def test_an_application_that_says_nothing_of_access_is_not_open(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: object
+) -> None:
+    app = Durably(f"sqlite:///{tmp_path}/ledger.db")
+    monkeypatch.delenv("DURABLY_WEB_TOKEN", raising=False)
+    api = FastAPI(lifespan=lifespan(app))
+    api.include_router(router(app))
+    told = re.search(r"log in with the token (\S+) ", capsys.readouterr().err)
+    assert told
+    monkeypatch.setenv("DURABLY_WEB_TOKEN", "one of our own")
+    own = create_app(app)
+    assert capsys.readouterr().err == ""
+    for served, token in ((api, told[1]), (own, "one of our own")):
+        with serving(served) as url, browser(url) as client:
+            assert client.get("/api/runs").status_code == 401
+            bearer = {"Authorization": f"Bearer {token}"}
+            assert client.get("/api/runs", headers=bearer).status_code == 200
+
+
 def test_a_session_ends_when_its_token_changes_and_no_cookie_gives_another_role() -> None:
     before, after = TokenAccess("one", "see"), TokenAccess("two", "see")
 

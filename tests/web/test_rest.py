@@ -12,7 +12,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from prometheus_client.parser import text_string_to_metric_families
 
 from durably import Durably
+from durably.errors import DurablyError, LedgerError, LedgerUnavailable
 from durably.web import OpenAccess, create_app
+from durably.web.errors import wrong
 from durably.web.routing import MAX_BODY_BYTES, SiteRoute
 from support.serving import serving
 from support.web import Shop
@@ -190,3 +192,19 @@ def test_every_route_answers_its_errors_itself() -> None:
     ours = [route for route in routes if isinstance(route, APIRoute)]
     assert len(ours) > 40
     assert [route.path for route in ours if not isinstance(route, SiteRoute)] == []
+
+
+def test_every_error_that_can_reach_a_request_has_a_status() -> None:
+    inside = {"NotDone", "StepFailed", "TransactionEnded", "RunFailed"}
+    shown = {}
+    for kind in DurablyError.__subclasses__():
+        if kind.__name__ not in inside and kind.__module__ == "durably.errors":
+            made = kind.__new__(kind, "why")
+            made.args = ("why",)
+            found = wrong(made) if kind is not LedgerError else wrong(LedgerUnavailable("why"))
+            assert found is not None, kind
+            shown[kind.__name__] = found
+    assert shown["LedgerError"].status == 503
+    assert shown["LedgerError"].headers == {"Retry-After": "2"}
+    assert shown["RunNotFound"].type == "urn:durably:run-not-found"
+    assert wrong(ZeroDivisionError()) is None

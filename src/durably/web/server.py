@@ -41,11 +41,11 @@ def router(
     in one FastAPI application would have the same names: mount the second, made by `create_app`.
 
     Args:
-        access: who may see and do what; default: login with a random token.
+        access: who may see and do what; default: `TokenAccess.from_environment`.
         redact: masks what is shown.
         title: above every page.
     """
-    return _routes(Site(app, access or TokenAccess(), redact, title))
+    return _routes(Site(app, access or TokenAccess.from_environment(), redact, title))
 
 
 def _routes(site: Site, *, alone: bool = False) -> APIRouter:
@@ -98,7 +98,7 @@ def create_app(
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
-    site = Site(app, access or TokenAccess(), redact, title)
+    site = Site(app, access or TokenAccess.from_environment(), redact, title)
     api.include_router(_routes(site, alone=True))
     api.add_exception_handler(HTTPException, _refused)
     api.add_exception_handler(Exception, _failed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.responses import StreamingResponse
 
@@ -78,29 +78,37 @@ async def _paced(
     events: AsyncGenerator[ServerEvent | str], stopping: asyncio.Event, heartbeat_seconds: float
 ) -> AsyncGenerator[ServerEvent | str | None]:
     """The events, and None whenever there was none for a while."""
+    handed: asyncio.Queue[ServerEvent | str] = asyncio.Queue(1)
+
+    async def pump() -> None:
+        # All of it in one task: what is opened while they are made is closed where it was.
+        async with aclosing(events):
+            async for event in events:
+                await handed.put(event)
+
+    pumping = asyncio.create_task(pump())
     stop = asyncio.ensure_future(stopping.wait())
     following: asyncio.Future[ServerEvent | str] | None = None
     try:
         while not stop.done():
-            following = following or asyncio.ensure_future(anext(events))
+            following = following or asyncio.ensure_future(handed.get())
+            waited: set[asyncio.Future[Any]] = {stop, following, pumping}
             await asyncio.wait(
-                {stop, following}, timeout=heartbeat_seconds, return_when=asyncio.FIRST_COMPLETED
+                waited, timeout=heartbeat_seconds, return_when=asyncio.FIRST_COMPLETED
             )
-            if not following.done():
-                yield None
-                continue
-            try:
-                event = following.result()
-            except StopAsyncIteration:
+            if following.done():
+                event, following = following.result(), None
+                yield event
+            elif pumping.done() and handed.empty():
+                pumping.result()  # Raises what it was that ended them.
                 return
-            following = None
-            yield event
+            elif not stop.done() and not pumping.done():
+                yield None
     finally:
-        stop.cancel()
-        if following is not None:
-            following.cancel()
-            await asyncio.wait({following})
-        await events.aclose()
+        for task in (stop, pumping, following):
+            if task is not None:
+                task.cancel()
+        await asyncio.wait({pumping})
 
 
 def _lines(text: str) -> list[str]:

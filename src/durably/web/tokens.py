@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import os
 import secrets
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -52,6 +54,21 @@ class TokenAccess(Access):
     """
 
     login = True
+
+    @classmethod
+    def from_environment(cls) -> TokenAccess:
+        """By DURABLY_WEB_TOKEN and DURABLY_WEB_VIEWER_TOKEN; else by a new one, which it tells."""
+        access = cls(
+            os.environ.get("DURABLY_WEB_TOKEN"), os.environ.get("DURABLY_WEB_VIEWER_TOKEN")
+        )
+        if access.generated:
+            print(
+                f"durably.web: log in with the token {access.operator} "
+                "(DURABLY_WEB_TOKEN sets one that stays)",
+                file=sys.stderr,
+                flush=True,
+            )
+        return access
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ from durably.web.rest.speaking import (
     Key,
     Model,
     Name,
-    Text,
+    Prose,
     Word,
     acting,
     of_run,
@@ -155,7 +155,7 @@ class AskedRun(Asked):
         Name, Field(description="The agent's name; a worker has to know it, this server need not.")
     ]
     prompt: Annotated[
-        Text | list[Text | LinkedContent | EmbeddedContent],
+        Prose | list[Prose | LinkedContent | EmbeddedContent],
         Field(description="What it is asked: a text, or a list of texts and files."),
     ]
     key: Annotated[

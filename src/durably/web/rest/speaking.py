@@ -106,17 +106,21 @@ def acting_on_run(*more: int) -> dict[int | str, dict[str, Any]]:
 # --- what is sent. No `type` aliases: pydantic would describe them apart, and lose what is added.
 
 
+def _whole(text: object) -> object:
+    """A text that any encoding has; ValueError for another."""
+    if isinstance(text, str):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half a character, which is no text") from None
+    return text
+
+
 def _checked_text(text: object) -> object:
     """A text that any database stores; ValueError for another."""
-    if not isinstance(text, str):
-        return text
-    if "\0" in text:
+    if isinstance(text, str) and "\0" in text:
         raise ValueError("it holds the character NUL, which no database stores as text")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("it holds half a character, which is no text") from None
-    return text
+    return _whole(text)
 
 
 def _json(value: Any) -> Any:
@@ -157,6 +161,9 @@ TEXT = BeforeValidator(_checked_text)
 _LENGTH = Field(min_length=1, max_length=MAX_NAME_CHARS)
 _NOT_NUL = Field(json_schema_extra={"pattern": NOT_NUL})
 _NOT_EMPTY = Field(json_schema_extra={"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"})
+
+Prose = Annotated[str, BeforeValidator(_whole)]
+"""A text that is stored as JSON, where NUL can be written."""
 
 Text = Annotated[str, _NOT_NUL, TEXT]
 Name = Annotated[str, _LENGTH, _NOT_NUL, TEXT]

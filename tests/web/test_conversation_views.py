@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.lifecycle import EffectState
-from durably.records import CallPosition, Effect, StoredMessage, Timeline
-from durably.records.timeline import Saved, TimelineStep
+from durably.lifecycle import AttemptOutcome, EffectState
+from durably.records import Attempt, CallPosition, Effect, StoredMessage, Timeline
+from durably.records.timeline import Saved, TimelineCall, TimelineStep
 from durably.web.pages.rendering import templates
 from durably.web.views.axis import BREAK_PX
 from durably.web.views.conversation import conversation
@@ -173,23 +174,35 @@ def test_what_is_masked_is_masked_wherever_it_is_shown() -> None:
 
 
 def test_long_wait_is_short_on_the_chart_and_a_crash_is_marked() -> None:
-    def step(seq: int, began: float, took: float) -> TimelineStep:
-        start = NOW + timedelta(seconds=began)
-        end = start + timedelta(seconds=took)
-        return TimelineStep(seq, 1, start, end, "m", 1, 1, None, (), [], False)
+    def at(seconds: float) -> datetime:
+        return NOW + timedelta(seconds=seconds)
 
-    days = 3 * 86_400.0 + 2
+    def step(seq: int, began: float, took: float, *calls: TimelineCall) -> TimelineStep:
+        start, end = at(began), at(began + took)
+        return TimelineStep(seq, 1, start, end, "m", 1, 1, None, (), list(calls), False)
+
+    def attempt(number: int, began: float, ended: float, outcome: AttemptOutcome) -> Attempt:
+        return Attempt(1, number, "w", at(began), at(ended), outcome, None, None, None)
+
+    days = 3 * 86_400.0
+    doubt = TimelineCall("1.0", "pay", "once", EffectState.IN_DOUBT, 1, at(2), None, False)
     timeline = Timeline(
         started_at=NOW,
-        ended_at=NOW + timedelta(seconds=days + 4),
-        attempts=[],
-        steps=[step(1, 0, 2), step(3, days, 4)],
+        ended_at=at(days + 4),
+        attempts=[
+            attempt(1, 0, 4, AttemptOutcome.LOST),
+            attempt(2, days, days + 4, AttemptOutcome.COMPLETED),
+        ],
+        steps=[step(1, 0, 2, doubt), step(3, days, 4)],
         waits=[],
         saved=Saved(),
     )
-    chart = chart_of(timeline, NOW)
+    chart = chart_of(timeline, at(days + 10))
     (cut,) = chart.breaks
-    assert cut[1] == BREAK_PX and cut[2] == "3 d"
-    first, second = chart.bars
-    assert second.width > 1.9 * first.width > 100, "what happened has the room"
-    assert second.x > first.x + first.width + BREAK_PX - 1
+    assert cut[1] == BREAK_PX and cut[2] == "2 d 23 h"
+    lost, done, _, second, pay = chart.bars
+    assert done.width == pytest.approx(lost.width) and lost.width > 400, "there is room for both"
+    assert (second.x, second.width) == pytest.approx((done.x, done.width))
+    assert pay.x + pay.width == pytest.approx(lost.x + lost.width), "it ended with its attempt"
+    ((crash, why),) = chart.crashes
+    assert crash == pytest.approx(lost.x + lost.width) and "Attempt 1 lost its worker" in why

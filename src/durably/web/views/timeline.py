@@ -81,10 +81,12 @@ class _Span:
 def chart_of(timeline: Timeline, now: datetime) -> Chart:
     """The chart of a timeline that goes on until ``now`` at most."""
     end = timeline.ended_at or now
+    # Of a call whose attempt is over without a word of it, nothing goes on any more.
+    over = {attempt.attempt: attempt.ended_at for attempt in timeline.attempts}
     lanes = {
         "Attempts": list(_attempts(timeline, end)),
         "Model": [_step(step) for step in timeline.steps],
-        "Tools": [_call(call, end) for step in timeline.steps for call in step.calls],
+        "Tools": [_call(c, over.get(c.attempt) or end) for s in timeline.steps for c in s.calls],
         "Waits": [_wait(wait, end) for wait in timeline.waits],
     }
     spans = [s for name in ("Attempts", "Model", "Tools") for s in lanes[name] if not s.idle]

@@ -81,7 +81,7 @@ def test_an_overview_is_told_apart_by_its_groups() -> None:
     total = GroupStatistics(None, ended(42), [ended(42)] * 4)
     statistics = Statistics(
         since=START, until=START + timedelta(minutes=4), bucket_seconds=60.0, by="agent",
-        states={}, waiting={}, in_doubt=0, counted_to=100, asked_counted_to=100,
+        states={}, waiting={}, in_doubt=0, counted_to=100, asked_counted_to=100, sampled=1,
         total=total, groups=groups,
     )  # fmt: skip
     plots = {plot.title: plot for plot in plots_of(statistics)}

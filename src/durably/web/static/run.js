@@ -52,7 +52,7 @@
   function listen() {
     const place = document.querySelector("[data-live]");
     const wanted = place?.dataset.live ?? null;
-    if (wanted === address && source) return;
+    if (wanted === address) return; // Also of one that has ended.
     source?.close();
     source = null;
     address = wanted;
@@ -110,10 +110,11 @@
   });
   // Somebody has let it go on, perhaps, after its stream had ended.
   document.addEventListener("durably:changed", () => {
-    if (!source && by("conversation")) {
-      const link = document.querySelector(".tabs a[aria-current]");
-      if (link) htmx.ajax("GET", link.getAttribute("hx-get"), { target: "#tab" });
-    }
+    if (source) return;
+    address = null;
+    const link = document.querySelector(".tabs a[aria-current]");
+    if (by("conversation") && link) htmx.ajax("GET", link.getAttribute("hx-get"), { target: "#tab" });
+    else listen();
   });
   window.addEventListener("pagehide", () => source?.close());
   window.addEventListener("pageshow", (event) => {

@@ -139,10 +139,12 @@ async def test_the_inbox_is_worked_through_by_keys_alone(desk: Desk, visit: Open
     await keys.press("j")
     await keys.press("a")
     await expect(dialog).to_contain_text('"cents": 900')
+    await expect(dialog.locator("button.primary")).to_be_focused()
     await keys.press("Enter")
     await expect(page.locator(".item.gone")).to_contain_text("Approved by operator")
 
     async def focus_on(key: str) -> None:
+        await expect(dialog).not_to_be_visible()
         for _ in range(12):
             await keys.press("k")
         item = page.locator(".item", has=page.get_by_role("link", name=key, exact=True))
@@ -151,7 +153,7 @@ async def test_the_inbox_is_worked_through_by_keys_alone(desk: Desk, visit: Open
 
     await focus_on("2-edited")
     await keys.press("e")
-    await expect(page.locator("[name='args/cents']")).to_be_visible()
+    await expect(page.locator("[name='args/order']")).to_be_focused()
     await keys.press("Tab")
     await keys.press("Control+a")
     await keys.type("cheap")
@@ -181,12 +183,14 @@ async def test_the_inbox_is_worked_through_by_keys_alone(desk: Desk, visit: Open
     await focus_on("5-form")
     await keys.press("Enter")
     await expect(dialog).to_contain_text("Where it goes")
+    await expect(page.locator("[name='value/town']")).to_be_focused()
     await keys.type("Bonn")
     await keys.press("Tab")
     await keys.type("3")
     await keys.press("Tab")
     await keys.press("Space")
     await keys.press("Enter")
+    await expect(dialog).not_to_be_visible()
     await expect(page.locator("[data-live]")).to_have_count(2)
 
     await focus_on("6-doubt")
@@ -196,6 +200,7 @@ async def test_the_inbox_is_worked_through_by_keys_alone(desk: Desk, visit: Open
     for _ in range(3):
         await keys.press("Tab")
     await keys.press("Enter")
+    await expect(dialog).not_to_be_visible()
     await focus_on("7-budget")
     await keys.press("r")
     await expect(page.locator("#decide-usd")).to_be_focused()

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from durably import Budget
 from support.web import OPERATOR, VIEWER, Shop
 
 BOTH = pytest.mark.parametrize("ledger_url", ["sqlite", "postgres"], indirect=True)
@@ -95,6 +96,28 @@ async def test_every_action_is_done_once_and_by_name(shop: Shop) -> None:
             assert do(ann, "cancel", "nowhere")[0] == 404
 
 
+async def test_budget_that_runs_share_is_raised_from_a_run_that_waits_for_it(shop: Shop) -> None:
+    with logged_in(shop, "ann") as ann:
+        async with shop.app() as app:
+            await app.set_budget(Budget(requests=1, tokens=9_000), tag="team")
+            for key in ("first", "poor"):
+                await app.enqueue("echo", "hi", key=key, tags=["team"])
+                await app.drain()
+            poor = "poor"
+            form = ann.get(f"/parts/decide/{poor}?how=share").text
+            assert 'name="scope" value="tag"' in form and "team" in form
+            status, said = do(ann, "share", poor, scope="tag", name="team")
+            assert (status, "at least one" in said) == (422, True), said
+            status, said = do(ann, "share", poor, scope="tag", name="others", requests="5")
+            assert (status, "no budget" in said) == (422, True), said
+            assert do(ann, "share", poor, scope="tag", name="team", requests="50")[0] == 200
+            (budget,) = [b for b in await app.budgets() if b.name == "team"]
+            assert (budget.limits.requests, budget.limits.tokens) == (50, 9_000)
+            assert (await app.get(poor)).state == "available"
+            assert (await app.actions(limit=1))[0].by == "ann"
+            assert ann.get(f"/parts/decide/{poor}?how=share").status_code == 409
+
+
 async def test_forms_without_a_script_come_back_here_and_nowhere_else(shop: Shop) -> None:
     with logged_in(shop, "ann") as ann, shop.client(VIEWER) as viewer:
         page = ann.get("/runs/said/again")
@@ -113,6 +136,7 @@ async def test_forms_without_a_script_come_back_here_and_nowhere_else(shop: Shop
             "answer",
             "resolve",
             "raise",
+            "share",
             "signal",
         ):
             assert viewer.post(f"/do/{action}/later").status_code == 403

@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from durably.allowed import call_decisions
+from durably.budgets import UsedUp
 from durably.run import Run
 from durably.web.errors import Refusal
 from durably.web.pages.rendering import page
@@ -24,7 +25,9 @@ from durably.web.views.values import fields_of
 
 routes = page_routes()
 
-HOW = ("approve", "edit", "deny", "answer", "resolve", "raise")
+HOW = ("approve", "edit", "deny", "answer", "resolve", "raise", "share")
+
+ABOUT_BUDGETS = ("raise", "share")
 
 
 @routes.get("/parts/decide/{key:any}", name="durably:decide")
@@ -37,8 +40,10 @@ async def decide(
     if not person.may_act:
         raise Refusal(403, f"{person.name} may look, but not change anything.")
     run = await site.app.get(key)
-    call = await _call(site, run, call_id) if how != "raise" else None
-    return page(request, "parts/decide.html", run=run, how=how, call=call, again=None, noted="")
+    call = await _call(site, run, call_id) if how not in ABOUT_BUDGETS else None
+    used = _shared(run) if how == "share" else None
+    shown: dict[str, Any] = {"run": run, "how": how, "call": call, "used": used}
+    return page(request, "parts/decide.html", again=None, noted="", **shown)
 
 
 async def form_again(
@@ -51,10 +56,19 @@ async def form_again(
     schema = fields_of(fields_of(call.effect.request).get(name))
     label = "Arguments" if how == "edit" else ""
     again = form_from_schema(schema, prefix=prefix, label=label, errors=errors, posted=form)
-    shown = {"run": run, "how": how, "call": call, "again": again, "noted": form.get("note", "")}
+    shown: dict[str, Any] = {"run": run, "how": how, "call": call, "used": None, "again": again}
+    shown["noted"] = form.get("note", "")
     answered = page(request, "parts/decide.html", status=422, **shown)
     answered.headers.update({"HX-Retarget": "#dialog", "HX-Reswap": "innerHTML"})
     return answered
+
+
+def _shared(run: Run[Any]) -> UsedUp:
+    """The budget that the run shares, and that it waits for."""
+    waiting = run.record.waiting_on or {}
+    if waiting.get("kind") != "budget" or waiting.get("scope") == "run":
+        raise Refusal(409, f"Run {run.key!r} waits for no budget that runs share any more.")
+    return UsedUp.from_json(waiting)
 
 
 async def _call(site: Site, run: Run[Any], call_id: str) -> Asked:

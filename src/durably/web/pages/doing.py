@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -126,14 +127,27 @@ async def raise_budget(request: Request, key: str, site: SiteOf, person: Operato
     """Set limits of a run's own budget; what is left empty stays."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        counts = {
-            name: _count(name, form[name])
-            for name in ("requests", "tokens", "tool_calls")
-            if form.get(name, "").strip()
-        }
-        usd = form.get("usd", "").strip() or None
-        await run.raise_budget(**counts, usd=usd, by=person.name, note=form.get("note", ""))
+        await run.raise_budget(**_limits(form), by=person.name, note=form.get("note", ""))
         return f"The budget of run {key!r} is raised; it is {run.state} now."
+
+    return await _do(request, site, person, key, act)
+
+
+@routes.post("/do/share/{key:any}", name="durably:share")
+async def raise_shared(request: Request, key: str, site: SiteOf, person: Operator) -> Response:
+    """Set limits of a budget that the run shares: ``scope``, ``name``; what is left empty stays."""
+
+    async def act(run: Run[Any], form: Form, person: Person) -> str:
+        scope, name, limits = form.get("scope", ""), form.get("name", ""), _limits(form)
+        shared = [b for b in await site.app.budgets() if (b.scope, b.name) == (scope, name)]
+        if not shared:
+            raise ConfigError(f"There is no budget of {scope} {name!r} any more.")
+        if not limits:
+            raise ConfigError("Give at least one new limit.")
+        raised = replace(shared[0].limits, **limits)
+        await site.app.set_budget(raised, **{scope: name}, by=person.name)
+        await run.refresh()
+        return f"The budget of {scope} {name!r} is raised; run {key!r} is {run.state} now."
 
     return await _do(request, site, person, key, act)
 
@@ -189,6 +203,17 @@ def _texts(form: FormData) -> Form:
         texts = [value for value in form.getlist(name) if isinstance(value, str)]
         found[name] = texts[0] if len(texts) == 1 else texts
     return found
+
+
+def _limits(form: Form) -> dict[str, Any]:
+    """The limits of a budget that were filled in."""
+    limits: dict[str, Any] = {
+        name: _count(name, form[name])
+        for name in ("requests", "tokens", "tool_calls")
+        if form.get(name, "").strip()
+    }
+    usd = form.get("usd", "").strip()
+    return limits | ({"usd": usd} if usd else {})
 
 
 async def _effect(run: Run[Any], call_id: str) -> Effect | None:

@@ -75,6 +75,8 @@ async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, 
     attempts = 0
     async with _working(ledger, executor, WorkerOptions(queues)) as worker:
         while True:
+            # First, since the worker's maintenance does the same: what that wakes is claimed below.
+            await expire_due(ledger)
             claimed = [
                 run
                 for queue in queues
@@ -82,7 +84,7 @@ async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, 
                     runs.claim, worker.id, queue, worker.queues.limit(queue)
                 )
             ]
-            if not claimed and not await expire_due(ledger):
+            if not claimed:
                 return attempts
             await asyncio.gather(*(worker.execute(run) for run in claimed))
             attempts += len(claimed)

@@ -32,7 +32,14 @@ PER_LOOK |= {"wake_funded_run", "set_run_budget", "set_budget", "remove_budget"}
 PER_LOOK |= {"list_last_messages", "newest_end", "list_facts"}
 PER_LOOK |= {"get_run", "list_events", "list_inbox", "find_recent_run", "insert_run", "prune_runs"}
 PER_LOOK |= {"insert_action", "list_actions", "list_actions_on_run", "prune_actions"}
-PER_LOOK |= {"ended_between", "count_ended", "count_state", "count_asked", "count_budget_waits"}
+PER_LOOK |= {
+    "ended_between",
+    "ended_together",
+    "count_ended",
+    "count_state",
+    "count_asked",
+    "count_budget_waits",
+}
 PER_LOOK |= {"ids_before", "ids_of_state_before", "ids_of_thread_before", "ends_of_ids"}
 PER_LOOK |= {"run_from_id", "search_runs", "count_open_runs"}
 

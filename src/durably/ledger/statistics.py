@@ -105,10 +105,14 @@ def look(
     until = moment(row["now"])
     since = until - timedelta(seconds=window_seconds)
     every = yield from _sampled(since, until)
-    params: dict[str, object] = {"by": by, "agent": agent, "queue": queue, "model": model}
+    params: dict[str, object] = {"agent": agent, "queue": queue, "model": model}
     found: list[dict[str | None, _Part]] = []
     for begin, end in _bounds(since, until, buckets):
-        rows = yield from fetch("ended_between", since=begin, until=end, every=every, **params)
+        part: dict[str, object] = {"since": begin, "until": end, "every": every, **params}
+        if by is None:
+            rows = yield from fetch("ended_together", **part)
+        else:
+            rows = yield from fetch("ended_between", by=by, **part)
         found.append({row["name"]: _Part.of(row) for row in rows})
     asked = yield from _count_asked()
     return Statistics(

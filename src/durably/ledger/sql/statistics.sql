@@ -50,6 +50,46 @@ WHERE finished_at > :since AND finished_at <= :until
   AND (CAST(:model AS TEXT) IS NULL OR model = :model)
 GROUP BY 1;
 
+-- name: ended_together (sqlite)
+-- The same, nothing told apart: it need not be sorted, which would be most of the work.
+SELECT NULL AS name, count(*) FILTER (WHERE state = 'completed') AS completed,
+       count(*) FILTER (WHERE state = 'discarded') AS discarded,
+       count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+       sum(failures) AS failures, sum(crashes) AS crashes, sum(tokens) AS tokens,
+       count(waited_ms) AS begun, sum(own_nanousd) AS cost_nanousd,
+       json_group_array(waited_ms)
+           FILTER (WHERE waited_ms IS NOT NULL
+                   AND (((id & 1048575) * 2654435761 & 4294967295) >> 16) % :every = 0) AS waited,
+       json_group_array(executed_ms)
+           FILTER (WHERE waited_ms IS NOT NULL
+                   AND (((id & 1048575) * 2654435761 & 4294967295) >> 16) % :every = 0) AS executed
+FROM durably_runs
+WHERE finished_at > :since AND finished_at <= :until
+  AND (:agent IS NULL OR agent = :agent)
+  AND (:queue IS NULL OR queue = :queue)
+  AND (:model IS NULL OR model = :model)
+HAVING count(*) > 0;
+
+-- name: ended_together (postgres)
+SELECT NULL AS name, count(*) FILTER (WHERE state = 'completed') AS completed,
+       count(*) FILTER (WHERE state = 'discarded') AS discarded,
+       count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+       sum(failures) AS failures, sum(crashes) AS crashes, count(waited_ms) AS begun,
+       CAST(sum(tokens) AS BIGINT) AS tokens,
+       CAST(sum(own_nanousd) AS BIGINT) AS cost_nanousd,
+       json_agg(waited_ms)
+           FILTER (WHERE waited_ms IS NOT NULL
+                   AND (((id & 1048575) * 2654435761 & 4294967295) >> 16) % :every = 0) AS waited,
+       json_agg(executed_ms)
+           FILTER (WHERE waited_ms IS NOT NULL
+                   AND (((id & 1048575) * 2654435761 & 4294967295) >> 16) % :every = 0) AS executed
+FROM durably_runs
+WHERE finished_at > :since AND finished_at <= :until
+  AND (CAST(:agent AS TEXT) IS NULL OR agent = :agent)
+  AND (CAST(:queue AS TEXT) IS NULL OR queue = :queue)
+  AND (CAST(:model AS TEXT) IS NULL OR model = :model)
+HAVING count(*) > 0;
+
 -- name: count_state
 SELECT count(*) AS runs
 FROM (SELECT id FROM durably_runs WHERE state = :state ORDER BY id DESC LIMIT :limit) found;

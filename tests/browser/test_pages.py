@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from playwright.async_api import Page, expect
 
 from durably import RunState
 from support.clerk_of_pages import ADDRESS, QUEUE, Desk
-from support.stage import VIEWER, Stage, staged
+from support.stage import PATIENCE_SECONDS, VIEWER, Stage, staged
 
 type Open = Callable[..., Awaitable[Page]]
 
@@ -145,11 +146,17 @@ async def test_the_inbox_is_worked_through_by_keys_alone(desk: Desk, visit: Open
 
     async def focus_on(key: str) -> None:
         await expect(dialog).not_to_be_visible()
-        for _ in range(12):
-            await keys.press("k")
         item = page.locator(".item", has=page.get_by_role("link", name=key, exact=True))
-        while not await item.evaluate("item => item === document.activeElement"):
-            await keys.press("j")
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            # From the top each time: the list may have changed under the keys.
+            for _ in range(12):
+                await keys.press("k")
+            for _ in range(12):
+                if await item.evaluate("item => item === document.activeElement"):
+                    return
+                await keys.press("j")
+        raise AssertionError(f"the keys never came to {key}")
 
     await focus_on("2-edited")
     await keys.press("e")

@@ -5,7 +5,6 @@ Owns what happens between the model and the ledger; tool calls are the guard's.
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from durably.agents.fingerprint import Fingerprint, fingerprint_of
 from durably.agents.history import message_to_json
 from durably.agents.positions import after_responses, count_responses, last_response
 from durably.agents.pricing import response_name
-from durably.agents.usage import usage_after
+from durably.agents.usage import copied, usage_after
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
 
 
@@ -63,7 +62,7 @@ class Checkpoints(AbstractCapability[Any]):
         await self._save_rejected(ctx, request_context.model)
         await state.spending.check_request(ctx.usage, request_context.model)
         await self._steer(ctx)
-        before = copy.deepcopy(ctx.usage)
+        before = copied(ctx.usage)
         boundaries.reached("model:before")
         state.asking = True
         try:

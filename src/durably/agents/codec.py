@@ -49,6 +49,9 @@ def encode_result(tool_name: str, result: object) -> str:
     Raises:
         ResultNotSerializable: names the tool, the type, and what to return instead.
     """
+    if type(result) is str and _is_text(result):
+        # What most tools return, and needs no proof that it can be read again.
+        return _compact({"return_value": result})
     if isinstance(result, Iterator):
         # Writing it would use it up, and the model would be shown nothing.
         raise _not_a_result(tool_name, f"a {type(cast(object, result)).__qualname__}")
@@ -175,6 +178,15 @@ def _writes(value: object, plain: object) -> bool:
         return False
     # As text, because to Python True, 1 and 1.0 are equal.
     return json.dumps(written, sort_keys=True) == json.dumps(plain, sort_keys=True)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written: a lone surrogate cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _compact(value: object) -> str:

@@ -107,11 +107,7 @@ class Runner:
                 *_showing(state),
                 Checkpoints(state=state),
                 EffectGuard(state=state),
-                OutputGuard(
-                    state=state,
-                    policy=registration.default_effect,
-                    output_type=registration.output_type,
-                ),
+                *_output_guard(state, registration),
             ],
         )
 
@@ -169,6 +165,17 @@ async def _shown(journal: Journal, registration: Registration) -> AsyncGenerator
 def _showing(state: AttemptState) -> list[AbstractCapability[Any]]:
     feed = state.journal.feed
     return [] if feed is None else [Showing(state=state, feed=feed)]
+
+
+def _output_guard(state: AttemptState, registration: Registration) -> list[OutputGuard]:
+    """Nothing for an output that is a class: there is no function to guard.
+
+    Each capability costs every hook of every step.
+    """
+    policy, output_type = registration.default_effect, registration.output_type
+    if isinstance(output_type, type):
+        return []
+    return [OutputGuard(state=state, policy=policy, output_type=output_type)]
 
 
 def _info(journal: Journal) -> RunInfo:

@@ -46,13 +46,20 @@ def usage_from(data: dict[str, Any]) -> RunUsage:
         return usage
 
 
+def copied(usage: RunUsage) -> RunUsage:
+    """A copy that later counting does not change: of numbers, and of one dict of numbers."""
+    again = copy.copy(usage)
+    again.details = dict(usage.details)
+    return again
+
+
 def usage_after(before: RunUsage, now: RunUsage, response: ModelResponse) -> RunUsage:
     """Usage including this response and its request, which pydantic-ai counts at its own time.
 
     Newer versions have added the response's tokens to ``now`` when the request returns, older
     ones add them after; no version has counted the request yet.
     """
-    after = copy.deepcopy(now)
+    after = copied(now)
     if now == before:
         after.incr(response.usage)
     after.requests = before.requests + 1
@@ -61,7 +68,7 @@ def usage_after(before: RunUsage, now: RunUsage, response: ModelResponse) -> Run
 
 def usage_before(total: RunUsage, response: ModelResponse) -> RunUsage:
     """Usage without this response and its request: what a run that replays it starts from."""
-    before = copy.deepcopy(total)
+    before = copied(total)
     before.requests = max(0, total.requests - 1)
     for f in fields(response.usage):
         spent = getattr(response.usage, f.name)

@@ -14,7 +14,8 @@ def proved(fault: str, *, moment: str, policy: str, database: str, times: int = 
     Args:
         fault: what went wrong: ``"process killed"``.
         moment: where it struck: the layer of a boundary (``"checkpoint"``), or in words.
-        policy: of the effect that it struck at: ``"once, ask"``; ``"all"`` for a run that mixes them.
+        policy: of the effect that it struck at: ``"once, ask"``; ``"all"`` for a run that has them
+            all.
         database: ``"sqlite"`` or ``"postgres"``.
         times: how many such faults were survived.
     """

@@ -35,6 +35,7 @@ demo: setup $(if $(filter postgres%,$(DURABLY_URL)),postgres) ## Run the demo: r
 # Every check runs, and any that fails, fails the target. The quick ones run beside the tests, which
 # wait a lot, and have their say after them.
 PYTEST := pytest -n 2 --dist worksteal
+MATRIX := tests/crash tests/faults tests/matrix
 .PHONY: test
 test: postgres ## All checks: lint, format, types, layers, tests
 	@said=$$(mktemp -d); trap 'rm -rf "$$said"' EXIT; \
@@ -49,12 +50,17 @@ test: postgres ## All checks: lint, format, types, layers, tests
 matrix: postgres ## All tests on both databases, with more examples; `test` has a sample
 	@MATRIX_TESTS=all $(BIN)/$(PYTEST) $(ARGS)
 
+# A run that fails, or that ARGS made a part of, writes no table.
 .PHONY: crash
-crash: postgres ## Kill and stop workers at every boundary, for every effect policy and wait; `test` has a sample
-	@CRASH_TESTS=all $(BIN)/pytest tests/crash $(ARGS)
+crash: postgres ## Every fault at every moment, for every policy, on both databases; writes the table in docs/reliability.md; `test` has a sample
+	@set -e; proved=$$(mktemp); trap 'rm -f "$$proved"' EXIT; \
+	CRASH_TESTS=all FAULT_TESTS=all DURABLY_PROVED="$$proved" \
+		$(BIN)/$(PYTEST) $(MATRIX) $(ARGS); \
+	$(if $(ARGS),echo "This was a part of it: the table stays as it is.", \
+		PYTHONPATH=tests $(BIN)/python scripts/reliability_table.py "$$proved")
 
 .PHONY: faults
-faults: postgres ## Break PostgreSQL under workers and clients, again and again; `test` has a sample
+faults: postgres ## Of `crash`, what breaks PostgreSQL under workers and clients, again and again
 	@FAULT_TESTS=all $(BIN)/pytest tests/faults $(ARGS)
 
 .PHONY: test-oldest

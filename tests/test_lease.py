@@ -1,7 +1,9 @@
 """A worker's lease: an attempt that saw it end does not get it back."""
 
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from crash.processes import eventually
 from durably.execution.lease import WorkerLease
 from durably.ledger.database import Database
+from durably.ledger.stepping import Reading
 
 LEASE_SECONDS = 0.2
 
@@ -19,11 +22,16 @@ class StallingLedger:
     def __init__(self) -> None:
         self.flowing = threading.Event()
 
-    async def write(self, *_: Any) -> None:
-        return
+    async def write(self, *_: Any) -> tuple[Reading, float]:
+        return self._written()
 
-    def write_blocking(self, *_: Any) -> None:
+    def write_blocking(self, *_: Any) -> tuple[Reading, float]:
         self.flowing.wait()
+        return self._written()
+
+    def _written(self) -> tuple[Reading, float]:
+        now = time.monotonic()
+        return Reading(datetime.now(UTC), now, now), 0.0
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ import contextlib
 import inspect
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from durably.errors import ConfigError
 from durably.records import Waiting
+from durably.wording import worded
 
 CALLS_AT_ONCE = 4
 """How many calls of one hook are under way; those that hang keep their places."""
@@ -87,7 +88,7 @@ class Caller:
 
     async def _call(self, waiting: Waiting) -> None:
         if self._is_async:
-            answer: asyncio.Future[Any] = asyncio.create_task(self._hook(waiting))
+            answer: asyncio.Future[Any] = asyncio.create_task(_kept_in(self._hook(waiting)))
         else:
             answer = _in_thread(self._hook, waiting)
         answer.add_done_callback(self._free)
@@ -101,12 +102,22 @@ class Caller:
                 answer.cancel()
             raise
         if inspect.isawaitable(result):
-            await result
+            await _kept_in(result)
 
     def _free(self, answer: asyncio.Future[Any]) -> None:
         self._places.release()
         if not answer.cancelled():
             answer.exception()  # Seen: of one that came too late nobody asks any more.
+
+
+async def _kept_in(call: Awaitable[Any]) -> Any:
+    """Wait for a hook: what is no ``Exception``, as of ``sys.exit()``, would end the event loop."""
+    try:
+        return await call
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise RuntimeError(worded(error)) from error
 
 
 def _in_thread(hook: Hook, waiting: Waiting) -> asyncio.Future[Any]:
@@ -122,7 +133,7 @@ def _in_thread(hook: Hook, waiting: Waiting) -> asyncio.Future[Any]:
         elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             answer.set_exception(error)
         else:
-            answer.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+            answer.set_exception(RuntimeError(worded(error)))
 
     def work() -> None:
         result, failure = None, None
@@ -148,6 +159,6 @@ def _name_of(hook: Hook) -> str:
 
 def shown(error: Exception) -> str:
     """An error in a few words, without what may be secret in the URLs of webhooks."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = worded(error).removesuffix(": ")
     text = " ".join(_URL.sub(r"\1\2/…", text).split())
     return text if len(text) <= ERROR_CHARS else f"{text[: ERROR_CHARS - 1]}…"

@@ -19,6 +19,7 @@ Owns the names and their meaning; who raises them is written beside each one.
     │   ├── SignalTimeout     a signal did not come in time
     │   └── ChildFailed       a child run ended without an output
     ├── TransactionEnded      a transactional tool committed by itself (permanent)
+    ├── ToolExited            a tool raised what would have ended its worker: SystemExit
     ├── RunFailed             raised by ``run.result()`` for a run that did not complete
     │   ├── RunDiscarded
     │   ├── RunCancelled
@@ -152,6 +153,13 @@ class TransactionEnded(DurablyError):
     """A transactional tool ended its transaction by itself. Permanent: it would do so again.
 
     What it wrote before that may be there, without the call's being recorded.
+    """
+
+
+class ToolExited(DurablyError):
+    """A tool, or other code of an agent, raised what is no ``Exception``: ``sys.exit()`` does.
+
+    It would have ended the worker, and every other run there. The attempt fails instead.
     """
 
 

@@ -19,6 +19,7 @@ from durably.execution.interrupts import interrupt_all
 from durably.execution.lease import WorkerLease
 from durably.ledger import expiry, jobs, runs, workers
 from durably.ledger.database import Database
+from durably.ledger.stepping import find_step
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
 
     Any worker rescues any other's runs, under whatever name it runs. One whose own heartbeat
     could not be written in time looks on, and for a while after it could be again: the database
-    was away, and the others may be as alive as itself.
+    was away, and the others may be as alive as itself. So may they be when the clock was set.
     """
     away = Away(log, "maintenance")
     forgotten_at = mended_at = 0.0
@@ -50,11 +51,12 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
         try:
             steady = lease.steady
             if steady and await ledger.read(runs.count_orphans):
-                for run in await ledger.write(runs.rescue):
+                for run in await ledger.write(runs.rescue, lease.pace):
                     log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
                     await tell_end(ledger, run)
             if steady and loop.time() - mended_at > LOST_SECONDS:
-                await _mend_wakeups(ledger)
+                if not await ledger.read(find_step, lease.pace):
+                    await _mend_wakeups(ledger)
                 mended_at = loop.time()
             await tell_ends(ledger)
             await interrupt_all(ledger)

@@ -24,6 +24,7 @@ from durably.errors import (
     TransactionEnded,
     UnknownAgent,
 )
+from durably.wording import text_of
 
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 """A provider's Retry-After is obeyed up to a day; a longer one is a mistake or malice."""
@@ -161,24 +162,34 @@ def _classify_group(verdicts: list[Verdict], error: BaseExceptionGroup[BaseExcep
 
 
 def _describe(error: BaseException) -> str:
-    text = str(error).strip()
+    text = text_of(error).strip()
     first = text.splitlines()[0] if text else ""
     return f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
 
 
 def _status_of(error: BaseException) -> int | None:
     """The HTTP status, wherever the common clients keep it."""
-    response = getattr(error, "response", None)
+    if not isinstance(error, Exception):
+        return None  # The code of a SystemExit is none of HTTP's.
+    response = _attribute(error, "response")
     for holder, name in (
         (error, "status_code"),  # pydantic-ai, openai, anthropic
         (response, "status_code"),  # httpx, requests
         (error, "status"),  # aiohttp
         (error, "code"),  # urllib, google
     ):
-        value = getattr(holder, name, None)
+        value = _attribute(holder, name)
         if isinstance(value, int) and 100 <= value < 600:
             return int(value)
     return None
+
+
+def _attribute(holder: object, name: str) -> Any:
+    """An attribute of another library's error; None where it has none, or cannot say."""
+    try:
+        return getattr(holder, name, None)
+    except Exception:
+        return None
 
 
 _PERMANENT = (UnknownAgent, ResultNotSerializable, HistoryError, TransactionEnded)
@@ -251,11 +262,11 @@ def _retry_after(error: BaseException, now: datetime) -> float | None:
     here: BaseException | None = error
     while here is not None and id(here) not in seen:
         seen.add(id(here))
-        for holder in (getattr(here, "response", None), here):
-            wait = _read_headers(getattr(holder, "headers", None), now)
+        for holder in (_attribute(here, "response"), here):
+            wait = _read_headers(_attribute(holder, "headers"), now)
             if wait is not None:
                 return wait
-        stated = getattr(here, "retry_after", None)
+        stated = _attribute(here, "retry_after")
         if isinstance(stated, int | float) and math.isfinite(stated):
             return _cap(stated)
         here = here.__cause__
@@ -265,7 +276,7 @@ def _retry_after(error: BaseException, now: datetime) -> float | None:
 def _read_headers(headers: Any, now: datetime) -> float | None:
     try:
         fields = {str(name).lower(): str(value) for name, value in headers.items()}
-    except (AttributeError, TypeError, ValueError):
+    except Exception:  # They are none, or of a kind that nobody knows.
         return None
     milliseconds = _number(fields.get("retry-after-ms"))
     if milliseconds is not None:  # OpenAI and Anthropic: the same, more precisely
@@ -318,7 +329,7 @@ def _is_proof(error: BaseException) -> bool:
 def _only_wraps(error: BaseException) -> bool:
     if type(error) is OSError:
         # anyio's, when it has tried every address of a name; the tries are behind it.
-        return error.errno is None and str(error) == "All connection attempts failed"
+        return error.errno is None and text_of(error) == "All connection attempts failed"
     if isinstance(error, BaseExceptionGroup):
         return True
     return any(

@@ -61,7 +61,7 @@ def recorded(folder: Path, scenario: str) -> None:
     begin(folder, "recorded")
     trace = Trace()
     boundaries.observe(trace)
-    asyncio.run(_work(folder, scenario))
+    asyncio.run(work(folder, scenario))
     (folder / "boundaries.json").write_text(json.dumps(trace.reached))
 
 
@@ -69,7 +69,7 @@ def killed(folder: Path, scenario: str, strike: Strike) -> None:
     """Work until the process kills itself at the strike; ends well if that is never reached."""
     begin(folder, "killed")
     die_at(folder, strike)
-    asyncio.run(_work(folder, scenario))
+    asyncio.run(work(folder, scenario))
 
 
 def successor(folder: Path, scenario: str, strike: Strike | None = None) -> None:
@@ -77,20 +77,20 @@ def successor(folder: Path, scenario: str, strike: Strike | None = None) -> None
     begin(folder, "successor")
     if strike is not None:
         die_at(folder, strike)
-    asyncio.run(_work(folder, scenario, leases_end=True))
+    asyncio.run(work(folder, scenario, leases_end=True))
 
 
 def frozen(folder: Path, scenario: str, strike: Strike, lease_seconds: float) -> None:
     """Work until the process stops itself at the strike; whoever continues it finds it too late."""
     begin(folder, "frozen")
-    boundaries.observe(_at(strike, freeze))
-    asyncio.run(_until_final(folder, scenario, lease_seconds))
+    boundaries.observe(observe_at(strike, freeze))
+    asyncio.run(work_until_final(folder, scenario, lease_seconds))
 
 
 def rival(folder: Path, scenario: str) -> None:
     """Take over in time, while the other worker is stopped; nobody decides anything."""
     begin(folder, "rival")
-    asyncio.run(_until_final(folder, scenario))
+    asyncio.run(work_until_final(folder, scenario))
 
 
 def worker(
@@ -104,7 +104,7 @@ def worker(
     """A worker as it is deployed: until SIGTERM; at a strike it waits for the gate, and dies."""
     begin(folder, "worker")
     if strike is not None:
-        boundaries.observe(_at(strike, lambda: _die_at_the_gate(folder, strike)))
+        boundaries.observe(observe_at(strike, lambda: _die_at_the_gate(folder, strike)))
     world = World(folder)
     app, _ = JOBS[job](world)
     asyncio.run(serve(world, app, lease=lease_seconds, grace=grace_seconds))
@@ -136,7 +136,7 @@ def freeze() -> None:
 
 def die_at(folder: Path, strike: Strike) -> None:
     """Kill this process once it is at the strike."""
-    boundaries.observe(_at(strike, lambda: die(folder, strike)))
+    boundaries.observe(observe_at(strike, lambda: die(folder, strike)))
 
 
 def die(folder: Path, strike: Strike) -> None:
@@ -147,7 +147,7 @@ def die(folder: Path, strike: Strike) -> None:
         time.sleep(1)
 
 
-async def _work(folder: Path, scenario: str, *, leases_end: bool = False) -> None:
+async def work(folder: Path, scenario: str, *, leases_end: bool = False) -> None:
     world = World(folder)
     waiting = WAITING.get(scenario)
     app, agent = (waiting or SCENARIOS[scenario]).app(world)
@@ -163,7 +163,7 @@ async def _work(folder: Path, scenario: str, *, leases_end: bool = False) -> Non
             await _finish(run, world)
 
 
-async def _until_final(folder: Path, scenario: str, lease_seconds: float | None = None) -> None:
+async def work_until_final(folder: Path, scenario: str, lease_seconds: float | None = None) -> None:
     app, agent = SCENARIOS[scenario].app(World(folder))
     async with app:
         run = await _enqueued(app, agent)
@@ -213,7 +213,7 @@ def let_leases_end(world: World) -> None:
     world.database.execute("UPDATE durably_workers SET expires_at = heartbeat_at")
 
 
-def _at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
+def observe_at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
     trace = Trace()
 
     def observer(name: str) -> None:

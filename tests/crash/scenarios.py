@@ -47,6 +47,7 @@ class Scenario:
         responses: the model's script.
         stream: whether it is shown what the model says while it says it.
         sample: how the boundaries begin that a sample strikes at; all by default.
+        shown: the policies in the words of the table in docs/reliability.md.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Scenario:
     responses: Responses
     stream: bool = False
     sample: tuple[str, ...] = ("",)
+    shown: str = "all"
 
     def app(self, world: World) -> tuple[Durably, Agent[None, str]]:
         """The application, made anew in each process as a deployed one would be."""
@@ -207,7 +209,12 @@ TOOLS: dict[str, Callable[[Agent[None, str], World, str], None]] = {
 
 
 def _alone(policy: str) -> Scenario:
-    return Scenario(policy, {"act": policy}, (["act"], "All is well."))
+    return Scenario(policy, {"act": policy}, (["act"], "All is well."), shown=_shown_as(policy))
+
+
+def _shown_as(policy: str) -> str:
+    name = policy.removesuffix(" in a thread").removesuffix(", picky")
+    return name.upper() if name in ("read", "idempotent", "transactional") else f"once, {name}"
 
 
 ALONE = {policy: _alone(policy) for policy in TOOLS if policy != "ask, approved"}
@@ -217,6 +224,7 @@ APPROVED = Scenario(
     "approved",
     {"look": "read", "pay": "ask, approved"},
     (["look", "pay"], ["pay"], "All is well."),
+    shown="once, approve",
 )
 """A run that waits for approval twice; with each, a person's process may be killed as well."""
 
@@ -248,6 +256,7 @@ STREAMED = Scenario(
     (["look", "mail"], "All is well."),
     stream=True,
     sample=("delta", "checkpoint", "outcome", "settle"),
+    shown="once, ask",
 )
 """A run that is shown while it is made: a crash falls in the middle of a message."""
 

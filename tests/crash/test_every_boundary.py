@@ -25,10 +25,12 @@ from crash.undisturbed import (
     boundary,
     check_reached,
     each,
+    layer,
     logs,
     sample,
     some,
 )
+from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -61,6 +63,13 @@ def test_a_crash_at_any_boundary_keeps_every_promise(
         assert processes.run(children.successor, *args) == 0, logs(world.folder)
         check(scenario, undisturbed.end, struck, Moment.of(world))
         undisturbed.clear(world)
+        if code != 0:
+            proved(
+                "process killed",
+                moment=layer(strike),
+                policy=scenario.shown,
+                database=grounds.dialect,
+            )
         return code != 0
 
     started = time.monotonic()
@@ -101,6 +110,13 @@ def test_crashes_in_one_attempt_after_another_keep_every_promise(
         crashes = len(world.records("killed"))
         check_after_many(MIXED, undisturbed.end, Moment.of(world), crashes)
         undisturbed.clear(world)
+        proved(
+            "process killed",
+            moment="one attempt after another",
+            policy=MIXED.shown,
+            database=grounds.dialect,
+            times=crashes,
+        )
         return crashes
 
     started = time.monotonic()

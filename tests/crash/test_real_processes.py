@@ -18,6 +18,7 @@ from crash.promises import Moment, check
 from crash.scenarios import ALONE, KEY, PROMPT
 from crash.undisturbed import Undisturbed, sample
 from crash.world import World
+from matrix.record import proved
 from support.sample import longer
 
 pytestmark = pytest.mark.timeout(1800)
@@ -80,6 +81,7 @@ def test_another_worker_takes_over_from_a_dead_one_within_the_lease(
     other.send_signal(signal.SIGTERM)
     assert other.wait(DEADLINE_SECONDS) == 0
     check(ALONE["reconcile"], undisturbed.end, struck, Moment.of(world))
+    proved("process killed", moment="effect", policy="once, reconcile", database=grounds.dialect)
 
 
 @pytest.mark.parametrize("grounds", ["sqlite", longer("postgres")], indirect=True)
@@ -106,6 +108,12 @@ def test_script_that_is_killed_and_run_again_goes_on(
     output, errors = third.communicate(timeout=DEADLINE_SECONDS)
     assert (third.returncode, output) == (0, "All is well.\n"), errors
     assert world.paid() <= undisturbed.end.paid + 1, "a run that is done is only read"
+    proved(
+        "process killed",
+        moment=strike.partition(":")[0],
+        policy="once, reconcile",
+        database=grounds.dialect,
+    )
 
 
 def _seconds_dead(world: World) -> float:

@@ -14,8 +14,9 @@ from crash.grounds import Grounds
 from crash.processes import Processes, ended, eventually, is_alive, is_stopped
 from crash.promises import Moment, check_split_brain
 from crash.scenarios import ALONE
-from crash.undisturbed import EACH, Undisturbed, check_reached, each, logs, sample, some
+from crash.undisturbed import EACH, Undisturbed, check_reached, each, layer, logs, sample, some
 from crash.world import World
+from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -48,6 +49,14 @@ def test_late_worker_changes_nothing_and_settles_what_it_left_in_doubt(
             except TooSlow:
                 continue
             undisturbed.clear(world)
+            if stopped:
+                for fault in ("machine frozen past the lease", "two workers holding one run"):
+                    proved(
+                        fault,
+                        moment=layer(strike),
+                        policy=undisturbed.scenario.shown,
+                        database=grounds.dialect,
+                    )
             return stopped
         raise AssertionError(f"a lease of {LEASES[-1]:g} s ended before its worker was stopped")
 

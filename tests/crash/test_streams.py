@@ -14,6 +14,7 @@ from crash.processes import Processes, ended
 from crash.promises import Moment
 from crash.undisturbed import logs
 from crash.world import World
+from matrix.record import proved
 from support.spoken import Onlooker
 
 pytestmark = pytest.mark.timeout(1800)
@@ -53,3 +54,4 @@ def test_watcher_sees_half_a_message_taken_back_and_the_whole_one_come(
     assert all(WHOLE.startswith(text) for text in eye.texts)
     end = Moment.of(world)
     assert (end.deltas, end.withdrawn) == (0, [1])
+    proved("process killed", moment="delta", policy="no tool", database=grounds.dialect)

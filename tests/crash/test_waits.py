@@ -24,12 +24,14 @@ from crash.undisturbed import (
     Recorded,
     check_reached,
     each,
+    layer,
     logs,
     sample,
     some,
 )
 from crash.waiting import CALLED_OFF, FAMILY, STEPS, TOGETHER, WAITS, Waiting
 from crash.waiting_promises import Family, check, check_after_many, check_is_worth_comparing
+from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -47,8 +49,8 @@ class UndisturbedWaits(Recorded[Waiting, Family]):
 
     def check_is_not_blind(self) -> None:
         names = {strike.name for strike in self.strikes}
-        for layer in ("checkpoint", "model", "settle", "commit"):
-            assert {f"{layer}:before", f"{layer}:after"} <= names
+        for seen in ("checkpoint", "model", "settle", "commit"):
+            assert {f"{seen}:before", f"{seen}:after"} <= names
         check_is_worth_comparing(self.scenario, self.end)
 
 
@@ -72,6 +74,8 @@ def test_a_crash_around_any_wait_keeps_every_promise(
         assert processes.run(children.successor, *args) == 0, logs(world.folder)
         check(waiting, undisturbed.end, struck, Family.of(world))
         undisturbed.clear(world)
+        if code != 0:
+            proved("process killed", moment=layer(strike), policy="all", database=grounds.dialect)
         return code != 0
 
     started = time.monotonic()
@@ -116,6 +120,13 @@ def test_crashes_around_waits_in_one_attempt_after_another_keep_every_promise(
         crashes = len(world.records("killed"))
         check_after_many(waiting, undisturbed.end, Family.of(world), crashes)
         undisturbed.clear(world)
+        proved(
+            "process killed",
+            moment="one attempt after another",
+            policy="all",
+            database=grounds.dialect,
+            times=crashes,
+        )
         return crashes
 
     started = time.monotonic()

@@ -12,6 +12,7 @@ from crash.processes import ended
 from durably import RunState
 from faults import children, shift
 from faults.site import EVERYTHING, Site, in_thread
+from matrix.record import proved
 from support.sample import longer
 
 pytestmark = pytest.mark.timeout(1800)
@@ -48,6 +49,7 @@ async def test_runs_of_a_dead_worker_go_on_when_its_lease_is_over(
     seconds = max((row["started_at"] - died_at).total_seconds() for row in taken_over)
     print(f"lease {lease_seconds:g} s: {len(taken_over)} runs taken over after {seconds:.1f} s")
     assert seconds < lease_seconds + SLOW_SECONDS
+    proved("process killed", moment="tool", policy="all", database="postgres", times=ROUNDS)
 
 
 @LEASES
@@ -76,6 +78,7 @@ async def test_job_of_a_worker_that_died_before_its_claim_comes_again(
     print(f"lease {lease_seconds:g} s, job of {asked_by}: claimed after {seconds:.1f} s")
     assert seconds < lease_seconds + SLOW_SECONDS
     site.check_jobs()
+    proved("process killed", moment="job", policy="all", database="postgres")
 
 
 async def test_job_of_a_worker_that_died_before_its_acknowledgement_is_over_soon(
@@ -90,6 +93,7 @@ async def test_job_of_a_worker_that_died_before_its_acknowledgement_is_over_soon
         await in_thread(site.start_worker, lease=1.0)
         await in_thread(site.check_jobs, SLOW_SECONDS)
         assert (await run.refresh()).record.attempt == 1
+    proved("process killed", moment="job", policy="all", database="postgres")
 
 
 def _insert_job(site: Site, args: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from crash.processes import Processes
 from faults.site import EVERYTHING, Site, in_thread
+from matrix.record import proved
 from support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.timeout(1800)
@@ -26,6 +27,9 @@ async def test_another_server_under_the_same_address_costs_no_run(site: Site) ->
             await in_thread(_replace, site, site.server.port)
             await load.recovery("replaced")
         await load.progress(10)
+    proved(
+        "another server takes over", moment="any", policy="all", database="postgres", times=ROUNDS
+    )
 
 
 def _replace(site: Site, port: int) -> PostgresServer:
@@ -91,4 +95,10 @@ async def test_failover_to_another_host_of_the_url_costs_no_run(
     assert any(
         row["worker_id"].split(":")[1] == str(new.pid)
         for row in site.database.rows("SELECT worker_id FROM durably_attempts")
+    )
+    proved(
+        "another server takes over",
+        moment="any, the old one comes back",
+        policy="all",
+        database="postgres",
     )

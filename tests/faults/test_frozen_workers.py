@@ -13,6 +13,7 @@ from crash.processes import eventually, is_stopped
 from durably.ledger.postgres.connection import FROZEN_SECONDS
 from faults import children, shift
 from faults.site import EVERYTHING, Site, in_thread
+from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -37,6 +38,13 @@ async def test_workers_frozen_past_their_lease_cost_no_run(site: Site) -> None:
             await asyncio.sleep(2 * LEASE_SECONDS)
             site.send(frozen, signal.SIGCONT)
         await load.progress(10)
+    proved(
+        "machine frozen past the lease",
+        moment="any",
+        policy="all",
+        database="postgres",
+        times=ROUNDS,
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,3 +81,9 @@ async def test_worker_frozen_in_a_transaction_holds_its_run_for_a_moment_only(
         other.kill()
         site.forget(other)
         assert await (await app.enqueue("clerk", "s", key="s")).result(timeout=300)
+    proved(
+        "machine frozen past the lease",
+        moment="in the middle of a transaction",
+        policy="all",
+        database="postgres",
+    )

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from faults.site import EVERYTHING, Site, in_thread
+from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -36,6 +37,13 @@ async def test_server_that_restarts_at_once_costs_no_run(site: Site, lease_secon
             await in_thread(site.server.restart, "immediate")
             await load.recovery("restarted")
         await load.progress(10)
+    proved(
+        "database killed and restarted",
+        moment="any",
+        policy="all",
+        database="postgres",
+        times=ROUNDS,
+    )
 
 
 @pytest.mark.longer
@@ -47,6 +55,12 @@ async def test_server_that_is_away_for_several_leases_costs_no_run(site: Site) -
         await in_thread(_away_for, site, 4 * SHORT_LEASE_SECONDS)
         await load.recovery("back")
         await load.progress(10)
+    proved(
+        "database killed and restarted",
+        moment="any, away for several leases",
+        policy="all",
+        database="postgres",
+    )
 
 
 def _away_for(site: Site, seconds: float) -> None:
@@ -68,6 +82,7 @@ async def test_server_that_hangs_for_several_leases_costs_no_run(
             await in_thread(_frozen_for, site, 3.0)
             await load.recovery("answers again")
         await load.progress(10)
+    proved("database hangs", moment="any", policy="all", database="postgres", times=ROUNDS)
 
 
 def _frozen_for(site: Site, seconds: float) -> None:
@@ -84,6 +99,7 @@ async def test_connections_that_are_cut_again_and_again_cost_no_run(site: Site) 
             await in_thread(_cut_all, site)
             await load.recovery("cut")
         await load.progress(10)
+    proved("connections cut", moment="any", policy="all", database="postgres", times=5 * ROUNDS)
 
 
 def _cut_all(site: Site) -> None:
@@ -108,6 +124,7 @@ async def test_server_without_a_free_connection_costs_no_run(
             await in_thread(time.sleep, 2.0)
         await in_thread(new.wait_to_say, "serves agents=20")
         await load.progress(10)
+    proved("no connection free", moment="any", policy="all", database="postgres")
 
 
 @contextmanager
@@ -138,6 +155,9 @@ async def test_worker_started_while_the_server_is_away_waits_for_it(site: Site) 
         await in_thread(early.wait_to_say, "waiting up to 60 s to start")
         await in_thread(site.server.start)
         await load.progress(5)
+    proved(
+        "database killed and restarted", moment="a worker starts", policy="all", database="postgres"
+    )
 
 
 @pytest.mark.longer
@@ -172,3 +192,6 @@ async def test_worker_told_to_leave_while_the_server_is_away_leaves(site: Site) 
         await in_thread(site.server.start)
         site.start_worker(lease=1.0)
         await load.progress(10)
+    proved(
+        "database killed and restarted", moment="a worker leaves", policy="all", database="postgres"
+    )

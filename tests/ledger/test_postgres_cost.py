@@ -97,6 +97,7 @@ TRANSFER = set(
 
 VALUES: dict[str, Any] = {
     "run_id": 5000,
+    "alive_at": "2026-03-01T12:00:00.000000Z",
     "key": "r5000",
     "queue": "agents",
     "state": "completed",

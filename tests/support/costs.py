@@ -18,6 +18,7 @@ PER_ATTEMPT |= {"first_in_line", "last_in_line", "release_run", "find_shared_end
 PER_ATTEMPT |= {"list_steers", "take_steer", "list_earlier_runs", "list_earlier_messages"}
 PER_ATTEMPT |= {"list_last_effects", "list_unanswered_prompts"}
 PER_LOOK = {"count_orphans", "list_orphans", "rescue_run", "held_runs", "register_worker"}
+PER_LOOK |= {"lease_anew", "time_now"}
 PER_LOOK |= {"wake_waiting_run", "insert_signal", "list_signals", "list_open_children"}
 PER_LOOK |= {"list_children", "find_child_waits"}
 PER_ATTEMPT |= {"get_queue", "insert_call_notices", "insert_notice"}

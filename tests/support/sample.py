@@ -20,7 +20,7 @@ EVERYTHING = os.environ.get("MATRIX_TESTS") == "all"
 THIN = ("agents", "cli")
 """Folders of tests about what is built on the ledger, whatever its database."""
 
-LONGER = {"faults": "FAULT_TESTS", "crash": "CRASH_TESTS"}
+LONGER = {"faults": "FAULT_TESTS", "crash": "CRASH_TESTS", "matrix": "CRASH_TESTS"}
 """What is set to ``all`` for the longer tests of a folder; ``MATRIX_TESTS`` elsewhere."""
 
 POSTGRES = {"pg", "postgres"}

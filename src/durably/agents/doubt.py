@@ -5,7 +5,6 @@ Owns the contract of ``reconcile`` functions.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from enum import Enum
@@ -16,6 +15,7 @@ from pydantic_ai import RunContext
 from durably.effects import Done
 from durably.errors import ConfigError, NotDone
 from durably.execution.call import Call
+from durably.execution.contained import contained, in_thread
 
 
 class Verdict(Enum):
@@ -38,13 +38,14 @@ async def reconcile(
         ConfigError: it answered something else; the message says what it may answer.
         Exception: it could not ask; the attempt fails and the next one asks again.
     """
+    whose = f"reconcile of tool {call.tool_name!r}"
     try:
         if inspect.iscoroutinefunction(function):
-            answer = await function(ctx, call)
+            answer = await contained(whose, function(ctx, call))
         else:
-            answer = await asyncio.to_thread(function, ctx, call)
+            answer = await contained(whose, in_thread(function, ctx, call))
             if inspect.isawaitable(answer):
-                answer = await answer
+                answer = await contained(whose, answer)
     except NotDone:
         return Verdict.NOT_DONE, None
     match answer:

@@ -21,7 +21,7 @@ from durably.agents.approvals import answer_deferred, needs_approval
 from durably.agents.attempt import AttemptState
 from durably.agents.calls import recorded_call
 from durably.agents.gone import WithStandIns
-from durably.agents.guarded import Guarded, replay
+from durably.agents.guarded import Guarded, copied, replay
 from durably.agents.inside import InsideCall, adopt_children, unless_it_waits
 from durably.agents.once import once, settle_doubt
 from durably.agents.policies import repeatable, transactional
@@ -58,6 +58,8 @@ class EffectGuard(AbstractCapability[Any]):
 
         Otherwise the model would be asked to make a call again that has already happened.
         """
+        if isinstance(args, dict):
+            args = copied(args)  # What is not converted is the message's own.
         position = self._position(ctx, call)
         found = None if position is None else self._journal.effect(position)
         if position is None or found is None:

@@ -5,6 +5,7 @@ Owns the tool's start; which policy decides about it is in `policies`, `once` an
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from durably.agents.attempt import AttemptState
 from durably.effects import EffectPolicy
 from durably.errors import StepFailed
 from durably.execution.call import Call, set_current_call
+from durably.execution.contained import contained
 from durably.execution.inside import Inside
 from durably.execution.journal import Journal
 from durably.execution.outcome import AttemptEnds
@@ -70,7 +72,7 @@ class Guarded:
         self.journal.control.check_before_acting()
         self.started, self.began = True, clock()
         try:
-            result = await self.handler(self.args)
+            result = await contained(self.whose, self.handler(copied(self.args)))
         except StepFailed as error:
             raise recorded.as_answer(error) from error
         finally:
@@ -78,6 +80,11 @@ class Guarded:
                 await self.code.finish()
         boundaries.reached(f"{self.boundary}:after")
         return result
+
+    @property
+    def whose(self) -> str:
+        """Whose code runs, as a sentence begins."""
+        return f"Tool {self.call.tool_name!r}"
 
     def describe(self, transaction: ToolTransaction | None = None) -> Call:
         """The call as ``durably.current_call()`` shows it."""
@@ -87,7 +94,7 @@ class Guarded:
             attempt=run.attempt,
             call_id=self.call.position.call_id,
             tool_name=self.call.tool_name,
-            args=self.args,
+            args=copied(self.args),
             idempotency_key=self.call.idempotency_key,
             transaction=transaction,
             inside=None if transaction is not None else self.code,
@@ -134,6 +141,18 @@ class Guarded:
 
     def _ended(self, state: EffectState, envelope: str) -> CallOutcome:
         return CallOutcome(self.call, state, envelope, began=self.began, ended=clock())
+
+
+def copied(args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a tool's own, to do with as it likes.
+
+    What the ledger holds, what ``reconcile`` is asked about, and what the tool is given when it
+    runs again, are the arguments that the model gave.
+    """
+    try:
+        return copy.deepcopy(args)
+    except Exception:  # Of a type that cannot be copied: the agent's own.
+        return args
 
 
 def replay(ctx: RunContext[Any], effect: Effect) -> Any:

@@ -27,6 +27,7 @@ from durably.agents.stepped import GuardedStep, run_step
 from durably.agents.usage import usage_from
 from durably.effects import METADATA_KEY, EffectKind, EffectPolicy, as_policy
 from durably.errors import ChildFailed, ConfigError
+from durably.execution.contained import in_thread
 from durably.execution.outcome import Waits
 from durably.ledger.rows import timestamp
 from durably.ledger.waits import Wait
@@ -257,7 +258,7 @@ def _handler(
     async def handler(_: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(work):
             return await work(*args, **kwargs)
-        result = await asyncio.to_thread(work, *args, **kwargs)
+        result = await in_thread(work, *args, **kwargs)
         return await result if inspect.isawaitable(result) else result
 
     return handler

@@ -19,6 +19,7 @@ from durably.errors import LeaseLost, LedgerError, NotDone, ResultNotSerializabl
 from durably.execution.control import Ending
 from durably.ledger.written import CallOutcome
 from durably.retry import nothing_was_sent
+from durably.wording import worded
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ async def _say_how_it_ended(guarded: Guarded, task: asyncio.Task[Any]) -> None:
     if error is not None and (
         isinstance(error, NotDone | ApprovalRequired | CallDeferred) or nothing_was_sent(error)
     ):
-        await withdraw_quietly(guarded, f"{type(error).__name__}: {error}")
+        await withdraw_quietly(guarded, worded(error))
         return
     outcome = _outcome_of(guarded, task)
     if outcome is None:

@@ -27,6 +27,7 @@ from durably.ledger.written import CallOutcome
 from durably.lifecycle import EffectState
 from durably.records import Effect
 from durably.retry import nothing_was_sent
+from durably.wording import text_of, worded
 
 
 async def once(guarded: Guarded) -> Any:
@@ -55,7 +56,7 @@ async def once(guarded: Guarded) -> Any:
         envelope = recorded.returned(call.tool_name, result)
     except ResultNotSerializable as error:
         # It happened, but what it returned cannot be kept: a person will have to say.
-        await guarded.journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=str(error)))
+        await guarded.journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=text_of(error)))
         raise
     return await _record_once(guarded, guarded.done(envelope), result)
 
@@ -80,9 +81,9 @@ async def _once_raised(guarded: Guarded, error: Exception) -> Any:
         await _record_once(guarded, guarded.failed(envelope), None)
         raise error
     if isinstance(error, NotDone) or nothing_was_sent(error):
-        await withdraw_quietly(guarded, f"{type(error).__name__}: {error}")
+        await withdraw_quietly(guarded, worded(error))
         raise error
-    why = f"{type(error).__name__}: {error}"
+    why = worded(error)
     effect = await guarded.journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=why))
     return await settle_doubt(guarded, effect, error)
 

@@ -24,11 +24,13 @@ from durably.agents.positions import last_response, position_of
 from durably.effects import DEFAULT, EffectKind, EffectPolicy
 from durably.errors import NotDone, ResultNotSerializable
 from durably.execution.call import Call, set_current_call
+from durably.execution.contained import contained
 from durably.execution.outcome import AttemptEnds, Suspended
 from durably.ledger.written import CallOutcome, ToolCall
 from durably.lifecycle import EffectState
 from durably.records import CallPosition, Effect
 from durably.retry import nothing_was_sent
+from durably.wording import text_of, worded
 
 
 @dataclass
@@ -75,13 +77,13 @@ class OutputGuard(AbstractCapability[Any]):
         set_current_call(self._described(call, output))
         boundaries.reached("output:before")
         try:
-            result = await handler(output)
+            result = await contained(f"Output function {call.tool_name!r}", handler(output))
         except Exception as error:
             envelope = recorded.answer_envelope(error)
             if envelope is not None:
                 await journal.finish(CallOutcome(call, EffectState.FAILED, result=envelope))
                 raise
-            why = f"{type(error).__name__}: {error}"
+            why = worded(error)
             if isinstance(error, NotDone) or nothing_was_sent(error):
                 await journal.withdraw(call, why)
                 raise
@@ -93,7 +95,7 @@ class OutputGuard(AbstractCapability[Any]):
         try:
             text = encode_output(journal.run.agent, result)
         except ResultNotSerializable as error:
-            await journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=str(error)))
+            await journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=text_of(error)))
             raise
         envelope = f'{{"return":{{"return_value":{text}}}}}'
         effect = await journal.finish(CallOutcome(call, EffectState.DONE, result=envelope))

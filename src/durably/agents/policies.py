@@ -16,6 +16,7 @@ from durably.agents.late import go_on
 from durably.effects import EffectKind
 from durably.errors import LedgerUnavailable
 from durably.ledger.database import ToolTransaction
+from durably.wording import text_of, worded
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class _TransactionLost(Exception):
     """The database took the transaction away, as when it restarts."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(f"its transaction was lost: {error}")
+        super().__init__(f"its transaction was lost: {text_of(error)}")
         self.error = error
 
 
@@ -113,7 +114,7 @@ async def _stoppable(work: Coroutine[Any, Any, Any]) -> Any:
 async def _unwind(task: asyncio.Task[Any]) -> None:
     await asyncio.wait({task})
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.info("a stopped tool ended with %s: %s", type(error).__name__, error)
+        log.info("a stopped tool ended with %s", worded(error))
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

@@ -16,6 +16,7 @@ from pydantic_ai.messages import ModelRequest
 from durably.agents.codec import decode_result, encode_result
 from durably.agents.history import message_from_json, message_to_json
 from durably.errors import HistoryError, OutcomeUnknown, SignalTimeout, StepFailed
+from durably.wording import text_of
 
 _ToolFailed: Any = getattr(pai, "ToolFailed", None)
 _ToolFailedError: Any = getattr(pai, "ToolFailedError", None)
@@ -50,7 +51,7 @@ def failure(envelope: str) -> str | None:
 
 def as_answer(error: StepFailed) -> Exception:
     """What a tool's own code did not catch of a step, as an answer to the model."""
-    text = str(error)
+    text = text_of(error)
     return ModelRetry(text) if _ToolFailed is None else _ToolFailed(text)
 
 

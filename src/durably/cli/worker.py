@@ -103,7 +103,13 @@ def worker(
     )
     log_to_stderr(level)
     durably = Target(app).find_app()
-    asyncio.run(_work(durably, options))
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(_work(durably, options))
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Of a task that nobody waits for. Not handed back: who does this each time is counted.
+            log.critical("code of the application's has ended the event loop with %r", error)
+            _exit(FAILED)
 
 
 async def _work(durably: Durably, options: Options) -> None:

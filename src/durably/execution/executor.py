@@ -8,12 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import traceback
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from durably.errors import LeaseLost, LedgerUnavailable
+from durably.errors import (
+    LeaseLost,
+    LedgerClosed,
+    LedgerCorrupt,
+    LedgerMoved,
+    LedgerUnavailable,
+    SchemaError,
+)
+from durably.execution.contained import contained
 from durably.execution.control import AttemptControl, Ending
 from durably.execution.ends import tell_end
 from durably.execution.journal import Journal
@@ -34,8 +41,15 @@ from durably.ledger.written import Step
 from durably.lifecycle import AttemptOutcome
 from durably.records import RunRecord
 from durably.retry import RetryPolicy, classify
+from durably.wording import traced, worded
 
 log = logging.getLogger(__name__)
+
+_NOT_ITS_FAULT = (
+    *(LeaseLost, LedgerUnavailable, LedgerClosed),
+    *(LedgerMoved, LedgerCorrupt, SchemaError),
+)
+"""What an end may meet that says nothing about what was to be written."""
 
 UNWIND_SECONDS = 5.0
 """How long a cancelled attempt may take to unwind before it is settled over its head."""
@@ -96,7 +110,8 @@ class Executor:
             log.warning("the end of run %r is told later: %s", run.key, error)
 
     async def _perform(self, journal: Journal, options: AttemptOptions) -> Outcome:
-        task = asyncio.create_task(self._performer.perform(journal))
+        work = self._performer.perform(journal)
+        task = asyncio.create_task(contained(f"Agent {journal.run.agent!r}", work))
         control = journal.control
         control.attach(task)
         try:
@@ -113,6 +128,19 @@ class Executor:
         return _outcome_of(task, control, options)
 
     async def _settle(
+        self, journal: Journal, outcome: Outcome, options: AttemptOptions
+    ) -> RunRecord | None:
+        try:
+            return await self._write_end(journal, outcome, options)
+        except _NOT_ITS_FAULT:
+            raise
+        except Exception as error:
+            # It would be the same the next time, and the run would be tried for ever: it counts.
+            log.exception("attempt %d of run %r ends badly", journal.run.attempt, journal.run.key)
+            bare = Step(streams=journal.feed is not None)
+            return await self._fail(journal, error, options, bare)
+
+    async def _write_end(
         self, journal: Journal, outcome: Outcome, options: AttemptOptions
     ) -> RunRecord | None:
         claim, write, settle = journal.claim, self._ledger.write, journal.settle
@@ -158,8 +186,7 @@ class Executor:
     ) -> RunRecord:
         run, claim, write = journal.run, journal.claim, self._ledger.write
         verdict = classify(error)
-        message = f"{type(error).__name__}: {error}"
-        text = "".join(traceback.format_exception(error))
+        message, text = worded(error), traced(error)
         log.warning("attempt %d of run %r failed: %s", run.attempt, run.key, message)
         if verdict.kind == "permanent":
             return await journal.settle(
@@ -216,4 +243,4 @@ def _outcome_of(
         case _:
             if isinstance(error, Exception):
                 return Failed(error)
-            return Failed(RuntimeError(f"The attempt ended with {type(error).__name__}: {error}"))
+            return Failed(RuntimeError("The attempt was cancelled, and nobody said why."))

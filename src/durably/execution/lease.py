@@ -15,6 +15,7 @@ from durably.errors import DurablyError, LedgerMoved, LedgerUnavailable
 from durably.execution.away import Away
 from durably.ledger import workers
 from durably.ledger.database import Database
+from durably.ledger.stepping import Pace, Reading
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class WorkerLease:
         self._valid_until = 0.0
         self._lapses = 0
         self._steady_since = -math.inf
+        self._reading: Reading | None = None
         self._away = Away(log, "heartbeats")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="durably-heartbeat", daemon=True)
@@ -99,10 +101,15 @@ class WorkerLease:
         since = self._lease_seconds - (self._valid_until - _now())
         return since > 2 * self._lease_seconds / BEATS_PER_LEASE
 
+    @property
+    def pace(self) -> Pace:
+        """How the ledger's time has gone up to the last heartbeat."""
+        return Pace(_now, self._reading, self._lease_seconds / BEATS_PER_LEASE)
+
     async def start(self, *, steady: bool = True) -> None:
         """Register the worker and begin to beat; ``steady`` unless the database was just away."""
         sent = _now()
-        await self._ledger.write(workers.register, *self._row)
+        self._reading, _ = await self._ledger.write(workers.beat, *self._row, self.pace)
         self._valid_until = sent + self._lease_seconds
         self._steady_since = -math.inf if steady else _now()
         self._thread.start()
@@ -122,7 +129,7 @@ class WorkerLease:
         while not self._stop.wait(seconds):
             sent, seconds = _now(), usual
             try:
-                self._ledger.write_blocking(workers.register, *self._row)
+                reading, step = self._ledger.write_blocking(workers.beat, *self._row, self.pace)
             except LedgerMoved as error:
                 self.moved = error
             except DurablyError as error:
@@ -131,6 +138,9 @@ class WorkerLease:
                 seconds = min(usual, AGAIN_SECONDS)
                 self._steady_since = math.inf
             else:
+                self._reading = reading
+                if step:
+                    log.warning("the ledger's clock was set by %+.1f s: leases begin anew", step)
                 self._written(sent)
             self._on_beat()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 from durably.ledger.operations import Operation, execute, fetch
-from durably.ledger.rows import held_from
+from durably.ledger.rows import held_from, timestamp
+from durably.ledger.stepping import Pace, Reading, read_time
 from durably.records import HeldRun
 
 
@@ -25,6 +27,24 @@ def register(
         queues=json.dumps(queues),
         lease_seconds=lease_seconds,
     )
+
+
+def beat(
+    worker_id: str, name: str, pid: int, queues: dict[str, int], lease_seconds: float, pace: Pace
+) -> Operation[tuple[Reading, float]]:
+    """`register`, and heed that the ledger's clock was set; returns its time, and by how much.
+
+    Leases are moments of that clock. Set forward, it would end those of healthy workers; set back,
+    it would have dead ones live on. So whoever notices first gives every worker that was alive a
+    moment before, or says that it will be, one lease from now.
+    """
+    reading = yield from read_time(pace.clock)
+    step = pace.step(reading)
+    if step or pace.last is None:
+        before = timestamp(reading.at - timedelta(seconds=step)) if step else None
+        yield from execute("lease_anew", alive_at=before)
+    yield from register(worker_id, name, pid, queues, lease_seconds)
+    return reading, step
 
 
 def held_runs(worker_id: str) -> Operation[list[HeldRun]]:

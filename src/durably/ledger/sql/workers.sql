@@ -8,6 +8,12 @@ VALUES (:id, :name, :pid, :queues, :lease_seconds, durably_now(), durably_now(),
 ON CONFLICT (id) DO UPDATE
 SET heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at;
 
+-- name: lease_anew
+-- The clock was set: who was alive by what it said before, or has a heartbeat that is still to come.
+UPDATE durably_workers
+SET heartbeat_at = durably_now(), expires_at = durably_after(lease_seconds)
+WHERE expires_at > :alive_at OR heartbeat_at > durably_now();
+
 -- name: remove_worker
 DELETE FROM durably_workers WHERE id = :id;
 

@@ -327,3 +327,18 @@ async def test_refused_decision_changes_nothing(ledger: Ledger) -> None:
         with pytest.raises(DurablyError):
             await resolve(ledger, run, call_id)
     assert ledger.dump() == before
+
+
+async def test_call_that_the_model_was_told_about_is_not_forgotten(ledger: Ledger) -> None:
+    """No silent repeat: the run goes on without it, so that "again" would only lose its record."""
+    run = await ledger.executing()
+    await ledger.started(run)
+    told = CallOutcome(tool_call(), EffectState.IN_DOUBT, result='{"return_value": "unknown"}')
+    await ledger.write(steps.record_doubt, run.claim, told)
+    before = ledger.dump()
+    with pytest.raises(TransitionRefused, match=r"was told .* say what became of it"):
+        await resolve(ledger, run, decision=AGAIN)
+    assert ledger.dump() == before
+    await resolve(ledger, run, decision=DONE)
+    effect = await ledger.effect(run, tool_call())
+    assert effect is not None and effect.resolved_by == "ann"

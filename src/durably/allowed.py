@@ -56,6 +56,8 @@ def _decisions(effect: Effect) -> tuple[str, ...]:
     if effect.ask in WAIT_KINDS or effect.state.settled:
         return ()
     match effect.state:
+        case EffectState.IN_DOUBT if effect.told:
+            return ("done", "failed")
         case EffectState.IN_DOUBT:
             return ("done", "failed", "again")
         case EffectState.AWAITING if effect.asked and effect.ask == "approval":

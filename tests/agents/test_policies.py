@@ -12,9 +12,11 @@ from durably import (
     NotDone,
     RunState,
     TransitionRefused,
+    boundaries,
     current_call,
     effects,
 )
+from durably.ledger import decisions
 from support.scripted import NOW, Script, call, tool_texts
 
 
@@ -233,3 +235,62 @@ async def test_a_result_that_is_not_json_names_the_tool_and_loses_nothing(
     await app.drain()
     assert (await run.refresh()).output() == "done"
     assert log == ["fetched"]
+
+
+@pytest.mark.parametrize("as_output", [False, True], ids=["tool", "output"])
+async def test_call_that_may_have_happened_stays_in_doubt_when_its_repeat_did_not(
+    app: Durably, log: list[str], as_output: bool
+) -> None:
+    """No silent repeat: `NotDone` is said of the second try, and the first one may have paid."""
+    errors: list[Exception] = [RuntimeError("timeout after sending"), NotDone("refused")]
+
+    def refund(amount: int) -> str:
+        log.append(str(amount))
+        raise errors.pop(0)
+
+    policy = effects.once(on_doubt="retry")
+    if as_output:
+        script = Script([call("final_result", "a", amount=5)])
+        agent = Agent(script.model, output_type=refund, name="refunds")
+        app.register(agent, retry=NOW, default_effect=policy, max_attempts=2)
+    else:
+        agent = Agent(Script(*ONE_REFUND).model, name="refunds")
+        agent.tool_plain(metadata=policy)(refund)
+        app.register(agent, retry=NOW, max_attempts=2)
+    run = await app.enqueue(agent, "hi")
+    await app.drain()
+    assert (await run.refresh()).state is RunState.DISCARDED
+    assert log == ["5", "5"]
+    assert [e.state for e in await run.effects()] == [EffectState.IN_DOUBT]
+
+
+async def test_approved_call_that_is_withdrawn_meanwhile_runs_instead_of_being_told_unknown(
+    app: Durably, log: list[str]
+) -> None:
+    """No silent repeat: the model was told of a doubt that the ledger did not have."""
+    script = Script(*ONE_REFUND)
+    policy = effects.once(on_doubt="tell", approve=True)
+    agent = refunds(script, log, policy, RuntimeError("gone"))
+    app.register(agent, retry=NOW)
+    run = await app.enqueue(agent, "hi")
+    await app.drain()
+    await run.approve("1.0")
+    outcomes: list[str] = []
+
+    def say_again(boundary: str) -> None:
+        outcomes.extend([boundary] if boundary == "outcome:before" else [])
+        if boundary == "outcome:before" and len(outcomes) == 2:
+            # Between the record that it is in doubt and the record that the model is told.
+            app.ledger.write_blocking(
+                decisions.resolve, run.key, "1.0", None, None, None, "ana", "it did not happen"
+            )
+
+    boundaries.observe(say_again)
+    try:
+        await app.drain()
+    finally:
+        boundaries.observe(None)
+    assert (await run.refresh()).output() == "done"
+    assert tool_texts(script.seen[-1]) == ["refunded 5"]
+    assert [e.state for e in await run.effects()] == [EffectState.DONE]
+    assert len(log) == 2

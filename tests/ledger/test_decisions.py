@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from durably.errors import DurablyError, EffectNotFound, RunNotFound, TransitionRefused
 from durably.ledger import decisions, reads, runs, steps
-from durably.ledger.written import CallOutcome, Step, ToolCall
+from durably.ledger.operations import Operation
+from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import RunRecord
 from support.ledgers import LEASE_SECONDS, Ledger, done, tool_call
@@ -327,3 +329,43 @@ async def test_refused_decision_changes_nothing(ledger: Ledger) -> None:
         with pytest.raises(DurablyError):
             await resolve(ledger, run, call_id)
     assert ledger.dump() == before
+
+
+async def test_call_that_the_model_was_told_about_is_not_forgotten(ledger: Ledger) -> None:
+    """No silent repeat: the run goes on without it, so that "again" would only lose its record."""
+    run = await ledger.executing()
+    await ledger.started(run)
+    told = CallOutcome(tool_call(), EffectState.IN_DOUBT, result='{"return_value": "unknown"}')
+    await ledger.write(steps.record_doubt, run.claim, told)
+    before = ledger.dump()
+    with pytest.raises(TransitionRefused, match=r"was told .* say what became of it"):
+        await resolve(ledger, run, decision=AGAIN)
+    assert ledger.dump() == before
+    await resolve(ledger, run, decision=DONE)
+    effect = await ledger.effect(run, tool_call())
+    assert effect is not None and effect.resolved_by == "ann"
+
+
+@pytest.mark.parametrize("withdraw", [steps.withdraw_intent, steps.withdraw_late])
+async def test_run_goes_on_when_an_approved_call_in_doubt_turns_out_not_to_have_begun(
+    ledger: Ledger, withdraw: Callable[..., Operation[bool]]
+) -> None:
+    """Nothing is lost: it was asked about; once its approval has returned, nobody is asked."""
+    call = tool_call()
+    run = await ledger.executing()
+    asks = CallOutcome(call, EffectState.AWAITING, asked=True, ask=Ask("approval"))
+    run = await ledger.write(runs.suspend, run.claim, "effects", {}, Step(outcomes=(asks,)))
+    await ledger.write(decisions.approve, run.key, "0.0", None, None, "ann", "")
+    frozen = await ledger.claim(run)
+    await ledger.started(frozen)
+    ledger.clock.advance(LEASE_SECONDS + 1)
+    await ledger.write(runs.rescue)
+    other = await ledger.claim(run, "w2")
+    doubt = CallOutcome(call, EffectState.IN_DOUBT, asked=True)
+    await ledger.write(steps.record_doubt, other.claim, doubt)
+    await ledger.write(runs.suspend, other.claim, "effects", {}, Step())
+
+    assert await ledger.write(withdraw, frozen.claim, call, "not started")
+    assert (await ledger.get(run)).state is RunState.AVAILABLE
+    again = await ledger.claim(run, "w2")
+    assert (await ledger.started(again)).state is EffectState.STARTED, "nobody is asked again"

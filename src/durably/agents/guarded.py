@@ -37,6 +37,7 @@ class Guarded:
         fit: False if its arguments are none that the tool, as it is now, would take.
         started: True once the tool itself was called.
         began: when that was, by `clock`.
+        doubted: True if an earlier try of it may have happened, and it is repeated all the same.
         code: what the tool's own code may do durably, in this go of it.
         make_code: makes that; None where it may do nothing of the kind.
     """
@@ -50,6 +51,7 @@ class Guarded:
     fit: bool = True
     started: bool = False
     began: float | None = None
+    doubted: bool = False
     code: Inside | None = None
     make_code: Callable[[Guarded], Inside] | None = None
 

@@ -109,6 +109,9 @@ async def withdraw_quietly(guarded: Guarded, why: str) -> None:
 
 
 async def _withdraw(guarded: Guarded, why: str) -> None:
+    if guarded.doubted:
+        # This try did not happen; an earlier one may have. Its intent is in doubt when this ends.
+        return
     try:
         await guarded.journal.withdraw(guarded.call, why)
     except (LeaseLost, LedgerError) as error:

@@ -48,6 +48,7 @@ async def once(guarded: Guarded) -> Any:
             await withdraw_quietly(guarded, NOT_STARTED)
         raise
     except (ApprovalRequired, CallDeferred):
+        guarded.doubted = False  # A person decides about it now.
         await withdraw_quietly(guarded, "deferred")
         raise
     except Exception as error:
@@ -103,6 +104,7 @@ async def settle_doubt(guarded: Guarded, effect: Effect, error: Exception | None
     if policy.on_doubt == "retry" and policy.kind is EffectKind.ONCE:
         if error is not None:
             raise error  # This attempt fails; the next one repeats the call.
+        guarded.doubted = True
         return await _again(guarded)
     text = None
     doubt = CallOutcome(call, EffectState.IN_DOUBT, error=effect.error, asked=True)
@@ -112,8 +114,9 @@ async def settle_doubt(guarded: Guarded, effect: Effect, error: Exception | None
             call, EffectState.IN_DOUBT, result=guarded.unknown(text), error=effect.error
         )
     now = await guarded.journal.doubt(doubt)
-    if now is None:
-        # Withdrawn since this attempt began, by the one that had not started it after all.
+    if now is None or now.state is EffectState.AWAITING:
+        # Withdrawn since this attempt began, by the one that had not started it after all, or by a
+        # person; a call that was approved still is.
         return await _again(guarded)
     if now.state.settled:
         return guarded.replay(now)

@@ -66,9 +66,11 @@ class OutputGuard(AbstractCapability[Any]):
         call = self._call(position, output_context, output)
         if found is not None and self.policy.on_doubt != "retry":
             await self._ask(call, found.error)
-        return await self._once(call, output, handler)
+        return await self._once(call, output, handler, doubted=found is not None)
 
-    async def _once(self, call: ToolCall, output: Any, handler: WrapOutputProcessHandler) -> Any:
+    async def _once(
+        self, call: ToolCall, output: Any, handler: WrapOutputProcessHandler, *, doubted: bool
+    ) -> Any:
         journal = self._attempt.journal
         effect = await journal.begin(call)
         if effect.state.settled:
@@ -85,7 +87,8 @@ class OutputGuard(AbstractCapability[Any]):
                 raise
             why = worded(error)
             if isinstance(error, NotDone) or nothing_was_sent(error):
-                await journal.withdraw(call, why)
+                if not doubted:  # An earlier try may have happened: the intent stays.
+                    await journal.withdraw(call, why)
                 raise
             await journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=why))
             if self.policy.on_doubt != "retry":

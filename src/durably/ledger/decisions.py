@@ -54,6 +54,11 @@ def resolve(
             f"Effect {effect.call_id} of run {key!r} awaits an answer and has not run: refuse it "
             "with failed, or answer in its place with done."
         )
+    if state is None and effect.told:
+        raise TransitionRefused(
+            f"The model was told that the outcome of effect {effect.call_id} of run {key!r} is "
+            "unknown, so that it cannot run again: say what became of it, with done or failed."
+        )
     if state is None:
         settled = yield from fetch_one("forget_effect", **_where(effect))
         if settled is None:

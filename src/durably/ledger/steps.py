@@ -202,10 +202,7 @@ def withdraw_late(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
     Returns:
         False if somebody settled or repeated the call meanwhile, or the model was told of it.
     """
-    withdrawn = yield from _withdraw("withdraw_late", claim, call, reason=reason, late=True)
-    if withdrawn:
-        yield from wake_if_settled(claim.run_id, by="late evidence")
-    return withdrawn
+    return (yield from _withdraw("withdraw_late", claim, call, reason=reason, late=True))
 
 
 def _withdraw(statement: str, claim: Claim, call: ToolCall, **why: object) -> Operation[bool]:
@@ -222,6 +219,8 @@ def _withdraw(statement: str, claim: Claim, call: ToolCall, **why: object) -> Op
     if row is not None:
         data = {"call_id": position.call_id, "tool": call.tool_name, **why}
         yield from record_event(claim, "effect_withdrawn", **data)
+        # An approval also returns to a run that is lost, and that may have come to wait for people.
+        yield from wake_if_settled(claim.run_id, by="late evidence")
     return row is not None
 
 

@@ -85,6 +85,11 @@ class Effect:
         """The id that people and commands use, such as ``3.0``, or ``3.0/charge`` of a step."""
         return self.position.call_id
 
+    @property
+    def told(self) -> bool:
+        """True of a call in doubt once the model was told that nobody knows its outcome."""
+        return self.state is EffectState.IN_DOUBT and self.result is not None
+
 
 WAIT_KINDS = ("timer", "signal", "child")
 """What a tool may wait for that is no person."""

@@ -130,9 +130,10 @@ WHERE run_id = :run_id AND response = :response AND call = :call AND step = :ste
 RETURNING *;
 
 -- name: forget_effect
+-- Not of a call that the model was told about: it would not run again, and nothing would say so.
 DELETE FROM durably_effects
 WHERE run_id = :run_id AND response = :response AND call = :call AND step = :step
-  AND state = 'in_doubt' AND NOT approved
+  AND state = 'in_doubt' AND result IS NULL AND NOT approved
 RETURNING run_id;
 
 -- name: get_effect

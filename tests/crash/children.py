@@ -83,7 +83,7 @@ def successor(folder: Path, scenario: str, strike: Strike | None = None) -> None
 def frozen(folder: Path, scenario: str, strike: Strike, lease_seconds: float) -> None:
     """Work until the process stops itself at the strike; whoever continues it finds it too late."""
     begin(folder, "frozen")
-    boundaries.observe(_at(strike, freeze))
+    boundaries.observe(at(strike, freeze))
     asyncio.run(_until_final(folder, scenario, lease_seconds))
 
 
@@ -104,7 +104,7 @@ def worker(
     """A worker as it is deployed: until SIGTERM; at a strike it waits for the gate, and dies."""
     begin(folder, "worker")
     if strike is not None:
-        boundaries.observe(_at(strike, lambda: _die_at_the_gate(folder, strike)))
+        boundaries.observe(at(strike, lambda: _die_at_the_gate(folder, strike)))
     world = World(folder)
     app, _ = JOBS[job](world)
     asyncio.run(serve(world, app, lease=lease_seconds, grace=grace_seconds))
@@ -136,7 +136,7 @@ def freeze() -> None:
 
 def die_at(folder: Path, strike: Strike) -> None:
     """Kill this process once it is at the strike."""
-    boundaries.observe(_at(strike, lambda: die(folder, strike)))
+    boundaries.observe(at(strike, lambda: die(folder, strike)))
 
 
 def die(folder: Path, strike: Strike) -> None:
@@ -213,7 +213,8 @@ def let_leases_end(world: World) -> None:
     world.database.execute("UPDATE durably_workers SET expires_at = heartbeat_at")
 
 
-def _at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
+def at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
+    """Observes boundaries, and acts at one of them."""
     trace = Trace()
 
     def observer(name: str) -> None:
@@ -223,10 +224,10 @@ def _at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
     return observer
 
 
-def begin(folder: Path, role: str) -> None:
+def begin(folder: Path, role: str, life_seconds: float = LIFE_SECONDS) -> None:
     """The first thing in each process: what it says goes into a file, and it does not live on."""
     log = os.open(folder / f"{role}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    faulthandler.dump_traceback_later(LIFE_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(life_seconds, exit=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")

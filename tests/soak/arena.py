@@ -24,8 +24,8 @@ from crash.processes import Processes, ended, is_alive
 from crash.scenarios import BOOKINGS
 from crash.world import World
 from durably import Durably
-from soak import children
-from soak.chaos import LEASE_SECONDS, Action, strike_of
+from soak import chaos, children
+from soak.chaos import Action, strike_of
 from soak.children import Life
 from soak.workload import TAG, TAG_BUDGET, Soaked
 from support.postgres_server import PostgresServer
@@ -34,14 +34,17 @@ TICK_SECONDS = 0.05
 REST_SECONDS = 0.2
 """Until a process that is gone is started again, unless the schedule says more."""
 
-STOPPED_SECONDS = 1.5 * LEASE_SECONDS
+STOPPED_LEASES = 1.5
 """How long a worker stands still that stopped itself at a boundary."""
 
 LEAVING_SECONDS = 180.0
 """How long a process may take to leave when it is told to."""
 
-DRY_SECONDS = 300.0
+DRY_SECONDS = 600.0
 """How long runs may take to their ends once the chaos is over."""
+
+WARM_SECONDS = 120.0
+"""How long the chaos waits for the first run."""
 
 LATER_SECONDS = 1200.0
 """How long the processes of a soak live beyond its chaos, if nobody ends them."""
@@ -128,7 +131,8 @@ class Arena:
         seed: int,
         seconds: float,
         workers: int = 3,
-        customers: int = 60,
+        customers: int = 40,
+        pace: float = 1.0,
         server: PostgresServer | None = None,
         flaw: str = "",
     ) -> None:
@@ -136,6 +140,7 @@ class Arena:
         self.folder, self.dialect = folder, dialect
         self._seed, self._flaw, self._customers = seed, flaw, customers
         self._server = server
+        self.lease_seconds = chaos.LEASE_SECONDS * pace
         if server is not None:
             (folder / "url").write_text(server.url())
         self.site = Soaked.at(World(folder))
@@ -144,6 +149,7 @@ class Arena:
         self.seconds = seconds
         self._life_seconds = seconds + LATER_SECONDS
         self._strikes = True
+        self._over = False
         self._processes = Processes()
         self._pool = ThreadPoolExecutor(1)  # The database is broken in one way at a time.
         self._breaking: list[Future[None]] = []
@@ -157,6 +163,7 @@ class Arena:
 
     def soak(self, actions: list[Action]) -> None:
         """Do everything to it when its time comes, and keep its processes going."""
+        self._warm_up()
         began = time.monotonic()
         waiting = actions[::-1]
         while (now := time.monotonic() - began) < self.seconds:
@@ -165,9 +172,19 @@ class Arena:
             self._tend()
             time.sleep(TICK_SECONDS)
 
+    def _warm_up(self) -> None:
+        """Wait until the first run has ended: before that, nothing would be disturbed."""
+        give_up_at = time.monotonic() + WARM_SECONDS
+        while "completed" not in (self.states() or {}) and time.monotonic() < give_up_at:
+            self._tend()
+            time.sleep(TICK_SECONDS)
+
     def run_dry(self) -> list[dict[str, Any]]:
         """End the chaos, and wait for every run; returns those that have no end in time."""
         self._strikes = False
+        while not all(work.done() for work in self._breaking):
+            self._tend()  # One that stands still may have the lock that is waited for.
+            time.sleep(TICK_SECONDS)
         for work in self._breaking:
             work.result()
         self.site.world.open_gate()
@@ -194,7 +211,10 @@ class Arena:
 
     def kill(self) -> None:
         """End every process at once, and leave none."""
-        self._pool.shutdown(cancel_futures=True)
+        self._over = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._processes.close()  # What the database's disturber waits for may be one of them.
+        self._pool.shutdown()
         self._processes.close()
 
     # --- what it looks like
@@ -222,7 +242,7 @@ class Arena:
             strike, freezes = strike_of(self._seed, self.dialect, number, starts)
             life = Life(
                 self._life_seconds,
-                LEASE_SECONDS,
+                self.lease_seconds,
                 strike if self._strikes else None,
                 freezes,
                 self._flaw,
@@ -242,6 +262,8 @@ class Arena:
 
     def _tend(self) -> None:
         """Start again what is gone, let go on what has stood still long enough."""
+        if self._over:
+            raise RuntimeError("The soak was called off.")
         now = time.monotonic()
         for slot in self._slots:
             if slot.process is None:
@@ -256,7 +278,7 @@ class Arena:
                 slot.send(signal.SIGCONT)
             elif slot.resumes_at is None and slot.is_stopped:
                 self.done["stopped at a boundary"] += 1
-                slot.resumes_at = now + STOPPED_SECONDS
+                slot.resumes_at = now + STOPPED_LEASES * self.lease_seconds
 
     def _restart(self, slot: Slot, now: float) -> None:
         if slot.starts_at == 0.0:

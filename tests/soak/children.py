@@ -6,21 +6,17 @@ Each function here is the whole life of one process, which ends with the one tha
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import multiprocessing
 import os
 import signal
 import sqlite3
-import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from multiprocessing import connection
 from pathlib import Path
 
 from crash.children import Strike, at, begin, die, freeze
+from crash.processes import die_with_parent
 from crash.world import World
 from durably import LedgerUnavailable, boundaries
 from soak import broken, workload
@@ -29,8 +25,7 @@ from soak.person import decide_for_ever
 from soak.workload import Soaked
 
 GRACE_SECONDS = 2.0
-RUNS_AT_ONCE = 20
-PR_SET_PDEATHSIG = 1
+RUNS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -143,20 +138,6 @@ def _connected(world: World) -> sqlite3.Connection:
 
 def _begin(folder: Path, name: str, seconds: float) -> Soaked:
     begin(folder, name, seconds)
-    _die_with_parent()
+    os.setsid()  # Ctrl-C in the terminal is the soak's, which ends what it has started.
+    die_with_parent()
     return Soaked.at(World(folder))
-
-
-def _die_with_parent() -> None:
-    """No process of a soak outlives it, however that ends."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "it is started by a soak"
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-    if sys.platform == "linux":
-        # The server that forked it ends with the soak: so does one that stands still.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

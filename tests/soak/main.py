@@ -77,7 +77,7 @@ class Soak:
             self.arena.run_dry()
             self.stage = "leaving"
             self.arena.close()
-            time.sleep(chaos.LEASE_SECONDS)  # Dead workers' leases end as well.
+            time.sleep(self.arena.lease_seconds)  # Dead workers' leases end as well.
             self.stage = "audit"
             self._check()
             self.stage = "over"
@@ -115,7 +115,8 @@ def soak(
     seed: int,
     seconds: float,
     workers: int = WORKERS,
-    customers: int = 60,
+    customers: int = 40,
+    pace: float = 1.0,
     flaw: str = "",
     say: Callable[[str], None] = print,
 ) -> dict[str, Soak]:
@@ -124,7 +125,7 @@ def soak(
         soaks: dict[str, Soak] = {}
         for dialect in dialects:
             server = stack.enter_context(_server()) if dialect == "postgres" else None
-            actions = chaos.schedule(seed, dialect, seconds, workers)
+            actions = chaos.schedule(seed, dialect, seconds, workers, pace)
             arena = Arena(
                 folder / dialect,
                 dialect,
@@ -132,6 +133,7 @@ def soak(
                 seconds=seconds,
                 workers=workers,
                 customers=customers,
+                pace=pace,
                 server=server,
                 flaw=flaw,
             )
@@ -158,10 +160,10 @@ def _progress(soak: Soak) -> str:
     if soak.stage not in ("chaos", "running dry"):
         return f"{soak.arena.dialect}: {soak.stage}"
     states = soak.arena.states()
-    done = sum(states.get(state, 0) for state in ("completed", "discarded", "cancelled"))
     chaos_so_far = f"{sum(soak.arena.done.values())} disturbances"
     if states is None:
         return f"{soak.arena.dialect}: the database is away, {chaos_so_far}"
+    done = sum(states.get(state, 0) for state in ("completed", "discarded", "cancelled"))
     open_runs = sum(states.values()) - done
     return f"{soak.arena.dialect}, {soak.stage}: {done} runs done, {open_runs} open, {chaos_so_far}"
 
@@ -224,15 +226,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="default: a random one")
     parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
     parser.add_argument("--workers", type=int, default=WORKERS, help="on each database")
-    parser.add_argument("--customers", type=int, default=60, help="runs at once, on each database")
+    parser.add_argument("--customers", type=int, default=40, help="runs at once, on each database")
+    parser.add_argument(
+        "--pace", type=float, default=None, help="stretches leases and times; default: measured"
+    )
     options = parser.parse_args()
+    pace = chaos.pace_of_this_machine() if options.pace is None else options.pace
     seed = random.randrange(10**6) if options.seed is None else options.seed
     dialects = ["sqlite", "postgres"] if options.database == "both" else [options.database]
     use_memory()
     folder = Path(tempfile.mkdtemp(prefix="durably-soak-"))
     # Told to stop, it ends what it has started as when it is interrupted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    print(f"Soaking {' and '.join(dialects)} for {options.minutes:g} min, seed {seed}, in {folder}")
+    print(
+        f"Soaking {' and '.join(dialects)} for {options.minutes:g} min, seed {seed}, "
+        f"pace {pace:.1f}, in {folder}"
+    )
     soaks = soak(
         folder,
         dialects,
@@ -240,6 +249,7 @@ def main() -> None:
         seconds=options.minutes * 60,
         workers=options.workers,
         customers=options.customers,
+        pace=pace,
         say=lambda text: print(text, flush=True),
     )
     for each in soaks.values():

@@ -54,7 +54,7 @@ def start_server() -> None:
 def die_with_parent() -> None:
     """Called in a process that was started here: it does not outlive whoever started it.
 
-    Nor does one that stands still then: on Linux the system kills it with the server that forked it.
+    Nor does one that stands still then: on Linux it is killed when the server that forked it ends.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "nobody started it"

@@ -25,7 +25,7 @@ from crash.scenarios import BOOKINGS
 from crash.world import World
 from durably import Durably
 from soak import chaos, children
-from soak.chaos import Action, strike_of
+from soak.chaos import Action
 from soak.children import Life
 from soak.workload import TAG, TAG_BUDGET, Soaked
 from support.postgres_server import PostgresServer
@@ -239,7 +239,7 @@ class Arena:
 
     def _starter(self, number: int) -> Callable[[int], BaseProcess]:
         def start(starts: int) -> BaseProcess:
-            strike, freezes = strike_of(self._seed, self.dialect, number, starts)
+            strike, freezes = chaos.strike_of(self._seed, self.dialect, number, starts)
             life = Life(
                 self._life_seconds,
                 self.lease_seconds,

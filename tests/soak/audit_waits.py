@@ -76,6 +76,13 @@ def budgets_are_the_sum(evidence: Evidence) -> Iterator[str]:
     (budget,) = evidence.budgets
     runs = evidence.runs.values()
     roots = [run for run in runs if run.row["parent_id"] is None]
+    for run in runs:
+        usage = json.loads(run.row["usage"])
+        child = evidence.runs.get(child_of(run.key))
+        responses = len(run.responses) + (len(child.responses) if child else 0)
+        if run.completed and not run.was_steered and usage["requests"] != responses:
+            counted = usage["requests"]
+            yield f"Run {run.key} counts {counted} requests, and has {responses} responses."
     sums = {
         "spent_requests": sum(len(run.responses) for run in runs),
         "spent_tokens": sum(run.row["tokens"] for run in runs),

@@ -154,6 +154,19 @@ class Evidence:
         return {policy: (c, e, r) for policy, (c, e, r) in sorted(found.items())}
 
 
+TABLES = ("runs", "inputs", "messages", "effects", "attempts", "events", "signals", "decisions")
+
+
+def dump(site: Soaked) -> None:
+    """Keep the ledger's tables as files, a line of JSON for each row."""
+    folder = site.world.folder / "tables"
+    folder.mkdir()
+    for name in (*TABLES, "budgets", "workers"):
+        rows = site.world.database.rows(f"SELECT * FROM durably_{name}")
+        lines = (json.dumps(row, default=str) for row in rows)
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+
+
 def _by_run(rows: list[Row]) -> dict[int, list[Row]]:
     found: dict[int, list[Row]] = defaultdict(list)
     for row in rows:

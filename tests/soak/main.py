@@ -25,7 +25,7 @@ import psutil
 from soak import audit, audit_histories, audit_waits, chaos
 from soak.arena import Arena
 from soak.audit import Check
-from soak.evidence import Evidence
+from soak.evidence import Evidence, dump
 from support.memory import use_memory
 from support.postgres import folder_for_all
 from support.postgres_run import Run
@@ -96,6 +96,8 @@ class Soak:
         checks["Nothing is left"] = lambda: audit_waits.nothing_is_left(evidence, database)
         checks["Processes end when they are told to"] = lambda: self._processes()
         self.failures = {name: list(check()) for name, check in checks.items()}
+        if self.failed:
+            dump(self.arena.site)  # A server's data is gone with it.
 
     def _processes(self) -> Iterator[str]:
         yield from self.arena.wrong

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from crash.databases import SqliteFile, WorldDatabase, instant
-from soak.evidence import Evidence
+from durably.budgets import FROM_CHILDREN
+from soak.evidence import Evidence, RunEvidence
 from soak.workload import SLEEP_SECONDS, child_of
 
 JOBS = """
@@ -72,26 +73,33 @@ def people_decide_once(evidence: Evidence) -> Iterator[str]:
 
 
 def budgets_are_the_sum(evidence: Evidence) -> Iterator[str]:
-    """What runs have spent together is what each of them has spent: no more, no less."""
+    """What runs have spent together is what each of them has spent, and that is what it paid."""
     (budget,) = evidence.budgets
-    runs = evidence.runs.values()
-    roots = [run for run in runs if run.row["parent_id"] is None]
-    for run in runs:
-        usage = json.loads(run.row["usage"])
-        child = evidence.runs.get(child_of(run.key))
-        responses = len(run.responses) + (len(child.responses) if child else 0)
-        if run.completed and not run.was_steered and usage["requests"] != responses:
-            counted = usage["requests"]
-            yield f"Run {run.key} counts {counted} requests, and has {responses} responses."
+    own = {run.key: _own_usage(run) for run in evidence.runs.values()}
+    for run in evidence.runs.values():
+        requests, paid = own[run.key]["requests"], len(run.deeds.paid)
+        # A response that came and could not be saved before the attempt was ended is counted.
+        if not (run.was_steered or len(run.responses) <= requests <= paid):
+            yield (
+                f"Run {run.key} counts {requests} requests; it has {len(run.responses)} responses, "
+                f"and {paid} were paid."
+            )
     sums = {
-        "spent_requests": sum(len(run.responses) for run in runs),
-        "spent_tokens": sum(run.row["tokens"] for run in runs),
-        "spent_nanousd": sum(run.row["own_nanousd"] for run in runs),
-        "spent_tool_calls": sum(json.loads(run.row["usage"]).get("tool_calls", 0) for run in roots),
+        "spent_requests": sum(usage["requests"] for usage in own.values()),
+        "spent_tool_calls": sum(usage["tool_calls"] for usage in own.values()),
+        "spent_tokens": sum(run.row["tokens"] for run in evidence.runs.values()),
+        "spent_nanousd": sum(run.row["own_nanousd"] for run in evidence.runs.values()),
     }
     for what, amount in sums.items():
         if budget[what] != amount:
             yield f"The budget says {what} {budget[what]}; the runs say {amount}."
+
+
+def _own_usage(run: RunEvidence) -> dict[str, int]:
+    """What a run has spent itself: its row counts its children's share too, and says how much."""
+    usage = json.loads(run.row["usage"])
+    children = usage.get(FROM_CHILDREN, {})
+    return {what: usage.get(what, 0) - children.get(what, 0) for what in ("requests", "tool_calls")}
 
 
 def nothing_is_left(evidence: Evidence, database: WorldDatabase) -> Iterator[str]:

@@ -63,6 +63,13 @@ crash: postgres ## Every fault at every moment, for every policy, on both databa
 faults: postgres ## Of `crash`, what breaks PostgreSQL under workers and clients, again and again
 	@FAULT_TESTS=all $(BIN)/pytest tests/faults $(ARGS)
 
+MINUTES ?= 2
+DATABASE ?= both
+.PHONY: soak
+soak: postgres ## Thousands of runs while processes and databases die at random: MINUTES=2 SEED=… DATABASE=…
+	@cd tests && ../$(BIN)/python -m soak.main --minutes $(MINUTES) --database $(DATABASE) \
+		$(if $(SEED),--seed $(SEED)) $(if $(PACE),--pace $(PACE)) $(ARGS)
+
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \

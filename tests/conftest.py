@@ -2,35 +2,16 @@
 are run at all."""
 
 import os
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from support import sample
+from support.memory import use_memory
 
 pytest_plugins = ["support.postgres"]
 
-ROOM = 4_000_000_000
-"""Bytes that must be free in memory for the tests' files to go there."""
-
-
-def _use_memory() -> None:
-    """Have temporary files in memory where there is room: a third of the time is waiting for disks.
-
-    Nothing is proved less: every commit still waits for its fsync, and a file outlives a process
-    that is killed as it does on a disk. Losing power is what no test can do.
-    """
-    memory = Path("/dev/shm")
-    if "TMPDIR" in os.environ or not os.access(memory, os.W_OK | os.X_OK):
-        return
-    if shutil.disk_usage(memory).free > ROOM:
-        os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
-
-
-_use_memory()
+use_memory()
 
 # Databases and subprocesses make timing noise; what counts is whether a promise holds. CI is
 # repeatable, a developer's machine keeps looking for new examples.

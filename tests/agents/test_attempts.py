@@ -1,6 +1,7 @@
 """How attempts end: transient and permanent errors, timeouts, cancelling, leaving."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic_ai.exceptions import ModelHTTPError, UserError
 
 from durably import (
     Durably,
+    LeaseLost,
     LedgerClosed,
     RetryPolicy,
     RunCancelled,
@@ -18,6 +20,8 @@ from durably import (
     RunState,
     effects,
 )
+from durably.execution.control import AttemptControl
+from durably.execution.writes import Writes
 from durably.lifecycle import AttemptOutcome
 from support.databases import ON_SQLITE
 from support.scripted import NOW, Script, call
@@ -301,3 +305,33 @@ async def test_a_tool_that_ignores_being_cancelled_does_not_hold_its_run(app: Du
                 await run.result(timeout=120)
         finally:
             release.set()
+
+
+@ON_SQLITE
+async def test_a_write_that_fails_once_its_attempt_is_called_off_is_no_unheard_error(
+    app: Durably,
+) -> None:
+    """Losing a run is no surprise: asyncio must not say that nobody looked at the error."""
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    agent = Agent(Script("hello").model, name="support")
+    run = await app.enqueue(agent, "hi")
+    begun, refused = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        begun.set()
+        await refused.wait()
+        raise LeaseLost("another attempt owns the run")
+
+    writes = Writes(app.ledger, run.record, AttemptControl())
+    attempt = asyncio.create_task(writes.persist(write))
+    await begun.wait()
+    attempt.cancel()
+    await asyncio.sleep(0)
+    refused.set()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    del attempt
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not unheard

@@ -214,6 +214,7 @@ def let_leases_end(world: World) -> None:
 
 
 def observe_at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
+    """Observes boundaries, and acts at one of them."""
     trace = Trace()
 
     def observer(name: str) -> None:

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +26,17 @@ class WorldDatabase(Protocol):
 
     dialect: str
 
+    @property
+    def broken(self) -> tuple[type[Exception], ...]:
+        """What is raised while the database is away."""
+        ...
+
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """What a query finds now."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """The driver's own connection in a transaction: committed, unless the block raises."""
         ...
 
     def execute(self, sql: str) -> None:
@@ -55,6 +64,7 @@ def database_at(url: str) -> WorldDatabase:
 
 class SqliteFile:
     dialect = "sqlite"
+    broken = (sqlite3.OperationalError,)
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,6 +76,12 @@ class SqliteFile:
     def execute(self, sql: str) -> None:
         with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
             connection.execute(sql)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with closing(sqlite3.connect(self.path, timeout=5)) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Look]:
@@ -102,6 +118,12 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self.url = url.partition("?")[0]
 
+    @property
+    def broken(self) -> tuple[type[Exception], ...]:
+        import psycopg
+
+        return (psycopg.OperationalError,)
+
     def rows(self, sql: str) -> list[dict[str, Any]]:
         with self._connected() as connection:
             return connection.execute(sql.encode()).fetchall()
@@ -109,6 +131,13 @@ class PostgresDatabase:
     def execute(self, sql: str) -> None:
         with self._connected() as connection:
             connection.execute(sql.encode())
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        import psycopg
+
+        with psycopg.connect(self.url) as connection:
+            yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Look]:

@@ -5,8 +5,10 @@ They are forked from one server process that has imported everything and opened 
 a thread or an event loop.
 """
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -48,6 +50,27 @@ def start_server() -> None:
         else:
             os.environ["PYTHONPATH"] = before
 
+
+def die_with_parent() -> None:
+    """Called in a process that was started here: it does not outlive whoever started it.
+
+    Nor does one that stands still then: on Linux it is killed when the server that forked it ends.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "nobody started it"
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":
+        # The server ends when nobody has this any more; processes that stand still would.
+        os.close(forkserver._forkserver._forkserver_alive_fd)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+PR_SET_PDEATHSIG = 1
 
 _LOCK = threading.Lock()
 """multiprocessing looks after all children at each start, and two threads must not look at once."""

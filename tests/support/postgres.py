@@ -96,7 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[RUN] = Run(Path(shared["postgres_folder"]), shared["postgres_pid"])
     else:
         name = f"durably-test-{secrets.token_hex(4)}"
-        config.stash[RUN] = Run(_folder_for_all() / name, os.getpid())
+        config.stash[RUN] = Run(folder_for_all() / name, os.getpid())
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -110,7 +110,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[RUN].clean()
 
 
-def _folder_for_all() -> Path:
+def folder_for_all() -> Path:
     """Where temporary folders go, and where also the account that servers run under gets at."""
     folders = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     return next((folder for folder in folders if open_to_all(folder)), folders[0]).resolve()

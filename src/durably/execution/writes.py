@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from durably.errors import LeaseLost, LedgerUnavailable
 from durably.execution.control import AttemptControl, Ending
@@ -80,6 +81,8 @@ class Writes:
                 # Waited for, not cancelled, even if this is cancelled once more.
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait({pending}, timeout=CALLED_OFF_SECONDS)
+                # That it failed is nobody's to hear any more: why this is cancelled counts.
+                pending.add_done_callback(_heard)
                 raise
 
         try:
@@ -138,6 +141,12 @@ class Writes:
             if effect is None or effect.state is not outcome.state:
                 raise
             return effect
+
+
+def _heard(write: asyncio.Future[Any]) -> None:
+    """Keep asyncio from saying that nobody has looked whether it failed."""
+    if not write.cancelled():
+        write.exception()
 
 
 async def _patiently[T](ask: Callable[[], Awaitable[T]], check: Callable[[], None]) -> T:

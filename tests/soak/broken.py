@@ -1,0 +1,36 @@
+"""Durably with a flaw, to see that a soak finds it: in one worker process, for its whole life.
+
+Owns what is left out; nothing here is ever used but in a test of the soak itself.
+"""
+
+from __future__ import annotations
+
+import re
+
+from durably.execution.journal import Journal
+from durably.ledger.queries import load_queries
+from durably.ledger.written import ToolCall
+from durably.records import Effect
+
+
+def without_fence() -> None:
+    """Any attempt may write a run that executes, also one that has lost it."""
+    for dialect in ("sqlite", "postgres"):
+        statements = load_queries(dialect)
+        for name, sql in statements.items():
+            statements[name] = re.sub(r"(\w+\.)?attempt = :attempt\b", ":attempt = :attempt", sql)
+
+
+def without_intent() -> None:
+    """A `once` tool starts without a record that it may have."""
+    begin = Journal.begin
+
+    async def begin_and_forget(journal: Journal, call: ToolCall) -> Effect:
+        effect = await begin(journal, call)
+        await journal.withdraw(call, "left out")
+        return effect
+
+    Journal.begin = begin_and_forget
+
+
+FLAWS = {"fence": without_fence, "intent": without_intent}

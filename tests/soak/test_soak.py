@@ -1,0 +1,53 @@
+"""A soak finds what is broken: workers with a flaw are soaked for a moment, and it shows.
+
+`make soak` is the soak itself; that it finds nothing in durably as it is, says only that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crash.children import Strike
+from soak import chaos
+from soak.main import Soak, soak
+
+pytestmark = pytest.mark.timeout(1800)
+
+SECONDS = 6.0
+ROUNDS = 5
+"""Chaos may miss: a flaw shows when a process ends, or stops, at the right moment."""
+
+
+@pytest.mark.parametrize(
+    ("flaw", "strike", "freezes", "broken"),
+    [
+        pytest.param("intent", Strike("effect:after", 12), False, "No silent repeat", id="intent"),
+        pytest.param("fence", Strike("settle:before", 12), True, "One writer", id="fence"),
+    ],
+)
+def test_soak_finds_what_is_left_out(
+    flaw: str,
+    strike: Strike,
+    freezes: bool,
+    broken: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each worker is hit where the flaw shows, since a short soak seldom draws just that."""
+    monkeypatch.setattr(chaos, "strike_of", lambda *_: (strike, freezes))
+    found: dict[str, list[str]] = {}
+    for number in range(ROUNDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = _soaked(folder, flaw).failures
+        if found[broken]:
+            return
+    pytest.fail(f"nothing shows that the {flaw} is left out: {found}")
+
+
+def _soaked(folder: Path, flaw: str) -> Soak:
+    return soak(folder, ["sqlite"], seed=7, seconds=SECONDS, customers=8, workers=2, flaw=flaw)[
+        "sqlite"
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ from pydantic import BaseModel
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.fallback import FallbackModel
-from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.models.function import (
+    AgentInfo,
+    DeltaToolCall,
+    DeltaToolCalls,
+    FunctionModel,
+)
 
 import durably
 from durably import Durably, NotDone, RunInfo, current_call, effects, human
@@ -74,16 +80,15 @@ def script(*responses: list[str] | str) -> FunctionModel:
         ]
         return ModelResponse(parts=calls)
 
-    async def tell(messages: list[ModelMessage], info: AgentInfo) -> Any:
-        from pydantic_ai.models.function import DeltaToolCall
-
+    async def tell(
+        messages: list[ModelMessage], info: AgentInfo
+    ) -> AsyncIterator[str | DeltaToolCalls]:
         for index, part in enumerate(answer(messages, info).parts):
             if isinstance(part, TextPart):
                 yield part.content
             elif isinstance(part, ToolCallPart):
-                yield {
-                    index: DeltaToolCall(part.tool_name, part.args_as_json_str(), part.tool_call_id)
-                }
+                args, call_id = part.args_as_json_str(), part.tool_call_id
+                yield {index: DeltaToolCall(part.tool_name, args, tool_call_id=call_id)}
 
     return FunctionModel(answer, stream_function=tell, model_name="script")
 

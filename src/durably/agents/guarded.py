@@ -35,6 +35,7 @@ class Guarded:
         fit: False if its arguments are none that the tool, as it is now, would take.
         started: True once the tool itself was called.
         began: when that was, by `clock`.
+        repeated: True once it was run again in this attempt, as it had not happened.
         code: what the tool's own code may do durably, in this go of it.
         make_code: makes that; None where it may do nothing of the kind.
     """
@@ -48,6 +49,7 @@ class Guarded:
     fit: bool = True
     started: bool = False
     began: float | None = None
+    repeated: bool = False
     code: Inside | None = None
     make_code: Callable[[Guarded], Inside] | None = None
 

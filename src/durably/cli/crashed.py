@@ -99,5 +99,6 @@ def _summary(report: Report) -> str:
     asked = f"{repeated} model requests in flight were asked again" if repeated else ""
     end = "Nothing was lost, and nothing repeated that may not be."
     if not report.ok:
-        end = f"{len(report.findings)} things must not be."
+        many = len(report.findings)
+        end = f"{many} things must not be." if many > 1 else "One thing must not be."
     return ". ".join(filter(None, (of, asked, end)))

@@ -149,7 +149,8 @@ class Company:
                 "it did, and nobody here knows: let it raise ModelRetry or NotDone, or answer."
             )
         if sum(note["what"] == "settled" for note in mine) >= TRIES:
-            raise Stuck(f"Call {effect.call_id} of {effect.tool_name!r} stays in doubt.")
+            why = f": {effect.error}" if effect.error else "."
+            raise Stuck(f"Call {effect.call_id} of {effect.tool_name!r} stays in doubt{why}")
         began = any(note["what"] == "began" for note in mine)
         await run.resolve(effect.call_id, again=True, by=BY)
         self._note(run, effect, "again", "was cut off in the middle" if began else "had not begun")

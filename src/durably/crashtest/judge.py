@@ -69,6 +69,8 @@ def report_calls(usual: Facts, facts: Facts) -> list[CallReport]:
         here, there = facts.bodies.get(place), usual.bodies.get(place)
         body = here or there
         assert body is not None, "it is in one of them"
+        if not any(one and one.began.total() for one in (here, there)):
+            continue  # A question: it has no body.
         reports.append(
             CallReport(
                 run=body.run,

@@ -82,25 +82,24 @@ async def _end_leases(app: Durably) -> None:
 
 def _observer(job: Job, trace: Trace, notes: Notes) -> boundaries.Observer:
     def observer(name: str) -> None:
+        if name == "step:after":
+            _note_step("ended", notes)  # Before anything else: it has ended.
         if trace.note(name) == job.strike:
             notes.write("killed", at=str(job.strike))
             os.kill(os.getpid(), signal.SIGKILL)
             while True:  # Until the signal is delivered.
                 time.sleep(1)
-        if name in _STEPS:
-            _note_step(name, notes)
+        if name == "step:before":
+            _note_step("began", notes)
 
     return observer
 
 
-_STEPS = {"step:before": "began", "step:after": "ended"}
-
-
-def _note_step(name: str, notes: Notes) -> None:
+def _note_step(what: str, notes: Notes) -> None:
     with suppress(DurablyError):
         call = current_call()
         facts = {"run": call.run_key, "call": call.call_id, "tool": call.tool_name}
-        notes.write(_STEPS[name], **facts, policy=None, key=call.idempotency_key, result=None)
+        notes.write(what, **facts, policy=None, key=call.idempotency_key, result=None)
 
 
 def _manners(job: Job) -> Manners:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models import ModelRequestParameters, check_allow_model_requests
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import (
     AgentInfo,
@@ -22,6 +23,7 @@ from pydantic_ai.models.function import (
     DeltaToolCalls,
     FunctionModel,
 )
+from pydantic_ai.settings import ModelSettings
 
 import durably
 from durably import Durably, NotDone, RunInfo, current_call, effects, human
@@ -34,12 +36,16 @@ def _file() -> Path:
 def act(**facts: object) -> str:
     """A side effect, there when this returns."""
     call = current_call()
-    line = json.dumps({"tool": call.tool_name, "key": call.idempotency_key, **facts})
+    note(tool=call.tool_name, key=call.idempotency_key, **facts)
+    return f"{call.tool_name}: receipt {call.idempotency_key}"
+
+
+def note(**facts: object) -> None:
+    line = json.dumps(facts)
     file = os.open(_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(file, f"{line}\n".encode())
     os.fsync(file)
     os.close(file)
-    return f"{call.tool_name}: receipt {call.idempotency_key}"
 
 
 def lines() -> list[dict[str, Any]]:
@@ -60,7 +66,7 @@ async def count_by_tool() -> dict[str, int]:
 
 def count_recognised() -> dict[str, int]:
     """A probe of a world that takes the same idempotency key for the same deed."""
-    return dict(Counter(tool for tool, _ in {(line["tool"], line["key"]) for line in lines()}))
+    return dict(Counter(tool for tool, _ in {(line["tool"], line.get("key")) for line in lines()}))
 
 
 def confused() -> str:
@@ -185,6 +191,40 @@ def send() -> str:
     return act()
 
 
+class Provider(FunctionModel):
+    """A model as providers have them: it costs something, and may be forbidden."""
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        check_allow_model_requests()
+        note(tool="model")
+        return await super().request(messages, model_settings, model_request_parameters)
+
+
+def _one_charge(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    return script(["charge"], "Charged.").function(messages, info)  # type: ignore[return-value]
+
+
+paying = Agent(Provider(_one_charge), name="paying")
+tools(paying)
+
+gossip = Agent(script(["ask_around"], "Heard."), name="gossip")
+
+
+@gossip.tool_plain(metadata=effects.READ)
+async def ask_around() -> str:
+    """Runs an agent by itself, with a real model."""
+    other = Agent(Provider(lambda messages, info: ModelResponse(parts=[TextPart("Nothing.")])))
+    return (await other.run("What is new?")).output
+
+
+modelless = Agent(name="modelless")
+
+
 class Order(BaseModel):
     number: int
 
@@ -214,7 +254,8 @@ def order(ctx: RunContext[Desk]) -> int:
 
 def make() -> Durably:
     """The application, with the ledger that the environment names."""
-    app = Durably(agents=[careful, helper, patient, careless, forgetful])
+    app = Durably(agents=[careful, helper, patient, careless, forgetful, paying, gossip])
+    app.register(modelless)
     app.register(streamer, stream=True)
     app.register(typed, deps=desk)
     return app

@@ -23,7 +23,7 @@ from durably.crashtest.judge import Finding, judge, report_calls
 from durably.crashtest.probe import Counts, Probe, grown, judge_probe
 from durably.crashtest.processes import Processes, last_words
 from durably.crashtest.report import CrashReport, Report
-from durably.crashtest.strikes import Strike, chosen
+from durably.crashtest.strikes import Strike, chosen, matcher
 from durably.crashtest.warm import TIMED_OUT
 from durably.errors import ConfigError, RunFailed
 
@@ -77,6 +77,7 @@ def run_experiment(experiment: Experiment, progress: Progress) -> Report:
         ConfigError: an option cannot work with what the run does.
         LedgerError: the database cannot be used.
     """
+    matcher(experiment.at)  # Refuses what means nothing, before anything is run.
     folder = Path(tempfile.mkdtemp(prefix="durably-crashtest-"))
     try:
         with Processes(experiment.module, experiment.app, folder) as processes:

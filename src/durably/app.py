@@ -34,6 +34,7 @@ from durably.execution.interrupts import interrupt_for
 from durably.here import drain_here, run_here
 from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
 from durably.ledger import reads, runs, threads, waits
+from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
 from durably.notifying import Notifier
 from durably.records import (
@@ -152,6 +153,19 @@ class Durably(Searching):
                 stream=stream,
             )
         )
+
+    def move_to(self, url: str) -> None:
+        """Use another ledger, and tell nobody what waits there: to try the application out.
+
+        Call it before anything else is done; the hooks of `on_waiting` are forgotten.
+
+        Raises:
+            ConfigError: the URL names no database that durably knows.
+        """
+        self.settings = replace(self.settings, url=url)
+        self.ledger = database_for(url)
+        self._hooks = Hooks()
+        self.__dict__.pop("_executor", None)  # It has worked, or would have, on the other one.
 
     # --- runs
 

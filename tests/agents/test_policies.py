@@ -168,6 +168,27 @@ async def test_reconcile_is_asked_first(
         assert tool_texts(script.seen[-1]) == [told]
 
 
+async def test_a_call_that_never_happens_is_not_repeated_without_end_in_one_attempt(
+    app: Durably, log: list[str]
+) -> None:
+    def find(ctx: RunContext[None], this: Any) -> Any:
+        raise NotDone
+
+    agent = Agent(Script(*ONE_REFUND).model, name="support")
+
+    @agent.tool_plain(metadata=effects.once(reconcile=find))
+    def refund(amount: int) -> str:
+        log.append("asked the bank")
+        raise RuntimeError("the bank is closed")
+
+    app.register(agent, retry=NOW, max_attempts=2)
+    run = await app.enqueue(agent, "hi")
+    assert await app.drain() == 2
+    assert (await run.refresh()).state is RunState.DISCARDED
+    assert "the bank is closed" in str(run.record.error)
+    assert len(log) <= 4, "at most once more in each attempt"
+
+
 @pytest.mark.parametrize(
     "error",
     [NotDone("the shop is closed"), ConnectionRefusedError(errno.ECONNREFUSED, "refused")],

@@ -38,6 +38,7 @@ class Guarded:
         started: True once the tool itself was called.
         began: when that was, by `clock`.
         doubted: True if an earlier try of it may have happened, and it is repeated all the same.
+        repeated: True once it was run again in this attempt, as it had not happened.
         code: what the tool's own code may do durably, in this go of it.
         make_code: makes that; None where it may do nothing of the kind.
     """
@@ -52,6 +53,7 @@ class Guarded:
     started: bool = False
     began: float | None = None
     doubted: bool = False
+    repeated: bool = False
     code: Inside | None = None
     make_code: Callable[[Guarded], Inside] | None = None
 

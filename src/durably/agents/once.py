@@ -100,6 +100,9 @@ async def settle_doubt(guarded: Guarded, effect: Effect, error: Exception | None
             outcome = guarded.done(recorded.returned(call.tool_name, result))
             return guarded.counted(await _record_once(guarded, outcome, result))
         if verdict is Verdict.NOT_DONE:
+            if error is not None and guarded.repeated:
+                raise error  # As often as that in one attempt; the next one waits a while first.
+            guarded.repeated = True
             return await _again(guarded)
     if policy.on_doubt == "retry" and policy.kind is EffectKind.ONCE:
         if error is not None:

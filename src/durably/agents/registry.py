@@ -145,6 +145,10 @@ class Registry:
             )
         self._registrations[name] = registration
 
+    def replace(self, registration: Registration) -> None:
+        """Register it in the place of the one of its name, as it is."""
+        self._registrations[registration.name] = registration
+
     def get(self, name: str) -> Registration:
         """The registration of an agent.
 

@@ -15,6 +15,7 @@ from durably import __version__
 from durably.cli import (
     audit,
     budgets,
+    crashtest,
     decide,
     demo,
     doctor,
@@ -35,8 +36,8 @@ app = typer.Typer(
     name="durably",
     help="Durable runs of Pydantic AI agents: runs that survive crashes without paying or acting "
     "twice.",
-    epilog="Exit codes: 0 done; 1 the run did not complete, or doctor found a problem; 2 it cannot "
-    "be done as asked; 70 a bug in durably; 130 interrupted.",
+    epilog="Exit codes: 0 done; 1 the run did not complete, or doctor or crashtest found a "
+    "problem; 2 it cannot be done as asked; 70 a bug in durably; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -85,6 +86,7 @@ for command in (
     maintain.migrate,
     transfer.transfer,
     doctor.doctor,
+    crashtest.crashtest,
 ):
     app.command()(command)
 app.add_typer(queues.commands, name="queues")

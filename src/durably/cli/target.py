@@ -109,6 +109,30 @@ def load_app(path: str) -> Durably:
     return found
 
 
+def load_function(option: str, path: str) -> Callable[..., object]:
+    """Import ``module:function`` with the current directory on the path.
+
+    Raises:
+        Refused: there is none; the message names the option.
+    """
+    name, _, attribute = path.partition(":")
+    if not re.fullmatch(r"\w+(\.\w+)*", name) or not re.fullmatch(r"\w+(\.\w+)*", attribute):
+        raise Refused(f"{option} {path!r} names no function: write module:function.")
+    found = _attribute(_module(name), attribute)
+    if not callable(found):
+        raise Refused(f"{option} {path} is a {type(found).__name__}, not a function.")
+    return found
+
+
+def import_module_of(path: str) -> None:
+    """Import the module of ``module:attribute``, and look at nothing in it.
+
+    Raises:
+        Refused: as for `load_app`.
+    """
+    _module(path.partition(":")[0])
+
+
 def _module(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:

@@ -305,7 +305,7 @@ def wait_of(error: BaseException) -> float | None:
         ("Fri, 01 May 2099 12:00:00 GMT", MAX_RETRY_AFTER_SECONDS),
     ],
 )
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 503, 529])
 def test_retry_after_is_obeyed(status: int, value: str, seconds: float | None) -> None:
     theirs = StatusError(status, Retry_After=value)
     assert wait_of(theirs) == seconds

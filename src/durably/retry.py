@@ -31,7 +31,8 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 TRANSIENT_STATUS = frozenset({408, 409, 425, 429, *range(500, 600)})
 PERMANENT_STATUS = frozenset({400, 401, 403, 404, 422})
-_RETRY_AFTER_STATUS = frozenset({429, 503})
+# 529: overloaded, at Anthropic.
+_RETRY_AFTER_STATUS = frozenset({429, 503, 529})
 
 
 @dataclass(frozen=True, slots=True)

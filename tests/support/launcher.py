@@ -100,7 +100,7 @@ def _become(cli: Any, arguments: list[str], env: dict[str, str], cwd: str, outpu
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    sys.path.insert(0, cwd)  # as python -m has it
+    sys.path[0] = cwd  # as python -m has it; until now, this script's folder
     for number, path, mode in (
         (0, os.devnull, os.O_RDONLY),
         (1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),

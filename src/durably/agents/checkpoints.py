@@ -26,6 +26,7 @@ from durably.agents.history import message_to_json
 from durably.agents.positions import after_responses, count_responses, last_response
 from durably.agents.pricing import response_name
 from durably.agents.usage import copied, usage_after
+from durably.agents.whole import check_whole
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
 
 
@@ -70,6 +71,7 @@ class Checkpoints(AbstractCapability[Any]):
         finally:
             state.asking = False
         boundaries.reached("model:after")
+        check_whole(response, request_context)
         state.spending.pay(response, request_context.model)
         await self._save(ctx, response, before)
         if state.journal.control.leaving:

@@ -57,6 +57,10 @@ crash: postgres ## Kill and stop workers at every boundary, for every effect pol
 faults: postgres ## Break PostgreSQL under workers and clients, again and again; `test` has a sample
 	@FAULT_TESTS=all $(BIN)/pytest tests/faults $(ARGS)
 
+.PHONY: model
+model: postgres ## Search the model of the protocol to a larger size; `test` searches a small one
+	@MODEL_TESTS=all $(BIN)/$(PYTEST) tests/protocol -rP $(ARGS)
+
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \

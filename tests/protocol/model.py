@@ -16,7 +16,7 @@ from protocol.ledger import FINAL, Ledger, Outcome, Rules, new_ledger
 
 APPROVED = ("approved", "approved tell")
 ONCE = ("ask", "tell", "retry", "reconcile", *APPROVED)
-"""Policies that record an intent: ``once`` with its ``on_doubt``, `reconcile`, or approval first."""
+"""Policies that record an intent: ``once`` with its ``on_doubt``, `reconcile`, or approved."""
 
 POLICIES = (*ONCE, "read", "idempotent", "transactional")
 

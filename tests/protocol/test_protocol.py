@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from protocol import promises
 from protocol.ledger import Rules
 from protocol.model import POLICIES, Size
 from protocol.search import explore
 from protocol.variants import VARIANTS, Variant
 
+DOCS = Path(__file__).parents[2] / "docs" / "reliability.md"
 EVERYTHING = os.environ.get("MODEL_TESTS") == "all"
 
 SMALL = [
@@ -56,3 +59,14 @@ def test_without_a_rule_its_promise_is_broken(variant: Variant) -> None:
 
 def test_every_rule_has_its_variant() -> None:
     assert {variant.rule for variant in VARIANTS} == set(vars(Rules()))
+
+
+def test_docs_say_which_promise_each_rule_keeps() -> None:
+    rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    for variant in VARIANTS:
+        said = getattr(promises, variant.breaks).__doc__.partition(":")[0]
+        keeper = "the ledger" if variant.in_ledger else "the attempt"
+        assert any(
+            row.startswith(f"| `{variant.rule}` |") and row.endswith(f"| {said} | {keeper} |")
+            for row in rows
+        ), f"docs/reliability.md does not say of {variant.rule}: {said}, {keeper}"

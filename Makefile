@@ -70,6 +70,10 @@ soak: postgres ## Thousands of runs while processes and databases die at random:
 	@cd tests && ../$(BIN)/python -m soak.main --minutes $(MINUTES) --database $(DATABASE) \
 		$(if $(SEED),--seed $(SEED)) $(if $(PACE),--pace $(PACE)) $(ARGS)
 
+.PHONY: model
+model: postgres ## Search the model of the protocol to a larger size; `test` searches a small one
+	@MODEL_TESTS=all $(BIN)/$(PYTEST) tests/protocol -rP $(ARGS)
+
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 
 from durably.errors import LeaseLost, TransitionRefused
-from durably.ledger import decisions, reads, runs, steps, workers
+from durably.ledger import decisions, reads, runs, steps
 from durably.ledger.operations import Operation
 from durably.ledger.written import Ask, CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState
@@ -25,7 +25,9 @@ from support.ledgers import LEASE_SECONDS, Ledger
 FAIL_SECONDS = 1.0
 BY = {None: None, "late evidence": "late", "ann": "ann"}
 
-TOOLS_TABLE = "CREATE TABLE IF NOT EXISTS tool_writes (run_key TEXT NOT NULL, call INTEGER NOT NULL)"
+TOOLS_TABLE = (
+    "CREATE TABLE IF NOT EXISTS tool_writes (run_key TEXT NOT NULL, call INTEGER NOT NULL)"
+)
 
 OFF_THE_LEDGER = {
     "act",
@@ -82,7 +84,7 @@ class Replay:
         if refused != action.refused:
             raise Drift(f"{action}: the ledger {'refused' if refused else 'accepted'} it")
         found = await self.look()
-        if found != _comparable(after.ledger, found):
+        if found != comparable(after.ledger, found):
             raise Drift(f"{action}:\n  ledger {found}\n  model  {after.ledger}")
 
     async def accepted(self, before: State, action: Action) -> bool:
@@ -289,7 +291,7 @@ class Replay:
         return tuple(found.get(call, 0) for call in range(len(self.size.policies)))
 
 
-def _comparable(expected: model.Ledger, found: model.Ledger) -> model.Ledger:
+def comparable(expected: model.Ledger, found: model.Ledger) -> model.Ledger:
     """Without what is not in the run's rows, and what the model has forgotten."""
     ends = tuple(
         now if was == "over" else was for was, now in zip(expected.ends, found.ends, strict=False)

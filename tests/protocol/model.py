@@ -1,7 +1,7 @@
-"""The model: attempts, each a process with a memory, around one run's ledger, and what befalls them.
+"""The model: attempts, each a process with a memory, around one run's ledger, and their troubles.
 
 Owns every step that may be taken from a state, named as in the code; what the ledger does is
-`ledger`'s, what must hold is `promises`'. Time is order: a frozen process is one that takes no step.
+`ledger`'s, what must hold is `promises`'. Time is order: a frozen process just takes no step.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from protocol.ledger import FINAL, Ledger, Outcome, Rules, new_ledger
 
 APPROVED = ("approved", "approved tell")
 ONCE = ("ask", "tell", "retry", "reconcile", *APPROVED)
-"""Policies that record an intent: ``once`` with its ``on_doubt``; with `reconcile`; approved first."""
+"""Policies that record an intent: ``once`` with its ``on_doubt``, `reconcile`, or approved."""
 
 POLICIES = (*ONCE, "read", "idempotent", "transactional")
+
+
+KINDS = frozenset(("crash", "freeze", "lost answer", "tool raises", "sigterm", "cancel"))
+"""What may befall a run."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,7 @@ class Size:
     faults: int = 2
     processes: int = 2
     max_attempts: int = 2
-    kinds: frozenset[str] = frozenset(
-        ("crash", "freeze", "lost answer", "tool raises", "sigterm", "cancel")
-    )
+    kinds: frozenset[str] = KINDS
     rules: Rules = field(default_factory=Rules)
 
     @cached_property
@@ -138,7 +140,7 @@ class Action(NamedTuple):
 
 
 FAULTS = {"crash", "freeze", "tool raises", "sigterm", "cancel", "revive"}
-"""Steps that need not happen; also every commit whose answer is lost. Each costs one of `faults`."""
+"""Steps that need not happen, as a commit whose answer is lost; each costs one of `faults`."""
 
 PEOPLE = {"approve", "deny", "resolve"}
 """Steps that a run may wait for, and that nobody may rely on."""
@@ -513,8 +515,9 @@ class _One:
             alone = do.record_outcome(self.rules, self.ledger, self.attempt, outcome, writes=True)
             assert alone is not None
             state = self.state._replace(ledger=alone._replace(effects=self.ledger.effects))
-            yield Action("commit", self.attempt, call, "writes alone"), self._set_calls(
-                state, [call], "reconciled"
+            yield (
+                Action("commit", self.attempt, call, "writes alone"),
+                self._set_calls(state, [call], "reconciled"),
             )
             return
         unheard = "unfound" if self.rules.find_outcome else "todo"
@@ -645,8 +648,9 @@ class _One:
 
     def _settle_late(self, call: int) -> Steps:
         if not self.rules.late_evidence:
-            yield Action("forget", self.attempt, call), self._set_calls(
-                self.state, [call], "dropped"
+            yield (
+                Action("forget", self.attempt, call),
+                self._set_calls(self.state, [call], "dropped"),
             )
             return
         written = do.settle_late(self.rules, self.ledger, self.attempt, call)

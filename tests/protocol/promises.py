@@ -128,8 +128,7 @@ def a_suspended_run_holds_nobody(size: Size, state: State) -> bool:
 def settled_stays_settled(before: State, action: Action, after: State) -> bool:
     """3. Finished tools stay finished: a recorded outcome never changes, nor what was told."""
     return all(
-        old is None
-        or ((not old.settled or new == old) and (not old.told or new is not None))
+        old is None or ((not old.settled or new == old) and (not old.told or new is not None))
         for old, new in zip(before.ledger.effects, after.ledger.effects, strict=True)
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from protocol import promises
 from protocol.ledger import Rules
-from protocol.model import Size
+from protocol.model import KINDS, Size
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class Variant:
     breaks: str
     policies: tuple[str, ...] = ("ask",)
     faults: int = 1
+    kinds: frozenset[str] = KINDS
     in_ledger: bool = True
 
     @property
     def size(self) -> Size:
         """The world in which it is searched."""
         rules = replace(Rules(), **{self.rule: False})
-        return Size((self.policies,), faults=self.faults, rules=rules)
+        return Size((self.policies,), faults=self.faults, kinds=self.kinds, rules=rules)
 
 
 def _breaks(promise: object) -> str:
@@ -48,9 +49,7 @@ VARIANTS = [
     Variant("late_wakes", _breaks(promises.suspended_says_on_what)),
     Variant("suspend_looks_again", _breaks(promises.suspended_says_on_what)),
     Variant("told_stays", _breaks(promises.settled_stays_settled), ("tell",)),
-    Variant(
-        "started_is_nobodys_to_resolve", _breaks(promises.what_happened_is_recorded), faults=0
-    ),
+    Variant("started_is_nobodys_to_resolve", _breaks(promises.what_happened_is_recorded), faults=0),
     Variant("append_once", _breaks(promises.messages_are_stored_once), ("read",)),
     Variant("settled_stays", _breaks(promises.settled_stays_settled), ("reconcile",)),
     Variant("rescue_asks_the_lease", _breaks(promises.the_healthy_keep_their_runs), faults=0),
@@ -86,6 +85,7 @@ VARIANTS = [
         _breaks(promises.what_happened_is_recorded),
         ("retry",),
         faults=2,
+        kinds=frozenset(("tool raises",)),
         in_ledger=False,
     ),
 ]

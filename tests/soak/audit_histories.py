@@ -81,8 +81,9 @@ def _is_right(evidence: Evidence, run: RunEvidence, effect: dict[str, Any], cont
             return content == ANSWER
         case "pay" if is_denied(key):
             return content == "Not this one."
-        case "call" if effect["state"] == "in_doubt":
-            return str(content).startswith(UNKNOWN)
+        case "call" if str(content).startswith(UNKNOWN):
+            # What the model was told stays, also if how the call ended is known by now.
+            return effect["state"] == "in_doubt" or effect["resolved_by"] == "late evidence"
         case "listen":
             return content == ["first", "second"]
         case "work":

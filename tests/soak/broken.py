@@ -11,17 +11,20 @@ from durably.execution.journal import Journal
 from durably.ledger.queries import load_queries
 from durably.ledger.written import ToolCall
 from durably.records import Effect
+from soak import workload
 
 
-def without_fence() -> None:
+def without_fence(lease_seconds: float) -> None:
     """Any attempt may write a run that executes, also one that has lost it."""
     for dialect in ("sqlite", "postgres"):
         statements = load_queries(dialect)
         for name, sql in statements.items():
             statements[name] = re.sub(r"(\w+\.)?attempt = :attempt\b", ":attempt = :attempt", sql)
+    # So that an attempt has not ended yet when the one before comes back.
+    workload.LONG_CHANCE, workload.LONG_SECONDS = 1.0, lease_seconds
 
 
-def without_intent() -> None:
+def without_intent(lease_seconds: float) -> None:
     """A `once` tool starts without a record that it may have."""
     begin = Journal.begin
 

@@ -253,9 +253,13 @@ def order(ctx: RunContext[Desk]) -> int:
 
 
 def make() -> Durably:
-    """The application, with the ledger that the environment names."""
-    app = Durably(agents=[careful, helper, patient, careless, forgetful, paying, gossip])
-    app.register(modelless)
+    """The application, with the ledger that the environment names; it asks no provider."""
+    app = Durably(agents=[careful, helper, patient, careless, forgetful])
     app.register(streamer, stream=True)
     app.register(typed, deps=desk)
     return app
+
+
+def real() -> Durably:
+    """One with agents that do, or have no model at all."""
+    return Durably(agents=[paying, gossip, modelless])

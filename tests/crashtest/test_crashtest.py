@@ -84,7 +84,7 @@ def test_a_message_that_streams_is_crashed_in_its_middle(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "strikes", [("--at", "step:after", "--at", "child:before"), longer("--at", "wait", *ALL)]
+    "strikes", [("--at", "step:after", "--at", "child:before"), longer(("--at", "wait", *ALL))]
 )
 def test_waits_questions_signals_and_children_are_carried_through(
     either_bench: Bench, strikes: tuple[str, ...]
@@ -114,19 +114,20 @@ def test_deps_output_types_and_fallback_models_are_as_in_any_run(bench: Bench) -
 
 
 def test_a_real_model_is_asked_once_for_each_response_and_only_if_told_so(bench: Bench) -> None:
-    refused = bench.crashtest("paying", "--at", "tool:after")
+    refused = bench.crashtest("paying", app="counter:real")
     assert refused.code == 2
     assert "Add --yes" in refused.err
     assert bench.outside("model") == 0
 
-    tested = bench.crashtest("paying", "--at", "tool:after", "--at", "model:before", "--yes")
+    strikes = ("--at", "tool:after", "--at", "model:before")
+    tested = bench.crashtest("paying", *strikes, "--yes", app="counter:real")
     assert tested.code == 0, tested.out + tested.err
     assert len(tested.report["crashes"]) == 3
     assert bench.outside("model") == 2, "its responses were recorded, and played ever after"
 
 
 def test_an_agent_that_a_tool_runs_by_itself_may_not_ask_a_real_model(bench: Bench) -> None:
-    tested = bench.crashtest("gossip", "--yes")
+    tested = bench.crashtest("gossip", "--yes", app="counter:real")
     assert tested.code == 2
     assert "Tool 'ask_around' runs an agent by itself" in tested.err
     assert "durably.run_child" in tested.err
@@ -162,7 +163,7 @@ def test_the_demo_passes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         ("counter:make --prompt x", "Which agent? Add --agent"),
         ("counter:make --agent nobody --prompt x", "No agent named 'nobody'"),
         ("counter:make --agent careful", "Add --prompt"),
-        ("counter:make --agent modelless --prompt x", "has no model of its own"),
+        ("counter:real --agent modelless --prompt x", "has no model of its own"),
         ("counter:make --agent careful --prompt x --args [1]", "--args must be a JSON object"),
         ("counter:make --agent careful --prompt x --signal go", "write NAME=JSON"),
         ("counter:make --agent careful --prompt x --probe counter", "names no function"),

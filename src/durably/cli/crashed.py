@@ -48,12 +48,25 @@ def _crash(crash: CrashReport) -> dict[str, Any]:
 
 def show(report: Report) -> None:
     """Print it for people: a row for each tool, then what is wrong, then one sentence."""
+    if report.tools:
+        _show_tools(report.tools)
+        say("")
+    if not report.forked:
+        say("Importing the application starts threads, so each process was a new interpreter.")
+    for finding in report.findings[:SHOWN_FINDINGS]:
+        say(f"Killed at {finding.at}: {finding.text}")
+    if (more := len(report.findings) - SHOWN_FINDINGS) > 0:
+        say(f"… and {more} more; --json has them all.")
+    say(_summary(report))
+
+
+def _show_tools(tools: Sequence[ToolReport]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("TOOL", "POLICY", "RAN", "OF", "REPEATED AT", "IN DOUBT", "VERDICT"):
         table.add_column(column, overflow="fold")
-    for tool in report.tools:
+    for tool in tools:
         table.add_row(
             styled(one_line(tool.tool)),
             styled(one_line(tool.policy)),
@@ -64,14 +77,6 @@ def show(report: Report) -> None:
             styled(_verdict(tool), "green" if tool.ok else "red"),
         )
     print_grid(table)
-    say("")
-    if not report.forked:
-        say("Importing the application starts threads, so each process was a new interpreter.")
-    for finding in report.findings[:SHOWN_FINDINGS]:
-        say(f"Killed at {finding.at}: {finding.text}")
-    if more := len(report.findings) - SHOWN_FINDINGS:
-        say(f"… and {more} more; --json has them all.") if more > 0 else None
-    say(_summary(report))
 
 
 def _verdict(tool: ToolReport) -> str:
@@ -92,7 +97,8 @@ def _doubts(doubts: dict[str, int]) -> str:
 def _summary(report: Report) -> str:
     killed = sum(crash.killed for crash in report.crashes)
     missed = len(report.crashes) - killed
-    of = f"{killed} crashes, of {report.boundaries} boundaries that the run reaches"
+    crashes = "1 crash" if killed == 1 else f"{killed} crashes"
+    of = f"{crashes}, of {report.boundaries} boundaries that the run reaches"
     if missed:
         of += f" ({missed} were not reached again)"
     repeated = sum(max(0, crash.requests_repeated) for crash in report.crashes)

@@ -104,11 +104,17 @@ class Laboratory:
     def work(self) -> Report:
         asked = self._experiment
         self._progress("recording", 0, 0)
-        recorded, _ = self._undisturbed("record")
+        recorded, first_growth = self._undisturbed("record")
         self._progress("rehearsing", 0, 0)
         usual, growth = self._undisturbed("rehearse")
         by_itself = varying(recorded, usual)
         self._check_steady(recorded, usual)
+        if asked.probe is not None and growth != first_growth:
+            raise ConfigError(
+                f"--probe {asked.probe.name} grew by {first_growth} while the run was recorded, "
+                f"and by {growth} when it was played again with nothing killed: let it count only "
+                "what this agent's tools do."
+            )
         strikes = chosen(usual.reached, asked.at, asked.at_most, asked.seed)
         report = Report(
             app=asked.app,
@@ -203,7 +209,7 @@ class Laboratory:
             job = replace(job, pattern=str(self._folder / "record"), strike=strike)
             code = self._processes.run(job, self._experiment.seconds)
             if code == 0 and job.result.exists():
-                return CrashReport(strike, False, None, [], 0, None, None, [])
+                return _not_struck(strike, usual, Facts.of(Path(job.folder), job.role))
             if code == KILLED:
                 job = replace(job, role="finish", strike=None)
                 code = self._processes.run(job, self._experiment.seconds)
@@ -274,6 +280,15 @@ class Laboratory:
         from durably.crashtest.postgres import PostgresGrounds
 
         return PostgresGrounds(asked.database, self._nonce, asked.setup)
+
+
+def _not_struck(strike: Strike, usual: Facts, facts: Facts) -> CrashReport:
+    """The run ended before it came there: some commits are shared by more writes than others."""
+    state, findings = facts.main.state, list[Finding]()
+    if facts.stuck is not None or state != usual.main.state:
+        why = facts.stuck or f"The run is {state}, although nothing was killed."
+        findings = [Finding("lost", strike, why)]
+    return CrashReport(strike, False, state, [], 0, None, None, findings)
 
 
 def _lengths(facts: Facts) -> dict[str, int]:

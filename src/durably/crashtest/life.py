@@ -47,11 +47,10 @@ def live(path: Path, load: Callable[[], Durably]) -> None:
     else:
         models.ALLOW_MODEL_REQUESTS = False
         observe_agents(app, tape.player, notes)
-    found = asyncio.run(_work(app, job, notes))
-    job.result.write_text(json.dumps(found).replace(job.key, RUN), "utf-8")
+    asyncio.run(_work(app, job, notes))
 
 
-async def _work(app: Durably, job: Job, notes: Notes) -> dict[str, Any]:
+async def _work(app: Durably, job: Job, notes: Notes) -> None:
     found: dict[str, Any] = {"stuck": None}
     trace = Trace()
     await app.open()
@@ -65,13 +64,22 @@ async def _work(app: Durably, job: Job, notes: Notes) -> dict[str, Any]:
     try:
         async with app.worker(grace=GRACE_SECONDS) as worker:
             await keep_company(app, run, worker, _manners(job), notes)
+            if job.role == "finish":
+                # All is done. How a worker leaves is part of the others' lives, and takes a while.
+                await _leave_result(job, run, trace, found)
+                logging.shutdown()
+                os._exit(0)
     except Stuck as stuck:
         found["stuck"] = str(stuck)
     boundaries.observe(None)
+    await _leave_result(job, run, trace, found)
+    await app.close()
+
+
+async def _leave_result(job: Job, run: Run[Any], trace: Trace, found: dict[str, Any]) -> None:
     found["runs"] = [await _facts_of(member) for member in await family_of(run)]
     found["reached"] = trace.reached
-    await app.close()
-    return found
+    job.result.write_text(json.dumps(found).replace(job.key, RUN), "utf-8")
 
 
 async def _end_leases(app: Durably) -> None:

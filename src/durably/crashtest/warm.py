@@ -63,7 +63,7 @@ def _import_the_rest() -> None:
             importlib.import_module(name)
     from durably.agents import codec, history
 
-    history.from_json('[{"kind": "request", "parts": []}]')
+    history.message_from_json('{"kind": "request", "parts": []}')
     codec.decode_prompt(codec.encode_prompt("Hello?"))
     codec.encode_output("agent", "Hello.")
     codec.encode_result("tool", "Hello.")

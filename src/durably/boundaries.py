@@ -112,7 +112,7 @@ _MEANINGS: dict[Boundary, str] = {
     "job:after": "the attempt is over; Oban has not heard so",
     "transfer:marked": "`durably transfer` has marked the source; the target is not committed",
     "transfer:begun": "the target is kept for the transfer",
-    "transfer:emptied": "a transfer was given up, and the target emptied; the source is still marked",
+    "transfer:emptied": "a transfer was given up, the target emptied; the source is still marked",
     "transfer:batch:before": "a batch of rows is about to be committed in the target",
     "transfer:batch:after": "it is committed",
     "transfer:verified": "both ledgers were compared",
@@ -124,6 +124,13 @@ NAMES: Mapping[Boundary, str] = MappingProxyType(_MEANINGS)
 """Every boundary that durably reaches, and what is true there."""
 
 assert get_args(Boundary) == tuple(NAMES), "the type and the meanings name the same"
+
+
+class Died(BaseException):
+    """Raised by an observer in place of killing the process: not an ``Exception``, so that code
+    which handles errors does not take it for one.
+    """
+
 
 _defined: dict[str, str] = {}
 _observers: tuple[Observer, ...] = ()

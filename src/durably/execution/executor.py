@@ -9,9 +9,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Coroutine
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from durably import boundaries
 from durably.errors import (
     LeaseLost,
     LedgerClosed,
@@ -50,6 +52,9 @@ _NOT_ITS_FAULT = (
     *(LedgerMoved, LedgerCorrupt, SchemaError),
 )
 """What an end may meet that says nothing about what was to be written."""
+
+FAILURES: ContextVar[list[Exception] | None] = ContextVar("durably_failures", default=None)
+"""Where attempts that are executed in this context put what they failed with; for tests."""
 
 UNWIND_SECONDS = 5.0
 """How long a cancelled attempt may take to unwind before it is settled over its head."""
@@ -185,6 +190,8 @@ class Executor:
         self, journal: Journal, error: Exception, options: AttemptOptions, step: Step
     ) -> RunRecord:
         run, claim, write = journal.run, journal.claim, self._ledger.write
+        if (failures := FAILURES.get()) is not None:
+            failures.append(error)
         verdict = classify(error)
         message, text = worded(error), traced(error)
         log.warning("attempt %d of run %r failed: %s", run.attempt, run.key, message)
@@ -225,7 +232,7 @@ def _outcome_of(
     error: BaseException | None = None
     if task.done() and not task.cancelled():
         error = task.exception()
-        if error is None:
+        if error is None or isinstance(error, boundaries.Died):
             return task.result()
     if control.ending is Ending.LOST or isinstance(error, LeaseLost):
         return Lost()

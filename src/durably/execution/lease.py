@@ -9,12 +9,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 
+from durably import boundaries
 from durably.errors import DurablyError, LedgerMoved, LedgerUnavailable
 from durably.execution.away import Away
 from durably.ledger import workers
-from durably.ledger.database import Database
+from durably.ledger.database import Database, MovableClock
 from durably.ledger.stepping import Pace, Reading
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,8 @@ class WorkerLease:
         self._steady_since = -math.inf
         self._reading: Reading | None = None
         self._away = Away(log, "heartbeats")
+        self._beating = threading.Lock()
+        self._followed = ExitStack()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="durably-heartbeat", daemon=True)
 
@@ -103,8 +107,13 @@ class WorkerLease:
 
     @property
     def pace(self) -> Pace:
-        """How the ledger's time has gone up to the last heartbeat."""
-        return Pace(_now, self._reading, self._lease_seconds / BEATS_PER_LEASE)
+        """How the ledger's time has gone up to the last heartbeat.
+
+        Nothing is known of a clock that a test moves: whoever is dead by it is to be found dead.
+        """
+        moved = isinstance(self._ledger.clock, MovableClock)
+        reading = None if moved else self._reading
+        return Pace(_now, reading, self._lease_seconds / BEATS_PER_LEASE)
 
     async def start(self, *, steady: bool = True) -> None:
         """Register the worker and begin to beat; ``steady`` unless the database was just away."""
@@ -112,10 +121,13 @@ class WorkerLease:
         self._reading, _ = await self._ledger.write(workers.beat, *self._row, self.pace)
         self._valid_until = sent + self._lease_seconds
         self._steady_since = -math.inf if steady else _now()
+        if isinstance(clock := self._ledger.clock, MovableClock):
+            self._followed.enter_context(clock.around_moves(self._move))
         self._thread.start()
 
     async def stop(self) -> None:
         """Stop beating and forget the worker; its runs must be settled before."""
+        self._followed.close()
         self._stop.set()
         self._thread.join(timeout=self._lease_seconds)
         try:
@@ -129,7 +141,10 @@ class WorkerLease:
         while not self._stop.wait(seconds):
             sent, seconds = _now(), usual
             try:
-                reading, step = self._ledger.write_blocking(workers.beat, *self._row, self.pace)
+                with self._beating:
+                    reading, step = self._ledger.write_blocking(workers.beat, *self._row, self.pace)
+            except boundaries.Died:
+                return
             except LedgerMoved as error:
                 self.moved = error
             except DurablyError as error:
@@ -143,6 +158,17 @@ class WorkerLease:
                     log.warning("the ledger's clock was set by %+.1f s: leases begin anew", step)
                 self._written(sent)
             self._on_beat()
+
+    @contextmanager
+    def _move(self, seconds: float) -> Generator[None]:
+        """Keep the lease while a test's clock moves: this worker would have gone on beating."""
+        with self._beating:
+            try:
+                row = (*self._row[:-1], self._lease_seconds + seconds)
+                self._ledger.write_blocking(workers.register, *row)
+            except DurablyError as error:
+                log.warning("the lease is not moved along with the clock: %s", error)
+            yield
 
     def _written(self, sent: float) -> None:
         self._away.over()

@@ -10,10 +10,17 @@ import logging
 import random
 import traceback
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from durably.errors import LeaseLost, LedgerUnavailable
+from durably.errors import (
+    CorruptRecord,
+    LeaseLost,
+    LedgerClosed,
+    LedgerMoved,
+    LedgerUnavailable,
+    RunNotFound,
+)
 from durably.execution.control import AttemptControl, Ending
 from durably.execution.ends import tell_end
 from durably.execution.journal import Journal
@@ -81,8 +88,8 @@ class Executor:
             journal = await Journal.open(self._ledger, run, control)
             outcome = await self._perform(journal, options)
             control.settling = True
-            settled = await self._settle(journal, outcome, options)
-        except LeaseLost as lost:
+            settled = await self._settle_at_all(journal, outcome, options)
+        except (LeaseLost, RunNotFound) as lost:
             log.warning("attempt %d of run %r stopped: %s", run.attempt, run.key, lost)
             return None
         if settled is not None:
@@ -96,6 +103,8 @@ class Executor:
             log.warning("the end of run %r is told later: %s", run.key, error)
 
     async def _perform(self, journal: Journal, options: AttemptOptions) -> Outcome:
+        if journal.damage:
+            return Failed(CorruptRecord(journal.run.key, journal.damage))
         task = asyncio.create_task(self._performer.perform(journal))
         control = journal.control
         control.attach(task)
@@ -111,6 +120,24 @@ class Executor:
             if control.ending is not Ending.LOST:
                 await asyncio.wait({task}, timeout=UNWIND_SECONDS)
         return _outcome_of(task, control, options)
+
+    async def _settle_at_all(
+        self, journal: Journal, outcome: Outcome, options: AttemptOptions
+    ) -> RunRecord | None:
+        """Settle the attempt; if the database refuses what it would write, as one that failed.
+
+        Without what it refused: an attempt that is not settled would be made again for ever.
+        """
+        try:
+            return await self._settle(journal, outcome, options)
+        except (LeaseLost, LedgerUnavailable, LedgerClosed, LedgerMoved):
+            raise
+        except Exception as error:
+            log.exception(
+                "attempt %d of run %r ends as failed", journal.run.attempt, journal.run.key
+            )
+            step = Step(streams=journal.feed is not None)
+            return await self._fail(journal, error, options, step)
 
     async def _settle(
         self, journal: Journal, outcome: Outcome, options: AttemptOptions
@@ -161,6 +188,9 @@ class Executor:
         message = f"{type(error).__name__}: {error}"
         text = "".join(traceback.format_exception(error))
         log.warning("attempt %d of run %r failed: %s", run.attempt, run.key, message)
+        if isinstance(error, CorruptRecord):
+            events = (*step.events, ("quarantined", {"damage": list(error.damage)}))
+            step = replace(step, events=events)
         if verdict.kind == "permanent":
             return await journal.settle(
                 AttemptOutcome.DISCARDED,

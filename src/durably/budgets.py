@@ -181,6 +181,7 @@ class SharedBudget:
         name: which thread or tag.
         spent: since it was first set, by all these runs.
         changed_at: when its limits were set last.
+        damage: what of it cannot be read; limits that cannot leave room for nothing.
     """
 
     scope: str
@@ -188,6 +189,7 @@ class SharedBudget:
     limits: Budget
     spent: Spent
     changed_at: datetime
+    damage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,16 @@ class UsedUp:
         what = str(data["what"])
         limit, spent = (read_amount(what, data[name]) for name in ("limit", "spent"))
         return cls(data["scope"], data["name"], what, limit, spent, _count(data.get("wanted")))
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> UsedUp | None:
+        """`from_json`, of what a ledger holds; None if it is something else."""
+        try:
+            found = cls.from_json(data)
+        except (KeyError, TypeError, ValueError, ConfigError):
+            return None
+        named = isinstance(data["scope"], str) and isinstance(data["name"], str)
+        return found if named and found.what in WHAT else None
 
     def still(self, limit: int | None, spent: int) -> bool:
         """Whether it leaves no room with this limit either, of which so much is spent."""

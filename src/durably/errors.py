@@ -12,6 +12,7 @@ Owns the names and their meaning; who raises them is written beside each one.
     │   └── ThreadBusy        a run of the thread is going, and ``on_busy="reject"``
     ├── LeaseLost             another attempt owns the run; this one may not write
     ├── HistoryError          stored or imported history that cannot be read
+    │   └── CorruptRecord     rows of a run that cannot be read, or don't fit together (permanent)
     ├── ResultNotSerializable a tool result or output that is not JSON (permanent)
     ├── NotDone               raised by a tool: nothing happened, safe to run again
     ├── StepFailed            raised inside a tool; one that does not catch it tells the model
@@ -33,6 +34,11 @@ Owns the names and their meaning; who raises them is written beside each one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+SHOWN_DAMAGE = 5
+"""How many damaged columns `CorruptRecord` names in its text."""
 
 
 class DurablyError(Exception):
@@ -107,6 +113,26 @@ class HistoryError(DurablyError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(f"At {path}: {message}" if path else message)
         self.path = path
+
+
+class CorruptRecord(HistoryError):
+    """Rows of a run that cannot be read, or don't fit together. Permanent: they have to be mended.
+
+    An attempt that meets them ends its run as ``discarded``, before it does anything.
+
+    Attributes:
+        key: the run's key.
+        damage: what is wrong, one sentence for each column; each names its table.
+    """
+
+    def __init__(self, key: str, damage: Sequence[str]) -> None:
+        said, left = "; ".join(damage[:SHOWN_DAMAGE]), len(damage) - SHOWN_DAMAGE
+        more = f"; and {left} more" if left > 0 else ""
+        super().__init__(
+            f"Run {key!r} cannot go on: {said}{more}. Mend it in the database, then retry the run."
+        )
+        self.key = key
+        self.damage = tuple(damage)
 
 
 class ResultNotSerializable(DurablyError):

@@ -477,7 +477,9 @@ async def test_a_person_answers_in_place_of_a_tool_that_needs_approval(
 async def test_mcp_annotations_are_policies(app: Durably) -> None:
     transport = StdioTransport(sys.executable, [mcp_shop.__file__])
     batch = [call("look", "a"), call("put", "b"), call("pay", "c")]
-    agent = Agent(Script(batch, "done").model, toolsets=[MCPToolset(transport, init_timeout=300)], name="mcp")
+    agent = Agent(
+        Script(batch, "done").model, toolsets=[MCPToolset(transport, init_timeout=300)], name="mcp"
+    )
     app.register(agent)
     run = await app.enqueue(agent, "hi")
     await app.drain()

@@ -21,6 +21,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from durably.agents import recorded
 from durably.agents.codec import decode_prompt, decode_result
 from durably.agents.doubt import told
 from durably.agents.history import message_from_json
@@ -141,11 +142,9 @@ def _answer(
 def _recorded(envelope: str, *, denied: bool) -> tuple[dict[str, Any], object, object]:
     """How a recorded outcome (see ``recorded``) reads in a tool's answer; the last is what a tool
     wanted said beside its result."""
-    try:
-        data = json.loads(envelope)
-        (kind,) = data
-    except (ValueError, TypeError) as error:
-        raise HistoryError(f"a recorded tool outcome is damaged: {error}") from error
+    recorded.check(envelope)
+    data = json.loads(envelope)
+    (kind,) = data
     match kind:
         case "return":
             value = decode_result(json.dumps(data["return"]))

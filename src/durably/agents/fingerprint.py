@@ -9,9 +9,11 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic_ai.models import Model, ModelRequestParameters
+
+from durably.errors import HistoryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,19 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, text: str) -> Fingerprint:
-        """Read what `to_json` wrote."""
-        data = json.loads(text)
-        return cls(data["instructions"], data["tools"], data["model"])
+        """Read what `to_json` wrote.
+
+        Raises:
+            HistoryError: it is something else.
+        """
+        try:
+            data = json.loads(text)
+            instructions, tools, model = (data[n] for n in ("instructions", "tools", "model"))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise HistoryError(f"a recorded fingerprint is damaged: {error!r}.") from error
+        if not isinstance(tools, dict):
+            raise HistoryError("a recorded fingerprint is damaged: its tools are no object.")
+        return cls(instructions, cast("dict[str, str]", tools), model)
 
     def changes_since(self, before: Fingerprint) -> dict[str, Any]:
         """What is different now, in words that an event can carry; empty if nothing is."""

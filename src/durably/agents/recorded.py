@@ -14,6 +14,7 @@ from pydantic_ai import exceptions as pai
 from pydantic_ai.messages import ModelRequest
 
 from durably.agents.codec import decode_result, encode_result
+from durably.agents.exact import parse_json
 from durably.agents.history import message_from_json, message_to_json
 from durably.errors import HistoryError, OutcomeUnknown, SignalTimeout, StepFailed
 from durably.wording import text_of
@@ -80,6 +81,42 @@ def answer_envelope(error: BaseException) -> str | None:
     return None
 
 
+def check(envelope: str) -> None:
+    """See whether `replay`, or whoever else reads an envelope, will be able to.
+
+    Raises:
+        HistoryError: it is none of ours.
+    """
+    kind, what = _opened(envelope)
+    said = cast("Any", what)
+    fields: set[str] = set(said) if isinstance(what, dict) else set()
+    if kind == "retry_part":
+        _retry_part(said)
+    elif not (
+        (kind == "return" and "return_value" in fields)
+        or (kind in ("retry", "failed", "timeout", "unknown") and isinstance(said, str))
+        or (kind == "child" and {"key", "state", "usage"} <= fields)
+    ):
+        raise HistoryError(f"a recorded tool outcome is damaged: {kind!r} holds {said!r:.80}")
+
+
+def _opened(envelope: str) -> tuple[str, object]:
+    try:
+        data = cast("dict[str, object]", parse_json(envelope))
+        ((kind, said),) = data.items()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise HistoryError(f"a recorded tool outcome is damaged: {error}") from error
+    return kind, said
+
+
+def _retry_part(said: object) -> Any:
+    try:
+        (part,) = cast("Any", message_from_json(json.dumps(said))).parts
+    except ValueError as error:
+        raise HistoryError(f"a recorded tool outcome is damaged: {error}") from error
+    return part
+
+
 def replay(envelope: str) -> object:
     """Answer as the tool answered then: return its result, or raise what it raised.
 
@@ -90,26 +127,22 @@ def replay(envelope: str) -> object:
         OutcomeUnknown: nobody knows whether a step inside the tool happened.
         HistoryError: the stored envelope is none of ours.
     """
-    try:
-        data = json.loads(envelope)
-        (kind,) = data
-    except (ValueError, TypeError) as error:
-        raise HistoryError(f"a recorded tool outcome is damaged: {error}") from error
+    kind, what = _opened(envelope)
+    said = cast("Any", what)
     match kind:
         case "return":
-            return decode_result(json.dumps(data["return"]))
+            return decode_result(json.dumps(said))
         case "retry":
-            raise ModelRetry(data["retry"])
+            raise ModelRetry(said)
         case "retry_part":
-            request = message_from_json(json.dumps(data["retry_part"]))
-            raise pai.ToolRetryError(cast("Any", request.parts[0]))
+            raise pai.ToolRetryError(_retry_part(said))
         case "timeout":
-            raise SignalTimeout(data["timeout"])
+            raise SignalTimeout(said)
         case "unknown":
-            raise OutcomeUnknown(data["unknown"])
+            raise OutcomeUnknown(said)
         case "failed":
             if _ToolFailed is not None:
-                raise _ToolFailed(data["failed"])
-            return f"The tool failed: {data['failed']}"
+                raise _ToolFailed(said)
+            return f"The tool failed: {said}"
         case _:
             raise HistoryError(f"a recorded tool outcome has the unknown kind {kind!r}")

@@ -17,9 +17,8 @@ from pydantic_ai.usage import RunUsage
 from durably.agents.attempt import AttemptState
 from durably.agents.checkpoints import Checkpoints
 from durably.agents.codec import decode_prompt, encode_output
-from durably.agents.earlier import conversation
 from durably.agents.guard import EffectGuard
-from durably.agents.history import message_from_json, message_to_json
+from durably.agents.history import message_to_json
 from durably.agents.live import merge
 from durably.agents.outputs import OutputGuard
 from durably.agents.positions import after_responses, count_responses, request_parts
@@ -27,6 +26,7 @@ from durably.agents.pricing import Prices
 from durably.agents.registry import Registration, Registry, RunInfo
 from durably.agents.showing import Showing
 from durably.agents.spending import Spending
+from durably.agents.stored import load_stored
 from durably.agents.usage import usage_before, usage_from
 from durably.execution.executor import AttemptOptions
 from durably.execution.journal import Journal
@@ -55,8 +55,8 @@ class Runner:
 
     async def perform(self, journal: Journal) -> Completed:
         registration = self._registry.get(journal.run.agent)
-        before = conversation(journal.before)
-        own, replay = load_history(journal)
+        before, whole = load_stored(journal)
+        own, replay = without_last_response(whole)
         history = [*before, *own]
         usage = usage_from(journal.run.usage)
         if replay is not None:
@@ -112,15 +112,14 @@ class Runner:
         )
 
 
-def load_history(journal: Journal) -> tuple[list[ModelMessage], ModelResponse | None]:
-    """The saved history, and apart from it the response that it ends in.
+def without_last_response(
+    messages: Sequence[ModelMessage],
+) -> tuple[list[ModelMessage], ModelResponse | None]:
+    """A saved history, and apart from it the response that it ends in.
 
     The run continues from the request before that response, whose answer is then handed back
     instead of asked for: pydantic-ai takes the same way as it did then, whatever the response was.
     """
-    messages: Sequence[ModelMessage] = [
-        message_from_json(row.body, f"message {row.seq}") for row in journal.history
-    ]
     if messages and isinstance(messages[-1], ModelResponse):
         return list(messages[:-1]), messages[-1]
     return list(messages), None

@@ -10,16 +10,18 @@ import logging
 import random
 from collections.abc import Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from durably import boundaries
 from durably.errors import (
+    CorruptRecord,
     LeaseLost,
     LedgerClosed,
     LedgerCorrupt,
     LedgerMoved,
     LedgerUnavailable,
+    RunNotFound,
     SchemaError,
 )
 from durably.execution.contained import contained
@@ -101,7 +103,7 @@ class Executor:
             outcome = await self._perform(journal, options)
             control.settling = True
             settled = await self._settle(journal, outcome, options)
-        except LeaseLost as lost:
+        except (LeaseLost, RunNotFound) as lost:
             log.warning("attempt %d of run %r stopped: %s", run.attempt, run.key, lost)
             return None
         if settled is not None:
@@ -115,6 +117,8 @@ class Executor:
             log.warning("the end of run %r is told later: %s", run.key, error)
 
     async def _perform(self, journal: Journal, options: AttemptOptions) -> Outcome:
+        if journal.damage:
+            return Failed(CorruptRecord(journal.run.key, journal.damage))
         work = self._performer.perform(journal)
         task = asyncio.create_task(contained(f"Agent {journal.run.agent!r}", work))
         control = journal.control
@@ -195,6 +199,9 @@ class Executor:
         verdict = classify(error)
         message, text = worded(error), traced(error)
         log.warning("attempt %d of run %r failed: %s", run.attempt, run.key, message)
+        if isinstance(error, CorruptRecord):
+            events = (*step.events, ("quarantined", {"damage": list(error.damage)}))
+            step = replace(step, events=events)
         if verdict.kind == "permanent":
             return await journal.settle(
                 AttemptOutcome.DISCARDED,

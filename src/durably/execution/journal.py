@@ -16,6 +16,7 @@ from durably import boundaries
 from durably.budgets import SharedBudget
 from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl
+from durably.execution.damage import damage_of
 from durably.execution.feed import Feed, Merge
 from durably.execution.writes import Writes
 from durably.ledger import budgets, children, reads, steps, threads, waits
@@ -48,6 +49,7 @@ class Journal:
         last_fingerprint: the agent's fingerprint as the attempt before recorded it.
         feed: where messages in the making are shown; None: they are not.
         before: what earlier runs of its thread left; positions are the run's own, without it.
+        damage: what of all this cannot be read, one sentence each; then the run must not go on.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Journal:
         self.history = list(history)
         self.last_fingerprint = last_fingerprint
         self.before = before
+        self.damage = damage_of(run, run_input, history, effects)
         self.feed: Feed | None = None
         self._writes = Writes(ledger, run, control)
         self._effects = {effect.position: effect for effect in effects}
@@ -87,6 +90,7 @@ class Journal:
 
         Raises:
             LeaseLost: the database was away for longer than the lease.
+            RunNotFound: somebody has deleted the run.
         """
 
         def load() -> Operation[tuple[Any, ...]]:
@@ -117,6 +121,11 @@ class Journal:
     def effect(self, position: CallPosition) -> Effect | None:
         """What is recorded of a call; None if nothing is."""
         return self._effects.get(position)
+
+    @property
+    def effects(self) -> list[Effect]:
+        """What is recorded of all calls."""
+        return list(self._effects.values())
 
     def effects_inside(self, position: CallPosition) -> list[Effect]:
         """What is recorded of the steps and waits inside a call."""

@@ -24,7 +24,7 @@ from durably.ledger.operations import (
     fetch,
     fetch_one,
 )
-from durably.ledger.rows import decoded, run_from, shared_budget_from
+from durably.ledger.rows import run_from, shared_budget_from, usage_from
 from durably.ledger.waking import dispatch
 from durably.lifecycle import RunState, allowed
 from durably.records import RunRecord
@@ -95,7 +95,7 @@ def spend(sharing: Sharing, before: Row, usage: str | None, cost: int | None) ->
         before: the run's usage and cost as they were.
         usage, cost: as they are written now; None: as they were.
     """
-    was: Mapping[str, Any] = decoded(before["usage"]) or {}
+    was: Mapping[str, Any] = usage_from(before)
     now: Mapping[str, Any] = was if usage is None else json.loads(usage)
     paid: int = before["cost_nanousd"]
     spent = spent_of(now, paid if cost is None else cost, shared=True)
@@ -179,9 +179,10 @@ def list_waits(after: int, limit: int = WAKE_LIMIT) -> Operation[tuple[list[int]
     known: dict[tuple[str, str], SharedBudget | None] = {}
     found: list[int] = []
     for row in rows:
-        waits = UsedUp.from_json(decoded(row["waiting_on"]))
-        if not (yield from _still_used_up(waits, decoded(row["budget"]), known)):
-            found.append(row["id"])
+        run = run_from(row)
+        waits = _waits_for(run)
+        if waits is None or not (yield from _still_used_up(waits, run.budget, known)):
+            found.append(run.id)
     return found, rows[-1]["id"] if len(rows) == limit else 0
 
 
@@ -200,8 +201,10 @@ def wake_funded(run_id: int) -> Operation[RunRecord | None]:
 
 def wake_if_funded(run: RunRecord, by: str = "budget") -> Operation[RunRecord | None]:
     """`wake_funded`, for a run that is held."""
+    if not _waits(run):
+        return None
     waits = _waits_for(run)
-    if waits is None or (yield from _still_used_up(waits, run.budget, {})):
+    if waits is not None and (yield from _still_used_up(waits, run.budget, {})):
         return None
     row = yield from fetch_one("wake_funded_run", run_id=run.id)
     if row is None:
@@ -212,11 +215,14 @@ def wake_if_funded(run: RunRecord, by: str = "budget") -> Operation[RunRecord | 
     return woken
 
 
+def _waits(run: RunRecord) -> bool:
+    return run.state is RunState.SUSPENDED and (run.waiting_on or {}).get("kind") == "budget"
+
+
 def _waits_for(run: RunRecord) -> UsedUp | None:
-    waiting = run.waiting_on or {}
-    if run.state is not RunState.SUSPENDED or waiting.get("kind") != "budget":
-        return None
-    return UsedUp.from_json(waiting)
+    """What a run waits for; None if for no budget, or if it cannot be read for which: an attempt
+    finds out."""
+    return UsedUp.read(run.waiting_on or {}) if _waits(run) else None
 
 
 def _still_used_up(

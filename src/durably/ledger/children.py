@@ -12,7 +12,7 @@ from durably.errors import KeyConflict
 from durably.ledger import runs, waits
 from durably.ledger.fence import hold, record_event
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
-from durably.ledger.rows import effect_from, run_from
+from durably.ledger.rows import decoded, effect_from, run_from
 from durably.ledger.waits import Wait
 from durably.ledger.written import ToolCall
 from durably.lifecycle import EffectState, RunState
@@ -98,16 +98,20 @@ def list_waited_for(run_id: int) -> Operation[list[RunRecord]]:
 
 
 def _settle(effect: Effect, child: RunRecord) -> Operation[Effect | None]:
-    completed = child.state is RunState.COMPLETED
+    completed, output, error = child.state is RunState.COMPLETED, None, child.error
+    try:
+        output = decoded(child.output)
+    except ValueError as damage:
+        completed, error = False, f"its output cannot be read: durably_runs.output is {damage}"
     said = {
         "key": child.key,
         "state": child.state,
         "usage": child.usage,
         "cost_nanousd": child.cost_nanousd,
-        **({"output": json.loads(child.output or "null")} if completed else {}),
-        **({"error": child.error} if child.error else {}),
+        **({"output": output} if completed else {}),
+        **({"error": error} if error else {}),
     }
     state = EffectState.DONE if completed else EffectState.FAILED
     result = json.dumps({"child": said})
     by = f"run {child.key}"
-    return (yield from waits.settle(effect, state, result, by, None if completed else child.error))
+    return (yield from waits.settle(effect, state, result, by, None if completed else error))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from durably.ledger.fence import hold, record_event
 from durably.ledger.operations import Operation, execute, fetch_one
-from durably.ledger.rows import decoded
+from durably.ledger.rows import event_data
 from durably.records import Claim
 
 
@@ -54,7 +54,7 @@ def withdraw(claim: Claim, after: int = 0) -> Operation[None]:
     row = yield from fetch_one("first_delta", run_id=claim.run_id, after=after)
     if row is not None:
         yield from execute("drop_deltas", run_id=claim.run_id, after=after)
-        yield from record_event(claim, "withdrawn", message=decoded(row["data"])["message"])
+        yield from record_event(claim, "withdrawn", message=event_data(row).get("message"))
 
 
 def ask_again(claim: Claim, after: int) -> Operation[None]:

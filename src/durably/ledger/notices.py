@@ -12,7 +12,7 @@ from typing import Any
 
 from durably.ledger.fence import record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
-from durably.ledger.rows import decoded, effect_from, notice_from, timestamp
+from durably.ledger.rows import effect_from, notice_from, tags_from, timestamp, waiting_from
 from durably.records import Claim, Effect, Notice, RunRecord, Waiting
 
 RUN_KINDS = ("change", "budget")
@@ -79,7 +79,8 @@ def find_waiting(notice: Notice) -> Operation[Waiting | None]:
         return None
     path = yield from fetch("list_path", run_id=notice.run_id)
     effect = effect_from(row) if notice.position else None
-    waiting_on: dict[str, Any] = {} if effect else decoded(row["waiting_on"]) or {}
+    waiting_on: dict[str, Any] = {} if effect else waiting_from(row) or {}
+    waiting_on.pop("kind", None)
     run_key = path[-1]["key"]
     return Waiting(
         id=_public_id(run_key, notice),
@@ -89,7 +90,7 @@ def find_waiting(notice: Notice) -> Operation[Waiting | None]:
         run_key=run_key,
         agent=row["agent"],
         queue=row["queue"],
-        tags=decoded(row["tags"]),
+        tags=tags_from(row),
         path=[line["key"] for line in path],
         since=(effect.asked_at or effect.started_at) if effect else notice.made_at,
         at=notice.made_at,

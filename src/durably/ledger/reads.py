@@ -12,13 +12,13 @@ from durably.ledger.queues import get_setting, list_settings
 from durably.ledger.rows import (
     attempt_from,
     decision_from,
-    decoded,
     effect_from,
     event_from,
     inbox_item_from,
+    input_from,
     message_from,
     moment,
-    moment_or_none,
+    moment_in,
     run_from,
     timestamp,
     worker_from,
@@ -58,11 +58,17 @@ def get_run(key: str) -> Operation[RunRecord]:
 
 
 def get_input(run_id: int) -> Operation[RunInput]:
-    """What a run was asked."""
+    """What a run was asked.
+
+    Raises:
+        RunNotFound: there is none.
+    """
     row = yield from fetch_one("get_input", run_id=run_id)
-    if row is None:
+    if row is not None:
+        return input_from(row)
+    if (yield from fetch_one("get_run_by_id", run_id=run_id)) is None:
         raise RunNotFound(f"#{run_id}")
-    return RunInput(prompt=row["prompt"], args=decoded(row["args"]))
+    return RunInput("null", {}, damage=("durably_inputs has no row of this run",))
 
 
 def list_runs(
@@ -278,4 +284,12 @@ def next_due(queue: str) -> Operation[tuple[datetime | None, datetime]]:
     row = yield from fetch_one("next_due", queue=queue)
     assert row is not None, "an aggregate always has a row"
     paused = (yield from get_setting(queue)).paused
-    return None if paused else moment_or_none(row["at"]), moment(row["now"])
+    return None if paused else _due(row["at"], row["now"]), moment(row["now"])
+
+
+def _due(at: object, now: object) -> datetime | None:
+    """When the next run can be claimed. A time that cannot be read is compared as SQL does it."""
+    found = None if at is None else moment_in(at)
+    if at is None or found is not None:
+        return found
+    return moment(now) if str(at) <= str(now) else None

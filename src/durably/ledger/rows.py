@@ -1,12 +1,21 @@
-"""Rows to records: the one place that knows how a database's columns become Python values."""
+"""Rows to records: the one place that knows which column becomes what.
+
+A row that is damaged becomes a record that says so; `columns` knows how a value is read.
+"""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from typing import Any
 
 from durably.budgets import Budget, SharedBudget, Spent
+from durably.ledger.columns import (
+    Columns,
+    decoded,
+    moment,
+    moment_in,
+    moment_or_none,
+    timestamp,
+)
 from durably.ledger.operations import Row
 from durably.lifecycle import AttemptOutcome, EffectState, RunState
 from durably.records import (
@@ -20,70 +29,64 @@ from durably.records import (
     InboxItem,
     Notice,
     QueueSetting,
+    RunInput,
     RunRecord,
     Signal,
     StoredMessage,
     WorkerRecord,
 )
 
+__all__ = ["decoded", "moment", "moment_in", "moment_or_none", "timestamp"]
 
-def timestamp(at: datetime) -> str:
-    """A moment as the ledger writes it: ISO 8601, UTC, microseconds, so that text sorts by time."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def moment(value: object) -> datetime:
-    """A time column; SQLite keeps text, Postgres gives a datetime."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)
-    return datetime.fromisoformat(str(value))
-
-
-def moment_or_none(value: object) -> datetime | None:
-    """A time column that may be empty."""
-    return None if value is None else moment(value)
-
-
-def decoded(value: object) -> Any:
-    """A JSON column; SQLite keeps text, Postgres may give the value."""
-    return json.loads(value) if isinstance(value, str) else value
+NOTHING: dict[str, Any] = {"requests": 0}
+"""Stands for limits that cannot be read: nothing is spent until somebody sets them."""
 
 
 def waiting_from(row: Row) -> dict[str, Any] | None:
     """What a row of durably_runs waits for; None if it does not."""
-    kind = row["waiting_kind"]
-    return None if kind is None else {"kind": kind, **(decoded(row["waiting_on"]) or {})}
+    return _waiting(Columns("durably_runs", row))
+
+
+def _waiting(columns: Columns) -> dict[str, Any] | None:
+    kind = columns.row["waiting_kind"]
+    return None if kind is None else {**(columns.object_or_none("waiting_on") or {}), "kind": kind}
+
+
+def tags_from(row: Row) -> list[str]:
+    """The tags in a row of durably_runs, or one joined with it."""
+    return Columns("durably_runs", row).texts("tags")
 
 
 def run_from(row: Row) -> RunRecord:
     """A row of durably_runs."""
+    columns = Columns("durably_runs", row)
     return RunRecord(
         id=row["id"],
         key=row["key"],
         agent=row["agent"],
         queue=row["queue"],
-        state=RunState(row["state"]),
+        state=columns.choice("state", RunState, RunState.DISCARDED),
         priority=row["priority"],
         attempt=row["attempt"],
         failures=row["failures"],
         crashes=row["crashes"],
         max_attempts=row["max_attempts"],
-        tags=decoded(row["tags"]),
-        meta=decoded(row["meta"]),
-        usage=decoded(row["usage"]),
-        waiting_on=waiting_from(row),
+        tags=columns.texts("tags"),
+        meta=columns.object("meta"),
+        usage=columns.object("usage"),
+        waiting_on=_waiting(columns),
         output=row["output"],
         error=row["error"],
         worker_id=row["worker_id"],
-        cancel_requested_at=moment_or_none(row["cancel_requested_at"]),
-        scheduled_at=moment(row["scheduled_at"]),
-        inserted_at=moment(row["inserted_at"]),
-        attempted_at=moment_or_none(row["attempted_at"]),
-        finished_at=moment_or_none(row["finished_at"]),
+        cancel_requested_at=columns.moment_or_none("cancel_requested_at"),
+        scheduled_at=columns.moment("scheduled_at"),
+        inserted_at=columns.moment("inserted_at"),
+        attempted_at=columns.moment_or_none("attempted_at"),
+        finished_at=columns.moment_or_none("finished_at"),
         thread=row["thread"],
         parent_id=row["parent_id"],
         tells_end=bool(row["tells_end"]),
-        budget=decoded(row["budget"]),
+        budget=None if row["budget"] is None else columns.read("budget", _limits, NOTHING),
         cost_nanousd=row["cost_nanousd"],
         stream=None if row["stream"] is None else bool(row["stream"]),
         model=row["model"],
@@ -91,6 +94,20 @@ def run_from(row: Row) -> RunRecord:
         own_nanousd=row["own_nanousd"],
         waited_ms=row["waited_ms"],
         executed_ms=row["executed_ms"],
+        damage=columns.damage,  # Last: by now every column was read.
+    )
+
+
+def _limits(data: dict[str, Any]) -> dict[str, Any]:
+    Budget.from_json(data)
+    return data
+
+
+def input_from(row: Row) -> RunInput:
+    """A row of durably_inputs."""
+    columns = Columns("durably_inputs", row)
+    return RunInput(
+        prompt=columns.json_text("prompt"), args=columns.object("args"), damage=columns.damage
     )
 
 
@@ -107,31 +124,34 @@ def message_from(row: Row) -> StoredMessage:
 
 def effect_from(row: Row) -> Effect:
     """A row of durably_effects."""
+    position = CallPosition(row["response"], row["call"], row["step"])
+    columns = Columns("durably_effects", row, f"call {position.call_id}")
     return Effect(
         run_id=row["run_id"],
-        position=CallPosition(row["response"], row["call"], row["step"]),
+        position=position,
         tool_name=row["tool_name"],
         tool_call_id=row["tool_call_id"],
         args=row["args"],
         policy=row["policy"],
         on_doubt=row["on_doubt"],
-        state=EffectState(row["state"]),
+        state=columns.choice("state", EffectState, EffectState.IN_DOUBT),
         asked=bool(row["asked"]),
         attempt=row["attempt"],
         idempotency_key=row["idempotency_key"],
         result=row["result"],
         error=row["error"],
         resolved_by=row["resolved_by"],
-        started_at=moment(row["started_at"]),
-        finished_at=moment_or_none(row["finished_at"]),
+        started_at=columns.moment("started_at"),
+        finished_at=columns.moment_or_none("finished_at"),
         ask=row["ask"],
-        request=decoded(row["request"]) or {},
+        request=columns.object_or_none("request") or {},
         approved=bool(row["approved"]),
-        asked_at=moment_or_none(row["asked_at"]),
-        expires_at=moment_or_none(row["expires_at"]),
+        asked_at=columns.moment_or_none("asked_at"),
+        expires_at=columns.moment_or_none("expires_at"),
         on_expiry=row["on_expiry"],
         awaits=row["awaits"],
         escalate_queue=row["escalate_queue"],
+        damage=columns.damage,  # Last, as above.
     )
 
 
@@ -141,39 +161,45 @@ def inbox_item_from(row: Row, effect: Effect | None, path: list[str]) -> InboxIt
     Args:
         path: the keys of the runs above it, and its own.
     """
+    columns = Columns("durably_runs", row)
     return InboxItem(
         run_key=row["run_key"],
         agent=row["agent"],
         queue=row["queue"],
-        tags=decoded(row["tags"]),
+        tags=columns.texts("tags"),
         effect=effect,
-        waiting=waiting_from(row) or {},
+        waiting=_waiting(columns) or {},
         since=effect.asked_at or effect.started_at if effect else moment(row["since"]),
         path=path,
         worker=row["called_by"] if effect else None,
         run_id=row["run_id"],
+        damage=(*columns.damage, *(effect.damage if effect else ())),
     )
 
 
 def shared_budget_from(row: Row) -> SharedBudget:
     """A row of durably_budgets."""
+    columns = Columns("durably_budgets", row, f"{row['scope']} {row['name']!r}")
+    nothing = Budget.from_json(NOTHING)
     return SharedBudget(
         scope=row["scope"],
         name=row["name"],
-        limits=Budget.from_json(decoded(row["limits"])),
+        limits=columns.read("limits", Budget.from_json, nothing),
         spent=Spent(
             row["spent_requests"],
             row["spent_tokens"],
             row["spent_tool_calls"],
             row["spent_nanousd"],
         ),
-        changed_at=moment(row["changed_at"]),
+        changed_at=columns.moment("changed_at"),
+        damage=columns.damage,
     )
 
 
 def notice_from(row: Row) -> Notice:
-    """A row of durably_notices."""
+    """A row of durably_notices. Where it cannot be read who was told, everybody is told again."""
     about_run = row["response"] is None
+    columns = Columns("durably_notices", row)
     return Notice(
         id=row["id"],
         run_id=row["run_id"],
@@ -181,9 +207,9 @@ def notice_from(row: Row) -> Notice:
         kind=row["kind"],
         attempt=row["attempt"],
         reason=row["reason"],
-        made_at=moment(row["made_at"]),
+        made_at=columns.moment("made_at"),
         tries=row["tries"],
-        taken_by=tuple(decoded(row["taken_by"])),
+        taken_by=tuple(columns.texts("taken_by")),
     )
 
 
@@ -203,15 +229,17 @@ def decision_from(row: Row) -> Decision:
 
 
 def action_from(row: Row) -> Action:
-    """A row of durably_actions."""
+    """A row of durably_actions; in the place of data that cannot be read stands why."""
+    columns = Columns("durably_actions", row, f"action {row['id']}")
+    at, data = columns.moment("at"), columns.object("data")
     return Action(
         id=row["id"],
-        at=moment(row["at"]),
+        at=at,
         by=row["by"],
         action=row["action"],
         run_key=row["run_key"],
         subject=row["subject"],
-        data=decoded(row["data"]),
+        data=_with_damage(data, columns),
     )
 
 
@@ -219,55 +247,80 @@ def signal_from(row: Row) -> Signal:
     """A row of durably_signals."""
     taken = row["taken_step"] is not None
     place = (row["taken_response"], row["taken_call"], row["taken_step"])
+    columns = Columns("durably_signals", row, f"signal {row['name']!r}")
     return Signal(
         id=row["id"],
         run_id=row["run_id"],
         name=row["name"],
-        payload=decoded(row["payload"]),
+        payload=columns.value("payload"),
         by=row["by"],
         signal_id=row["signal_id"],
-        sent_at=moment(row["sent_at"]),
+        sent_at=columns.moment("sent_at"),
         taken_by=CallPosition(*place) if taken else None,
+        damage=columns.damage,
     )
 
 
 def attempt_from(row: Row) -> Attempt:
-    """A row of durably_attempts."""
+    """A row of durably_attempts. One that ended nobody knows how counts as lost."""
+    columns = Columns("durably_attempts", row, f"attempt {row['attempt']}")
     return Attempt(
         run_id=row["run_id"],
         attempt=row["attempt"],
         worker_id=row["worker_id"],
-        started_at=moment(row["started_at"]),
-        ended_at=moment_or_none(row["ended_at"]),
-        outcome=None if row["outcome"] is None else AttemptOutcome(row["outcome"]),
+        started_at=columns.moment("started_at"),
+        ended_at=columns.moment_or_none("ended_at"),
+        outcome=None
+        if row["outcome"] is None
+        else columns.choice("outcome", AttemptOutcome, AttemptOutcome.LOST),
         error=row["error"],
         traceback=row["traceback"],
         fingerprint=row["fingerprint"],
+        damage=columns.damage,
     )
 
 
 def event_from(row: Row) -> Event:
-    """A row of durably_events joined with its run's key."""
+    """A row of durably_events joined with its run's key; in the place of data that cannot be read
+    stands why."""
+    columns = Columns("durably_events", row, f"event {row['id']}")
+    at, data = columns.moment("at"), columns.object("data")
     return Event(
         id=row["id"],
         run_key=row["run_key"],
         kind=row["kind"],
         attempt=row["attempt"],
-        data=decoded(row["data"]),
-        at=moment(row["at"]),
+        data=_with_damage(data, columns),
+        at=at,
     )
 
 
+def event_data(row: Row) -> dict[str, Any]:
+    """What a row of durably_events says; nothing, if that cannot be read."""
+    return Columns("durably_events", row).object("data")
+
+
+def usage_from(row: Row) -> dict[str, Any]:
+    """The usage in a row of durably_runs; nothing, if it cannot be read."""
+    return Columns("durably_runs", row).object("usage")
+
+
+def _with_damage(data: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    return data | {"damage": list(columns.damage)} if columns.damage else data
+
+
 def worker_from(row: Row) -> WorkerRecord:
-    """A row of durably_workers with its load."""
+    """A row of durably_workers with its load. The next heartbeat writes its queues anew."""
+    columns = Columns("durably_workers", row)
+    queues = columns.object("queues")
     return WorkerRecord(
         id=row["id"],
         name=row["name"],
         pid=row["pid"],
-        queues=decoded(row["queues"]),
-        started_at=moment(row["started_at"]),
-        heartbeat_at=moment(row["heartbeat_at"]),
-        expires_at=moment(row["expires_at"]),
+        queues={name: n for name, n in queues.items() if isinstance(n, int)},
+        started_at=columns.moment("started_at"),
+        heartbeat_at=columns.moment("heartbeat_at"),
+        expires_at=columns.moment("expires_at"),
         executing=row["executing"],
         alive=bool(row["alive"]),
     )

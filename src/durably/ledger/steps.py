@@ -15,7 +15,7 @@ from durably.ledger import deltas
 from durably.ledger.budgets import spend
 from durably.ledger.fence import hold, lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
-from durably.ledger.rows import decoded, effect_from
+from durably.ledger.rows import effect_from, event_data
 from durably.ledger.threads import take_steer
 from durably.ledger.waking import wake_if_settled
 from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
@@ -176,7 +176,7 @@ def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
     if row is None:
         said = yield from _late_evidence(claim, position.call_id)
         if said is not None:
-            return (yield from _effect_at(claim, position)) if said["accepted"] else None
+            return (yield from _effect_at(claim, position)) if said.get("accepted") else None
     if known is not None:
         tool, accepted = outcome.call.tool_name, row is not None
         data: dict[str, object] = {"call_id": position.call_id, "accepted": accepted}
@@ -192,8 +192,8 @@ def _late_evidence(claim: Claim, call_id: str) -> Operation[dict[str, Any] | Non
     rows = yield from fetch(
         "list_events_of_attempt", run_id=claim.run_id, attempt=claim.attempt, kind="late_evidence"
     )
-    said: list[dict[str, Any]] = [decoded(row["data"]) for row in rows]
-    return next((data for data in said if data["call_id"] == call_id), None)
+    said: list[dict[str, Any]] = [event_data(row) for row in rows]
+    return next((data for data in said if data.get("call_id") == call_id), None)
 
 
 def withdraw_late(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:

@@ -53,6 +53,7 @@ class Effect:
         approved: True once somebody let it run.
         expires_at: when nobody need decide any more; ``on_expiry`` says what happens then.
         escalate_queue: where its run goes on once it was escalated; None: where it is.
+        damage: what of its row cannot be read, one sentence for each column.
     """
 
     run_id: int
@@ -79,6 +80,7 @@ class Effect:
     on_expiry: str | None
     awaits: str | None = None
     escalate_queue: str | None = None
+    damage: tuple[str, ...] = ()
 
     @property
     def call_id(self) -> str:
@@ -113,3 +115,4 @@ class Signal:
     signal_id: str | None
     sent_at: datetime
     taken_by: CallPosition | None
+    damage: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ class InboxItem:
         path: the keys of the runs that started it, outermost first, and its own.
         worker: whose attempt made the call: of a call in doubt, the worker that died, or that could
             not say how it ended (``effect.error``).
+        damage: what of its rows cannot be read, one sentence for each column.
     """
 
     run_key: str
@@ -40,6 +41,7 @@ class InboxItem:
     path: list[str] = field(default_factory=list[str])
     worker: str | None = None
     run_id: int = 0
+    damage: tuple[str, ...] = ()
 
     @property
     def cursor(self) -> str:

@@ -44,6 +44,7 @@ class RunRecord:
             own; ``usage`` and ``cost_nanousd`` count both.
         waited_ms: how long it was due before it was claimed first; None: it never was claimed.
         executed_ms: how long its attempts took altogether, of those that are over.
+        damage: what of its row cannot be read, one sentence for each column.
     """
 
     id: int
@@ -79,6 +80,7 @@ class RunRecord:
     own_nanousd: int = 0
     waited_ms: int | None = None
     executed_ms: int = 0
+    damage: tuple[str, ...] = ()
 
     @property
     def in_line(self) -> bool:
@@ -106,6 +108,7 @@ class RunInput:
 
     prompt: str
     args: dict[str, Any]
+    damage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,7 @@ class Attempt:
     error: str | None
     traceback: str | None
     fingerprint: str | None
+    damage: tuple[str, ...] = ()
 
     @property
     def crashed(self) -> bool:

@@ -46,13 +46,13 @@ UPDATE durably_runs SET budget = :budget WHERE id = :run_id RETURNING *;
 
 -- name: list_budget_waits
 -- A page of the runs that wait for some budget.
-SELECT id, budget, waiting_on FROM durably_runs
+SELECT * FROM durably_runs
 WHERE waiting_kind = 'budget' AND id > :after ORDER BY id LIMIT :limit;
 
 -- name: list_waits_for_budget (sqlite)
 SELECT id FROM durably_runs
-WHERE waiting_kind = 'budget' AND json_extract(waiting_on, '$.scope') = :scope
-  AND json_extract(waiting_on, '$.name') = :name
+WHERE waiting_kind = 'budget' AND json_extract(CASE WHEN json_valid(waiting_on) THEN waiting_on END, '$.scope') = :scope
+  AND json_extract(CASE WHEN json_valid(waiting_on) THEN waiting_on END, '$.name') = :name
 ORDER BY id LIMIT :limit;
 
 -- name: list_waits_for_budget (postgres)
@@ -73,7 +73,7 @@ FROM durably_runs r JOIN durably_attempts a ON a.run_id = r.id AND a.attempt = r
 WHERE r.waiting_kind = 'budget' AND (a.ended_at, r.id) > (:since, :run_id)
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
   AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)
-  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(r.tags) WHERE value = :tag))
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(r.tags) THEN r.tags END) WHERE value = :tag))
 ORDER BY a.ended_at, r.id LIMIT :limit;
 
 -- name: list_budget_inbox (postgres)

@@ -157,7 +157,7 @@ WHERE r.state = 'suspended' AND e.asked AND e.state IN ('in_doubt', 'awaiting')
   AND (CAST(:agent AS TEXT) IS NULL OR r.agent = :agent)
   AND (CAST(:queue AS TEXT) IS NULL OR r.queue = :queue)
   AND (CAST(:kind AS TEXT) IS NULL OR COALESCE(e.ask, 'doubt') = :kind)
-  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(r.tags) WHERE value = :tag))
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(r.tags) THEN r.tags END) WHERE value = :tag))
 ORDER BY COALESCE(e.asked_at, e.started_at), e.run_id, e.response, e.call, e.step
 LIMIT :limit;
 

@@ -59,7 +59,7 @@ SELECT * FROM durably_runs
 WHERE (:state IS NULL OR state = :state)
   AND (:agent IS NULL OR agent = :agent)
   AND (:queue IS NULL OR queue = :queue)
-  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) WHERE value = :tag))
   AND (:before IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :limit;
 

@@ -9,7 +9,7 @@ WHERE thread = :thread
   AND (:state IS NULL OR state = :state)
   AND (:agent IS NULL OR agent = :agent)
   AND (:queue IS NULL OR queue = :queue)
-  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(tags) THEN tags END) WHERE value = :tag))
   AND (:before IS NULL OR id < :before)
 ORDER BY id DESC LIMIT :limit;
 
@@ -67,8 +67,16 @@ UPDATE durably_runs SET waiting_kind = 'steered', waiting_on = :waiting_on
 WHERE id = :run_id AND state = 'suspended' AND waiting_kind = 'steer'
 RETURNING *;
 
--- name: find_shared_end
+-- name: find_shared_end (sqlite)
 -- The end of a run, and the first of those that steered it and have not ended with it.
+SELECT s.id AS steer_id, r.* FROM durably_runs s
+JOIN durably_runs r ON r.key = json_extract(
+    CASE WHEN json_valid(s.waiting_on) THEN s.waiting_on END, '$.steers')
+WHERE s.thread = :thread AND s.finished_at IS NULL AND s.waiting_kind = 'steered'
+  AND r.finished_at IS NOT NULL
+ORDER BY s.id LIMIT 1;
+
+-- name: find_shared_end (postgres)
 SELECT s.id AS steer_id, r.* FROM durably_runs s
 JOIN durably_runs r ON r.key = s.waiting_on ->> 'steers'
 WHERE s.thread = :thread AND s.finished_at IS NULL AND s.waiting_kind = 'steered'

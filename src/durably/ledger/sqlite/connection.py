@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from durably.errors import (
     LedgerUnavailable,
     SchemaError,
 )
+from durably.ledger.columns import LATEST, moment, timestamp
 from durably.ledger.database import Clock
 from durably.ledger.operations import Operation
 from durably.ledger.queries import load_queries
-from durably.ledger.rows import timestamp
 
 BUSY_SECONDS = 5.0
 """How long SQLite itself waits for another process's commit before it answers 'locked'."""
@@ -56,6 +57,8 @@ def connect(path: Path, clock: Clock, factory: type[sqlite3.Connection] | None =
         connection.close()
         raise translate(error, path) from error
     connection.row_factory = sqlite3.Row
+    # Text that is not UTF-8 fails no statement: what it is in is found to be damaged.
+    connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
     register_functions(connection, clock)
     return connection
 
@@ -109,12 +112,15 @@ def register_functions(connection: sqlite3.Connection, clock: Clock) -> None:
     """Give the connection the functions that statements use, as PostgreSQL's ledger has them."""
 
     def after(seconds: float | None) -> str:
-        return timestamp(clock() + timedelta(seconds=seconds or 0.0))
+        try:
+            return timestamp(clock() + timedelta(seconds=seconds or 0.0))
+        except OverflowError:
+            return timestamp(LATEST)
 
     def ms_since(at: str | None) -> int | None:
         if at is None:
             return None
-        return max(0, round((clock() - datetime.fromisoformat(at)) / timedelta(milliseconds=1)))
+        return max(0, round((clock() - moment(at)) / timedelta(milliseconds=1)))
 
     connection.create_function("durably_now", 0, lambda: timestamp(clock()))
     connection.create_function("durably_after", 1, after)
@@ -135,16 +141,31 @@ def begin_immediate(connection: sqlite3.Connection) -> None:
 
 
 def drive[T](connection: sqlite3.Connection, operation: Operation[T]) -> T:
-    """Run an operation on a connection, inside whatever transaction is open there."""
+    """Run an operation on a connection, inside whatever transaction is open there.
+
+    Raises:
+        LedgerError: a number is too large for any column.
+    """
     queries = load_queries("sqlite")
     try:
         statement = next(operation)
         while True:
-            cursor = connection.execute(queries[statement.name], dict(statement.params))
+            params = {name: _storable(value) for name, value in statement.params.items()}
+            try:
+                cursor = connection.execute(queries[statement.name], params)
+            except OverflowError as error:
+                raise LedgerError(f"The ledger refused what was to be written: {error}.") from error
             cursor.row_factory = sqlite3.Row
             statement = operation.send(cursor.fetchall())
     except StopIteration as end:
         return end.value
+
+
+def _storable(value: object) -> object:
+    """Text as PostgreSQL can hold it, too: a NUL, or half a character, becomes a mark."""
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return value
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

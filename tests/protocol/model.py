@@ -210,6 +210,8 @@ def _steps(size: Size, state: State) -> Steps:
                 yield from one.wind_up()
             case _:
                 yield from one.leave_what_is_lost()
+                continue
+        yield from one.flush()
 
 
 # --- everybody but the attempts
@@ -387,9 +389,6 @@ class _One:
             yield from self._work_on(call, progress)
         if all(p in ("answered", "kept", "ask", "asked") for p in calls):
             yield Action("calls are over", self.attempt), self._after_calls()
-        idempotent = {c for c, p in enumerate(calls) if p == "kept" and self._is(c, "idempotent")}
-        if idempotent:
-            yield from self._flush()
 
     def _after_calls(self) -> State:
         process = self.process
@@ -401,7 +400,11 @@ class _One:
             return self._end("complete")
         return self._now(phase="ready")
 
-    def _flush(self) -> Steps:
+    def flush(self) -> Steps:
+        """Results of idempotent tools are written soon, whatever else goes on."""
+        calls = self.process.calls
+        if not any(p == "kept" and self._is(c, "idempotent") for c, p in enumerate(calls)):
+            return
         written = do.record_step(self.rules, self.ledger, self.attempt, None, kept(self.process))
         flushed = [c for c, p in enumerate(self.process.calls) if p == "kept"]
         yield from self._write(
@@ -472,9 +475,10 @@ class _One:
                 raised = self._set_calls(state, [call], "raised")
                 yield Action("tool raises", self.attempt, call, how), raised
         else:
-            dropped = self._set_calls(acted._replace(faults=faults), [call], "dropped")
-            failed = _replace_process(dropped, self.index, phase="ending", end="fail")
-            yield Action("tool raises", self.attempt, call), failed
+            for how, state in (("before it acted", self.state), ("after it acted", acted)):
+                dropped = self._set_calls(state._replace(faults=faults), [call], "dropped")
+                failed = _replace_process(dropped, self.index, phase="ending", end="fail")
+                yield Action("tool raises", self.attempt, call, how), failed
 
     def _acted(self, call: int) -> State:
         """The tool acts in the world; of a transactional one nothing is there until it commits."""

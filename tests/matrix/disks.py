@@ -63,7 +63,10 @@ class FileDisk:
 
 
 class ServersDisk:
-    """PostgreSQL refuses every write of the ledger's with 53100, its word for a full disk."""
+    """PostgreSQL refuses every write of the ledger's, and Oban's, with its word for a full disk.
+
+    What a tool writes by itself is not refused: that would be the failure of a tool.
+    """
 
     def __init__(self, world: World) -> None:
         self._database = world.database
@@ -92,7 +95,7 @@ BEGIN
 END $$;
 DO $$ DECLARE name text; BEGIN
     FOR name IN SELECT tablename FROM pg_tables
-                WHERE schemaname = 'public' AND tablename ~ '^(durably|oban|bookings)' LOOP
+                WHERE schemaname = 'public' AND tablename ~ '^(durably|oban)_' LOOP
         EXECUTE format('CREATE TRIGGER refuse_write AFTER INSERT OR UPDATE ON %I '
                        'FOR EACH STATEMENT EXECUTE FUNCTION refuse_write()', name);
     END LOOP;

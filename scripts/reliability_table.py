@@ -1,4 +1,4 @@
-"""Writes the table of the matrix into docs/reliability.md: ``reliability_table.py [--sample] PROVED``.
+"""Writes the table of the matrix into docs/reliability.md: ``reliability_table.py [--sample] NOTES``.
 
 Owns how the table reads; what was proved is noted by the tests of `make crash`, which calls this.
 """
@@ -28,7 +28,7 @@ FAULTS = (
     "machine frozen past the lease",
     "two workers holding one run",
     "database killed and restarted",
-    "connection cut mid-commit",
+    "connection cut",
     "database locked by another process",
     "disk full",
     "clock set forward by an hour",
@@ -40,7 +40,7 @@ FAULTS = (
 
 NOT_THERE = {
     ("database killed and restarted", "sqlite"): "there is no server to kill",
-    ("connection cut mid-commit", "sqlite"): "there is no connection to cut",
+    ("connection cut", "sqlite"): "there is no connection to cut",
     ("database locked by another process", "postgres"): "nobody can lock all of it",
     ("workers' clocks an hour apart", "postgres"): "the one clock is the server's",
 }

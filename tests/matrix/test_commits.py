@@ -48,7 +48,7 @@ def test_commit_whose_outcome_nobody_heard_is_made_once(
         assert (end.run["crashes"], end.run["failures"]) == (0, 0), "it was the connection"
         if struck := world.records("struck"):
             proved(
-                "connection cut mid-commit",
+                "connection cut",
                 moment=layer(Strike(struck[0]["at"].partition(" ")[0])),
                 policy=scenario.shown,
                 database=grounds.dialect,

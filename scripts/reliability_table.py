@@ -1,4 +1,4 @@
-"""Writes the table of the matrix into docs/reliability.md: ``reliability_table.py [--sample] NOTES``.
+"""Writes the table of the matrix into docs/reliability.md: ``reliability_table.py NOTES``.
 
 Owns how the table reads; what was proved is noted by the tests of `make crash`, which calls this.
 """

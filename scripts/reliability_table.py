@@ -1,4 +1,4 @@
-"""Writes the table of the matrix into docs/reliability.md: ``reliability_table.py PROVED``.
+"""Writes the table of the matrix into docs/reliability.md: ``reliability_table.py NOTES``.
 
 Owns how the table reads; what was proved is noted by the tests of `make crash`, which calls this.
 """
@@ -28,7 +28,7 @@ FAULTS = (
     "machine frozen past the lease",
     "two workers holding one run",
     "database killed and restarted",
-    "connection cut mid-commit",
+    "connection cut",
     "database locked by another process",
     "disk full",
     "clock set forward by an hour",
@@ -40,7 +40,7 @@ FAULTS = (
 
 NOT_THERE = {
     ("database killed and restarted", "sqlite"): "there is no server to kill",
-    ("connection cut mid-commit", "sqlite"): "there is no connection to cut",
+    ("connection cut", "sqlite"): "there is no connection to cut",
     ("database locked by another process", "postgres"): "nobody can lock all of it",
     ("workers' clocks an hour apart", "postgres"): "the one clock is the server's",
 }
@@ -70,11 +70,11 @@ class Proved:
     times: int
 
 
-def main(notes: Path) -> None:
+def main(notes: Path, command: str) -> None:
     proved = [Proved(*json.loads(line)) for line in notes.read_text().splitlines()]
     if missing := missing_from(proved):
         sys.exit("No table: nothing was proved about " + "; ".join(missing) + ".")
-    PAGE.write_text(with_table(PAGE.read_text(), table_of(proved)))
+    PAGE.write_text(with_table(PAGE.read_text(), table_of(proved, command)))
     print(f"{PAGE.name}: {sum(p.times for p in proved)} faults survived")
 
 
@@ -97,13 +97,13 @@ def with_table(page: str, table: str) -> str:
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
-def table_of(proved: list[Proved]) -> str:
+def table_of(proved: list[Proved], command: str) -> str:
     survived: Counter[tuple[str, str]] = Counter()
     for p in proved:
         survived[p.fault, p.database] += p.times
     lines = [
-        f"{sum(survived.values())} faults, each survived with every promise kept, by `make crash` "
-        f"with {versions()}.",
+        f"{sum(survived.values())} faults, each survived with every promise kept: `{command}` with "
+        f"{versions()}.",
         "",
         "| Fault | SQLite | PostgreSQL | Moments | Policies |",
         "|---|--:|--:|---|---|",
@@ -163,4 +163,5 @@ def versions() -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    *options, notes = sys.argv[1:]
+    main(Path(notes), "make crash SAMPLE=1" if options == ["--sample"] else "make crash")

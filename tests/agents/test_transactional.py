@@ -557,6 +557,7 @@ async def test_tool_whose_connection_is_lost_runs_again_at_once(app: Durably, sa
     assert (await run.refresh()).output() == "done"
     assert tool_texts(script.seen[-1]) == ["booked"]
     assert rows(app) == [1]
+    assert run.record.usage["tool_calls"] == 1, "only what happened is on the bill"
 
 
 @ON_POSTGRES

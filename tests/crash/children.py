@@ -160,18 +160,18 @@ async def work(folder: Path, scenario: str, *, leases_end: bool = False) -> None
             await keep_company(waiting, app, run, world)
             return
         async with app.worker():
-            await _finish(run, world)
+            await finish(run, world)
 
 
 async def work_until_final(folder: Path, scenario: str, lease_seconds: float | None = None) -> None:
     app, agent = SCENARIOS[scenario].app(World(folder))
     async with app:
-        run = await _enqueued(app, agent)
+        run = await enqueued(app, agent)
         async with app.worker(lease=lease_seconds):
             await run.result(timeout=PATIENCE_SECONDS)
 
 
-async def _enqueued(app: Durably, agent: Agent[None, str]) -> Run[str]:
+async def enqueued(app: Durably, agent: Agent[None, str]) -> Run[str]:
     """Enqueue; ask once more where nobody heard whether it was committed, as any client would."""
     while True:
         try:
@@ -180,7 +180,7 @@ async def _enqueued(app: Durably, agent: Agent[None, str]) -> Run[str]:
             await asyncio.sleep(0.1)
 
 
-async def _finish(run: Run[str], world: World) -> None:
+async def finish(run: Run[str], world: World) -> None:
     """Wait for the end; decide what the run asks."""
     while True:
         try:

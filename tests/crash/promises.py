@@ -102,6 +102,37 @@ def check(scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment) 
     _half_messages_are_taken_back(undisturbed, struck, end)
 
 
+def check_after_deploy(
+    scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment
+) -> None:
+    """Every promise, after one crash, where the next version of the agent goes on: it says and asks
+    the same, and its messages are not the same.
+    """
+    assert end.run is not None and undisturbed.run is not None
+    assert end.run["state"] == "completed", end.run
+    assert end.run["output"] == undisturbed.run["output"]
+    _spending_is_counted_once(end.run, end.budgets)
+    _nothing_is_paid_twice(undisturbed, struck, end)
+    _effects_keep_their_policy(scenario, undisturbed, struck, end)
+    _the_record_is_whole(end)
+    assert end.messages[: len(struck.messages)] == struck.messages, "what is saved stays"
+
+
+def check_after_discard(
+    scenario: Scenario, undisturbed: Moment, struck: Moment, end: Moment
+) -> None:
+    """What holds of a run that was given up after one crash: nothing happened too often."""
+    assert end.paid == struck.paid, "nobody asked the model once more"
+    for key, policy in _policies(scenario, undisturbed).items():
+        before, after = struck.happened[key], end.happened[key]
+        if struck.state(key) in SETTLED:
+            assert after == before, f"{policy} {key}: a finished tool stays finished"
+        elif policy in ("read", "idempotent", "retry"):
+            assert after <= before + 1, f"{policy} {key} happened {after} times"
+        else:
+            assert after <= 1, f"{policy} {key} happened {after} times"
+
+
 def check_split_brain(
     scenario: Scenario, undisturbed: Moment, struck: Moment, taken: Moment | None, end: Moment
 ) -> None:

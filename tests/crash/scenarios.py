@@ -67,7 +67,7 @@ class Scenario:
         return app, agent
 
 
-def scripted(world: World, responses: Responses) -> FunctionModel:
+def scripted(world: World, responses: Responses, name: str = "script") -> FunctionModel:
     """A model that answers by how far the history is, and is paid for it."""
 
     async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
@@ -96,7 +96,7 @@ def scripted(world: World, responses: Responses) -> FunctionModel:
                 yield {index: DeltaToolCall(None, args[1:], tool_call_id=part.tool_call_id)}
                 await _shown(world, part.tool_name)
 
-    return FunctionModel(answer, stream_function=tell, model_name="script")
+    return FunctionModel(answer, stream_function=tell, model_name=name)
 
 
 async def _shown(world: World, text: str) -> None:

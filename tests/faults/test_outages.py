@@ -99,7 +99,7 @@ async def test_connections_that_are_cut_again_and_again_cost_no_run(site: Site) 
             await in_thread(_cut_all, site)
             await load.recovery("cut")
         await load.progress(10)
-    proved("connections cut", moment="any", policy="all", database="postgres", times=5 * ROUNDS)
+    proved("connection cut", moment="any", policy="all", database="postgres", times=5 * ROUNDS)
 
 
 def _cut_all(site: Site) -> None:

@@ -8,10 +8,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 from urllib.parse import urlsplit
 
+COMPLETE = b"C"
 NOTIFICATION = b"A"
 KEY_DATA = b"K"
+
+COMMIT, COMMITTED = b"COMMIT\0", b"COMMIT\0"
+"""The words of the client that ask for it, and the server's when it is done."""
 
 
 class PgProxy:
@@ -37,6 +42,7 @@ class PgProxy:
         self.passed: Counter[bytes] = Counter()
         self.poses = False
         self._open: list[socket.socket] = []
+        self._cutting: dict[int, Literal["request", "answer"]] = {}
         threading.Thread(target=self._welcome, daemon=True).start()
 
     def __enter__(self) -> PgProxy:
@@ -51,6 +57,15 @@ class PgProxy:
         for end in self._open:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def cut_at_commit(self, port: int, lost: Literal["request", "answer"]) -> None:
+        """End the connection that the client has at this port of its own when it commits next.
+
+        Args:
+            lost: the request does not come to the server, which takes everything back; or its
+                answer does not come to the client, and everything is committed.
+        """
+        self._cutting[port] = lost
 
     def _welcome(self) -> None:
         while True:
@@ -75,16 +90,22 @@ class PgProxy:
                 end.shutdown(socket.SHUT_RDWR)
 
     def _from_client(self, client: socket.socket, server: socket.socket) -> None:
+        port = client.getpeername()[1]
         while data := client.recv(65536):
+            if self._cutting.get(port) == "request" and COMMIT in data:
+                raise EOFError
             server.sendall(data)
 
     def _from_server(self, client: socket.socket, server: socket.socket) -> None:
+        port = client.getpeername()[1]
         with server.makefile("rb") as stream:
             while head := stream.read(5):
                 kind, length = struct.unpack("!cI", head)
                 body = stream.read(length - 4)
                 if kind == KEY_DATA and self.poses:
                     body = struct.pack("!I", 1_000_000) + body[4:]
+                if self._cutting.get(port) == "answer" and (kind, body) == (COMPLETE, COMMITTED):
+                    raise EOFError
                 if kind not in self.swallow:
                     client.sendall(head + body)
                     self.passed[kind] += 1

@@ -135,6 +135,10 @@ class Guarded:
         self.ctx.usage.tool_calls += 1
         return answer
 
+    def uncount(self) -> None:
+        """Take back that a call was counted: nothing of it has happened, and it is made again."""
+        self.ctx.usage.tool_calls -= 1
+
     def done(self, envelope: str) -> CallOutcome:
         """The outcome of a call that returned."""
         return self._ended(EffectState.DONE, envelope)

@@ -51,6 +51,8 @@ async def transactional(guarded: Guarded) -> Any:
         try:
             return await _in_transaction(guarded, guarded.journal.ledger.transaction())
         except _TransactionLost as lost:
+            if lost.counted:
+                guarded.uncount()
             guarded.journal.control.check_lease()
             if not tries_left:
                 raise lost.error from None
@@ -60,11 +62,16 @@ async def transactional(guarded: Guarded) -> Any:
 
 
 class _TransactionLost(Exception):
-    """The database took the transaction away, as when it restarts."""
+    """The database took the transaction away, as when it restarts.
 
-    def __init__(self, error: Exception) -> None:
+    Attributes:
+        counted: whether the tool had returned, which pydantic-ai counts as a call.
+    """
+
+    def __init__(self, error: Exception, *, counted: bool) -> None:
         super().__init__(f"its transaction was lost: {text_of(error)}")
         self.error = error
+        self.counted = counted
 
 
 async def _in_transaction(guarded: Guarded, transaction: ToolTransaction) -> Any:
@@ -72,7 +79,8 @@ async def _in_transaction(guarded: Guarded, transaction: ToolTransaction) -> Any
     try:
         result = await _stoppable(guarded.run(guarded.describe(transaction)))
         if transaction.lost:
-            raise _TransactionLost(LedgerUnavailable("The tool's connection was lost."))
+            gone = LedgerUnavailable("The tool's connection was lost.")
+            raise _TransactionLost(gone, counted=True)
         outcome = guarded.done(recorded.returned(guarded.call.tool_name, result))
         if not transaction.begun:
             await journal.finish(outcome)
@@ -81,13 +89,13 @@ async def _in_transaction(guarded: Guarded, transaction: ToolTransaction) -> Any
         try:
             await _to_its_end(journal.commit(transaction, outcome))
         except LedgerUnavailable as error:
-            raise _TransactionLost(error) from error
+            raise _TransactionLost(error, counted=True) from error
         return result
     except _TransactionLost:
         raise
     except Exception as error:
         if transaction.lost:
-            raise _TransactionLost(error) from error
+            raise _TransactionLost(error, counted=False) from error
         envelope = recorded.answer_envelope(error)
         if envelope is not None:
             journal.keep(guarded.failed(envelope))

@@ -1,0 +1,52 @@
+"""The disk is full in the middle of a run, and has room again: what is done is kept until then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crash.children import Strike
+from crash.grounds import Grounds
+from crash.processes import Processes
+from crash.promises import Moment, check_after_many
+from crash.scenarios import MIXED
+from crash.undisturbed import EVERYTHING, Undisturbed, each, layer, logs
+from matrix import children
+from matrix.disks import make_disk, unmake_disk
+from matrix.record import proved
+
+pytestmark = pytest.mark.timeout(3600)
+
+AT_ONCE = 2
+
+
+def test_full_disk_costs_no_run_and_repeats_no_call(
+    grounds: Grounds, tmp_path: Path, processes: Processes
+) -> None:
+    undisturbed = Undisturbed(MIXED, grounds, tmp_path / "runs", processes)
+
+    def fill(strike: Strike) -> bool:
+        world = undisturbed.world(str(strike).replace(":", "_"))
+        make_disk(world)
+        assert processes.run(children.disk_full, world.folder, MIXED.name, strike) == 0, logs(
+            world.folder
+        )
+        end = Moment.of(world)
+        check_after_many(MIXED, undisturbed.end, end, crashes=0)
+        assert [attempt["outcome"] for attempt in end.attempts] == ["completed"]
+        struck = bool(world.records("struck"))
+        if struck:
+            proved("disk full", moment=layer(strike), policy=MIXED.shown, database=grounds.dialect)
+        unmake_disk(world)
+        undisturbed.clear(world)
+        return struck
+
+    # In the middle of the run: nothing is written any more after its last boundaries.
+    middle: dict[str, Strike] = {}
+    for strike in undisturbed.strikes:
+        if strike.nth <= 2:
+            middle[strike.name] = strike
+    strikes = list(middle.values()) if EVERYTHING else [middle["effect:after"]]
+    full = each(strikes, fill, at_once=AT_ONCE)
+    assert sum(full) > len(full) / 2, "writes are hardly ever refused"

@@ -14,12 +14,15 @@ from durably.records import Effect
 from soak import workload
 
 
+FENCE = re.compile(r"(\w+\.)?attempt = :attempt AND (\w+\.)?state = 'executing'")
+
+
 def without_fence(lease_seconds: float) -> None:
     """Any attempt may write a run that executes, also one that has lost it."""
     for dialect in ("sqlite", "postgres"):
         statements = load_queries(dialect)
         for name, sql in statements.items():
-            statements[name] = re.sub(r"(\w+\.)?attempt = :attempt\b", ":attempt = :attempt", sql)
+            statements[name] = FENCE.sub(r":attempt = :attempt AND \2state = 'executing'", sql)
     # So that an attempt has not ended yet when the one before comes back.
     workload.LONG_CHANCE, workload.LONG_SECONDS = 1.0, lease_seconds
 

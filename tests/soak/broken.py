@@ -15,21 +15,23 @@ from durably.records import Effect
 FENCE = re.compile(r"(\w+\.)?attempt = :attempt AND (\w+\.)?state = 'executing'")
 
 
-ALIVE = "expires_at > durably_now()"
+ORPHANED = re.compile(r"(worker_id NOT IN \([^)]*\(\)\))")
 
 
 def without_fence() -> None:
     """Any attempt may write a run that executes, also one that has lost it.
 
-    Workers also take what live ones execute, again and again: it is the fence that makes this no
-    more than a waste.
+    Workers also take what live ones execute, once of each run: the fence would make it no more
+    than a waste. It is left in handing back, or runs would go round for ever.
     """
     for dialect in ("sqlite", "postgres"):
         statements = load_queries(dialect)
         for name, sql in statements.items():
+            if name == "hand_back_run":
+                continue
             statements[name] = FENCE.sub(r":attempt = :attempt AND \2state = 'executing'", sql)
         for name in ("count_orphans", "list_orphans", "rescue_run"):
-            statements[name] = statements[name].replace(ALIVE, "1 = 0")
+            statements[name] = ORPHANED.sub(r"(crashes = 0 OR \1)", statements[name])
 
 
 def without_intent() -> None:

@@ -66,7 +66,7 @@ MINUTES ?= 2
 DATABASE ?= both
 .PHONY: soak
 soak: postgres ## Thousands of runs while processes and databases die at random: MINUTES=2 SEED=… DATABASE=…
-	@cd tests && ../$(BIN)/python -m soak.main --minutes $(MINUTES) --database $(DATABASE) \
+	@cd tests && ../$(BIN)/python -m soak --minutes $(MINUTES) --database $(DATABASE) \
 		$(if $(SEED),--seed $(SEED)) $(if $(PACE),--pace $(PACE)) $(ARGS)
 
 .PHONY: model

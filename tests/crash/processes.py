@@ -24,17 +24,21 @@ DEADLINE_SECONDS = 300.0
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Also what a run imports when it needs it, and pytest, which a child would import again as its
 # parent's main module.
-_CONTEXT.set_forkserver_preload(
-    [
-        "crash.children",
-        "crash.warm",
-        "durably.ledger.sqlite.database",
-        "durably.ledger.postgres.database",
-        "durably.dispatch.oban",
-        "anyio._backends._asyncio",
-        "pytest",
-    ]
-)
+PRELOADED = [
+    "crash.children",
+    "crash.warm",
+    "durably.ledger.sqlite.database",
+    "durably.ledger.postgres.database",
+    "durably.dispatch.oban",
+    "anyio._backends._asyncio",
+    "pytest",
+]
+_CONTEXT.set_forkserver_preload(PRELOADED)
+
+
+def preload(*modules: str) -> None:
+    """Have processes find these imported as well; of no use once the server runs."""
+    _CONTEXT.set_forkserver_preload([*PRELOADED, *modules])
 
 
 def start_server() -> None:

@@ -11,20 +11,30 @@ from durably.execution.journal import Journal
 from durably.ledger.queries import load_queries
 from durably.ledger.written import ToolCall
 from durably.records import Effect
-from soak import workload
+
+FENCE = re.compile(r"(\w+\.)?attempt = :attempt AND (\w+\.)?state = 'executing'")
 
 
-def without_fence(lease_seconds: float) -> None:
-    """Any attempt may write a run that executes, also one that has lost it."""
+ORPHANED = re.compile(r"(worker_id NOT IN \([^)]*\(\)\))")
+
+
+def without_fence() -> None:
+    """Any attempt may write a run that executes, also one that has lost it.
+
+    Workers also take what live ones execute, once of each run: the fence would make it no more
+    than a waste. It is left in handing back, or runs would go round for ever.
+    """
     for dialect in ("sqlite", "postgres"):
         statements = load_queries(dialect)
         for name, sql in statements.items():
-            statements[name] = re.sub(r"(\w+\.)?attempt = :attempt\b", ":attempt = :attempt", sql)
-    # So that an attempt has not ended yet when the one before comes back.
-    workload.LONG_CHANCE, workload.LONG_SECONDS = 1.0, lease_seconds
+            if name == "hand_back_run":
+                continue
+            statements[name] = FENCE.sub(r":attempt = :attempt AND \2state = 'executing'", sql)
+        for name in ("count_orphans", "list_orphans", "rescue_run"):
+            statements[name] = ORPHANED.sub(r"(crashes = 0 OR \1)", statements[name])
 
 
-def without_intent(lease_seconds: float) -> None:
+def without_intent() -> None:
     """A `once` tool starts without a record that it may have."""
     begin = Journal.begin
 

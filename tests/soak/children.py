@@ -50,7 +50,7 @@ def worker(folder: Path, name: str, life: Life) -> None:
     """A worker as it is deployed, until SIGTERM; it waits for a database that is away."""
     site = _begin(folder, name, life.seconds)
     if life.flaw:
-        broken.FLAWS[life.flaw](life.lease_seconds)
+        broken.FLAWS[life.flaw]()
     if (strike := life.strike) is not None:
         boundaries.observe(
             observe_at(strike, freeze if life.freezes else lambda: die(folder, strike))

@@ -1,4 +1,4 @@
-"""``python -m soak.main``: soak both databases for some minutes, and check every promise after it.
+"""``python -m soak``: soak both databases for some minutes, and check every promise after it.
 
 Owns the command, what it prints and what it leaves; what happens meanwhile is `arena`'s.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from crash.processes import preload
 from soak import audit, audit_histories, audit_waits, chaos
 from soak.arena import Arena
 from soak.audit import Check
@@ -237,6 +238,7 @@ def main() -> None:
     seed = random.randrange(10**6) if options.seed is None else options.seed
     dialects = ["sqlite", "postgres"] if options.database == "both" else [options.database]
     use_memory()
+    preload("soak.children")
     folder = Path(tempfile.mkdtemp(prefix="durably-soak-"))
     # Told to stop, it ends what it has started as when it is interrupted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -266,7 +268,3 @@ def main() -> None:
         (each.arena.folder / "violations").write_text(violations)
     print(f"A promise is broken (seed {seed}). Ledgers, records and logs are in {folder}")
     sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -16,6 +16,8 @@ LEASE_SECONDS = 0.2
 class StallingLedger:
     """A ledger whose heartbeats are not written while it stalls."""
 
+    clock = None
+
     def __init__(self) -> None:
         self.flowing = threading.Event()
 

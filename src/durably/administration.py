@@ -34,7 +34,7 @@ from durably.records import (
 )
 
 if TYPE_CHECKING:
-    from durably.ledger.database import Database
+    from durably.ledger.database import Clock, Database
 
 
 MAX_BUCKETS = 1000
@@ -50,9 +50,9 @@ class Administration:
         registry: the agents, for what an examination says of them.
     """
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings, registry: Registry, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.ledger: Database = database_for(settings.url)
+        self.ledger: Database = database_for(settings.url, clock)
         self.registry = registry
 
     async def open(self, *, create: bool = True) -> None:

@@ -6,8 +6,8 @@ Owns no rule of its own: what a call means is in the part that it is passed on t
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -58,6 +58,7 @@ from durably.worker import (
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
     from durably.agents.registry import AbstractAgent, AnyAgent, Prompt, UsageLimits
+    from durably.ledger.database import Clock, Database
     from durably.prices import Price
 
 OutputT = TypeVar("OutputT")
@@ -78,10 +79,18 @@ class Durably(Searching):
         default_effect: the policy of tools that declare none; ``effects.once()`` by default.
         prices: what models cost that pydantic-ai has no price for, or another one, by
             ``provider:model`` or ``model``.
+        clock: what the ledger takes for the time; its own by default. For tests: see
+            `durably.testing.Clock`.
+
+    Attributes:
+        after_enqueue: awaited with each new run before `enqueue` returns it, unless ``conn`` is
+            given. For tests: see `durably.testing.inline`.
 
     Raises:
         ConfigError: the URL names no database that durably knows, or a price is none.
     """
+
+    after_enqueue: Callable[[Run[Any]], Awaitable[None]] | None = None
 
     def __init__(
         self,
@@ -90,8 +99,9 @@ class Durably(Searching):
         agents: Iterable[AnyAgent] = (),
         default_effect: Mapping[str, Any] | EffectPolicy = DEFAULT,
         prices: Mapping[str, Price] | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        super().__init__(Settings.load(url=url), Registry(prices))
+        super().__init__(Settings.load(url=url), Registry(prices), clock)
         self._default_effect = as_policy(default_effect)
         self._hooks = Hooks()
         self._was_away = False
@@ -162,10 +172,8 @@ class Durably(Searching):
         Raises:
             ConfigError: the URL names no database that durably knows.
         """
-        self.settings = replace(self.settings, url=url)
-        self.ledger = database_for(url)
+        self._exchange(database_for(url), replace(self.settings, url=url))
         self._hooks = Hooks()
-        self.__dict__.pop("_executor", None)  # It has worked, or would have, on the other one.
 
     # --- runs
 
@@ -261,6 +269,8 @@ class Durably(Searching):
                 await run.refresh()
             except LedgerUnavailable as error:
                 log.warning("run %r interrupts a little later: %s", run.key, error)
+        if self.after_enqueue is not None and run.created and conn is None:
+            await self.after_enqueue(run)
         return run
 
     async def conversation(self, thread: str) -> list[ModelMessage]:
@@ -446,7 +456,25 @@ class Durably(Searching):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @contextmanager
+    def using(self, ledger: Database, url: str | None = None) -> Generator[None]:
+        """Work on another ledger within the block. For tests: see `durably.testing`.
+
+        Args:
+            url: its URL, if that is another one.
+        """
+        before = self.ledger, self.settings
+        self._exchange(ledger, replace(self.settings, url=url or self.settings.url))
+        try:
+            yield
+        finally:
+            self._exchange(*before)
+
     # --- inside
+
+    def _exchange(self, ledger: Database, settings: Settings) -> None:
+        self.ledger, self.settings = ledger, settings
+        vars(self).pop("_executor", None)
 
     @cached_property
     def _executor(self) -> Executor:

@@ -17,7 +17,7 @@ from durably.ledger import children, runs
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.lifecycle import allowed
-from durably.maintenance import expire_due
+from durably.maintenance import catch_up
 from durably.records import RunRecord
 from durably.run import Run
 from durably.worker import Worker, WorkerOptions
@@ -70,13 +70,15 @@ async def run_here[OutputT](
 async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, int]) -> int:
     """Execute until nothing is due any more, also no timer; returns how many attempts were made.
 
+    Runs of workers whose lease is over are taken as well, and whatever a process that died left.
     Queues are served as by a worker: not while they are paused, and as they are scaled.
     """
     attempts = 0
-    async with _working(ledger, executor, WorkerOptions(queues)) as worker:
+    options = WorkerOptions(queues)
+    # Maintenance is done here, in turn: beside this, it would have what this is to find.
+    async with _working(ledger, executor, options, maintenance=False) as worker:
         while True:
-            # First, since the worker's maintenance does the same: what that wakes is claimed below.
-            await expire_due(ledger)
+            await catch_up(ledger)
             claimed = [
                 run
                 for queue in queues
@@ -108,10 +110,10 @@ def _waits_for_others(run: RunRecord) -> bool:
 
 @asynccontextmanager
 async def _working(
-    ledger: Database, executor: Executor, options: WorkerOptions
+    ledger: Database, executor: Executor, options: WorkerOptions, *, maintenance: bool = True
 ) -> AsyncGenerator[Worker]:
     worker = Worker(ledger, executor, options)
-    await worker.start(dispatch=False)
+    await worker.start(dispatch=False, maintenance=maintenance)
     try:
         yield worker
     finally:

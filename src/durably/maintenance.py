@@ -49,17 +49,12 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
     while True:
         try:
             steady = lease.steady
-            if steady and await ledger.read(runs.count_orphans):
-                for run in await ledger.write(runs.rescue):
-                    log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
-                    await tell_end(ledger, run)
+            if steady:
+                await _rescue(ledger)
             if steady and loop.time() - mended_at > LOST_SECONDS:
                 await _mend_wakeups(ledger)
                 mended_at = loop.time()
-            await tell_ends(ledger)
-            await interrupt_all(ledger)
-            await expire_due(ledger)
-            funded_to = await wake_funded(ledger, funded_to)
+            funded_to = await _let_go_on(ledger, funded_to)
             if loop.time() - forgotten_at > FORGET_WORKERS_SECONDS / 24:
                 await ledger.write(workers.prune, FORGET_WORKERS_SECONDS)
                 forgotten_at = loop.time()
@@ -67,6 +62,35 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
         except LedgerUnavailable as error:
             away.now(error)
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def catch_up(ledger: Database) -> None:
+    """All that the duties would do now, once: afterwards, whatever can go on is due.
+
+    Raises:
+        LedgerUnavailable: the database is away.
+    """
+    await _rescue(ledger)
+    await _mend_wakeups(ledger)
+    page = await _let_go_on(ledger, 0)
+    while page:
+        page = await wake_funded(ledger, page)
+
+
+async def _rescue(ledger: Database) -> None:
+    """Take the runs of dead workers."""
+    if await ledger.read(runs.count_orphans):
+        for run in await ledger.write(runs.rescue):
+            log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
+            await tell_end(ledger, run)
+
+
+async def _let_go_on(ledger: Database, funded_to: int) -> int:
+    """Wake what nobody woke who had to, or what need not wait any longer."""
+    await tell_ends(ledger)
+    await interrupt_all(ledger)
+    await expire_due(ledger)
+    return await wake_funded(ledger, funded_to)
 
 
 async def _mend_wakeups(ledger: Database) -> None:

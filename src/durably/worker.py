@@ -123,18 +123,20 @@ class Worker:
         self._dispatcher = dispatcher_for(ledger, self.id, self.queues, self, dispatching)
         self._attempts = Attempts(executor, self._lease.hold, self._dispatcher.slot_freed)
 
-    async def start(self, *, dispatch: bool = True, after_outage: bool = False) -> None:
+    async def start(
+        self, *, dispatch: bool = True, maintenance: bool = True, after_outage: bool = False
+    ) -> None:
         """Register, begin to beat, and (unless ``dispatch`` is off) to claim.
 
         Args:
+            maintenance: False leaves the background duties to whoever starts it.
             after_outage: the database was away a moment ago: others may not have come back yet.
         """
         self.queues.apply(await self._ledger.read(queues.list_settings))
         await self._lease.start(steady=not after_outage)
-        self._duties = [
-            self._duty(self._watch_ledger()),
-            self._duty(maintain(self._ledger, self._lease)),
-        ]
+        self._duties = [self._duty(self._watch_ledger())]
+        if maintenance:
+            self._duties.append(self._duty(maintain(self._ledger, self._lease)))
         if self._hooks is not None:
             self._duties.append(self._duty(Notifier(self._ledger, self._hooks).run()))
         if dispatch:

@@ -66,7 +66,7 @@ class Guarded:
         if described is None and self.make_code is not None:
             self.code = self.make_code(self)
         set_current_call(described or self.describe())
-        boundaries.reached(f"{self.boundary}:before")
+        boundaries.reached(f"{self.boundary}:before", self.call.tool_name)
         # Frozen since the last look, or kept waiting for the loop? Then another attempt may be
         # asking about this call by now.
         self.journal.control.check_before_acting()
@@ -78,7 +78,7 @@ class Guarded:
         finally:
             if self.code is not None:
                 await self.code.finish()
-        boundaries.reached(f"{self.boundary}:after")
+        boundaries.reached(f"{self.boundary}:after", self.call.tool_name)
         return result
 
     def describe(self, transaction: ToolTransaction | None = None) -> Call:

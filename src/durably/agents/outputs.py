@@ -73,7 +73,7 @@ class OutputGuard(AbstractCapability[Any]):
             return self._replay(effect)
         journal.control.check_before_acting()
         set_current_call(self._described(call, output))
-        boundaries.reached("output:before")
+        boundaries.reached("output:before", call.tool_name)
         try:
             result = await handler(output)
         except Exception as error:
@@ -89,7 +89,7 @@ class OutputGuard(AbstractCapability[Any]):
             if self.policy.on_doubt != "retry":
                 await self._ask(call, why)
             raise
-        boundaries.reached("output:after")
+        boundaries.reached("output:after", call.tool_name)
         try:
             text = encode_output(journal.run.agent, result)
         except ResultNotSerializable as error:

@@ -37,13 +37,18 @@ def dispatcher_for(
     """The dispatcher that this ledger's runs are started by.
 
     Raises:
-        ConfigError: there are options for Oban, and no Oban; or one of them cannot be.
+        ConfigError: there are options for Oban, and no Oban; or one of them cannot be; or a test
+            has put something before the ledger.
     """
     if ledger.dialect == "postgres" and dispatching is not None:
         from durably.dispatch.oban import ObanDispatcher
         from durably.ledger.postgres.database import PostgresDatabase
 
-        assert isinstance(ledger, PostgresDatabase), "the one driver of this dialect"
+        if not isinstance(ledger, PostgresDatabase):
+            raise ConfigError(
+                "Oban has connections of its own, which crash_at cannot cut: drain() within it, or "
+                "kill a whole worker."
+            )
         return ObanDispatcher(ledger, worker_id, queues, dispatching.intake, dispatching.oban)
     if dispatching is not None and dispatching.oban:
         raise ConfigError(

@@ -10,9 +10,11 @@ import logging
 import random
 import traceback
 from collections.abc import Coroutine
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from durably import boundaries
 from durably.errors import LeaseLost, LedgerUnavailable
 from durably.execution.control import AttemptControl, Ending
 from durably.execution.ends import tell_end
@@ -36,6 +38,9 @@ from durably.records import RunRecord
 from durably.retry import RetryPolicy, classify
 
 log = logging.getLogger(__name__)
+
+FAILURES: ContextVar[list[Exception] | None] = ContextVar("durably_failures", default=None)
+"""Where attempts that are executed in this context put what they failed with; for tests."""
 
 UNWIND_SECONDS = 5.0
 """How long a cancelled attempt may take to unwind before it is settled over its head."""
@@ -157,6 +162,8 @@ class Executor:
         self, journal: Journal, error: Exception, options: AttemptOptions, step: Step
     ) -> RunRecord:
         run, claim, write = journal.run, journal.claim, self._ledger.write
+        if (failures := FAILURES.get()) is not None:
+            failures.append(error)
         verdict = classify(error)
         message = f"{type(error).__name__}: {error}"
         text = "".join(traceback.format_exception(error))
@@ -198,7 +205,7 @@ def _outcome_of(
     error: BaseException | None = None
     if task.done() and not task.cancelled():
         error = task.exception()
-        if error is None:
+        if error is None or isinstance(error, boundaries.Died):
             return task.result()
     if control.ending is Ending.LOST or isinstance(error, LeaseLost):
         return Lost()

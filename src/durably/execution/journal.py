@@ -209,9 +209,9 @@ class Journal:
         Raises:
             LeaseLost: another attempt owns the run; the call must not start.
         """
-        boundaries.reached("intent:before")
+        boundaries.reached("intent:before", call.tool_name)
         effect = await self._writes.write(steps.record_intent, self.claim, call)
-        boundaries.reached("intent:after")
+        boundaries.reached("intent:after", call.tool_name)
         self._effects[call.position] = effect
         return effect
 
@@ -220,9 +220,9 @@ class Journal:
 
         That is somebody else's word where late evidence or a person came first.
         """
-        boundaries.reached("outcome:before")
+        boundaries.reached("outcome:before", outcome.call.tool_name)
         effect = await self._writes.write(steps.record_outcome, self.claim, outcome)
-        boundaries.reached("outcome:after")
+        boundaries.reached("outcome:after", outcome.call.tool_name)
         self._effects[outcome.call.position] = effect
         return effect
 
@@ -232,9 +232,9 @@ class Journal:
         Raises:
             LeaseLost: another attempt owns the run.
         """
-        boundaries.reached("wait:before")
+        boundaries.reached("wait:before", call.tool_name)
         effect = await self._writes.write(waits.begin, self.claim, call, wait)
-        boundaries.reached("wait:after")
+        boundaries.reached("wait:after", call.tool_name)
         self._effects[call.position] = effect
         return effect
 
@@ -245,9 +245,9 @@ class Journal:
             LeaseLost: another attempt owns the run; no child was started.
             KeyConflict: its key is another run's.
         """
-        boundaries.reached("child:before")
+        boundaries.reached("child:before", call.tool_name)
         effect = await self._writes.write(children.begin, self.claim, call, new)
-        boundaries.reached("child:after")
+        boundaries.reached("child:after", call.tool_name)
         self._effects[call.position] = effect
         return effect
 
@@ -267,9 +267,9 @@ class Journal:
             What the ledger holds: somebody else's word where that came first; None if the call
             was withdrawn meanwhile, because it certainly did not happen.
         """
-        boundaries.reached("outcome:before")
+        boundaries.reached("outcome:before", outcome.call.tool_name)
         effect = await self._writes.write(steps.record_doubt, self.claim, outcome)
-        boundaries.reached("outcome:after")
+        boundaries.reached("outcome:after", outcome.call.tool_name)
         if effect is None:
             self._effects.pop(outcome.call.position, None)
         else:

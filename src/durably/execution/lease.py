@@ -9,12 +9,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 
+from durably import boundaries
 from durably.errors import DurablyError, LedgerMoved, LedgerUnavailable
 from durably.execution.away import Away
 from durably.ledger import workers
-from durably.ledger.database import Database
+from durably.ledger.database import Database, MovableClock
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ class WorkerLease:
         self._lapses = 0
         self._steady_since = -math.inf
         self._away = Away(log, "heartbeats")
+        self._beating = threading.Lock()
+        self._followed = ExitStack()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="durably-heartbeat", daemon=True)
 
@@ -105,10 +109,13 @@ class WorkerLease:
         await self._ledger.write(workers.register, *self._row)
         self._valid_until = sent + self._lease_seconds
         self._steady_since = -math.inf if steady else _now()
+        if isinstance(clock := self._ledger.clock, MovableClock):
+            self._followed.enter_context(clock.around_moves(self._move))
         self._thread.start()
 
     async def stop(self) -> None:
         """Stop beating and forget the worker; its runs must be settled before."""
+        self._followed.close()
         self._stop.set()
         self._thread.join(timeout=self._lease_seconds)
         try:
@@ -122,7 +129,10 @@ class WorkerLease:
         while not self._stop.wait(seconds):
             sent, seconds = _now(), usual
             try:
-                self._ledger.write_blocking(workers.register, *self._row)
+                with self._beating:
+                    self._ledger.write_blocking(workers.register, *self._row)
+            except boundaries.Died:
+                return
             except LedgerMoved as error:
                 self.moved = error
             except DurablyError as error:
@@ -133,6 +143,17 @@ class WorkerLease:
             else:
                 self._written(sent)
             self._on_beat()
+
+    @contextmanager
+    def _move(self, seconds: float) -> Generator[None]:
+        """Keep the lease while a test's clock moves: this worker would have gone on beating."""
+        with self._beating:
+            try:
+                row = (*self._row[:-1], self._lease_seconds + seconds)
+                self._ledger.write_blocking(workers.register, *row)
+            except DurablyError as error:
+                log.warning("the lease is not moved along with the clock: %s", error)
+            yield
 
     def _written(self, sent: float) -> None:
         self._away.over()

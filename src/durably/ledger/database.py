@@ -7,15 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
 
 from durably.ledger.operations import Operation
 from durably.records import Finding
 
 type Listener = Callable[[], None]
 
+type Clock = Callable[[], datetime]
+"""What the ledger takes for the time, instead of its own; for tests."""
+
 BLOCKING_SECONDS = 60.0
 """How long `Database.write_blocking` waits for its commit."""
+
+
+@runtime_checkable
+class MovableClock(Protocol):
+    """A clock that a test moves, and that lets others see to it that they are moved along."""
+
+    def around_moves(
+        self, around: Callable[[float], AbstractContextManager[None]]
+    ) -> AbstractContextManager[None]:
+        """Within the block, move only inside of ``around(seconds)``."""
+        ...
 
 
 class ToolTransaction(Protocol):
@@ -73,12 +88,18 @@ class Database(Protocol):
             and as it is now.
         oban_tables: what `migrate` did about Oban's tables, on Postgres: ``created``,
             ``completed`` or ``unchanged``; None where there are none.
+        clock: what it takes for the time; None: its own.
     """
 
     dialect: str
     url: str
     versions: tuple[int, int]
     oban_tables: str | None
+    clock: Clock | None
+
+    def beside(self) -> Database:
+        """The same ledger once more, with connections of its own; not yet opened."""
+        ...
 
     async def open(self) -> None:
         """Connect; doing it twice is harmless. SQLite also brings the schema up to date.

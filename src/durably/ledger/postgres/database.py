@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator, Hashable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from durably.errors import LedgerClosed, LedgerUnavailable
-from durably.ledger.database import BLOCKING_SECONDS, Listener
+from durably.ledger.database import BLOCKING_SECONDS, Clock, Listener
+from durably.ledger.following import following
 from durably.ledger.lanes import Job, Lane
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.guest import run_as_guest
 from durably.ledger.postgres.health import examine_server
 from durably.ledger.postgres.notices import Notices
 from durably.ledger.postgres.schema import ledger_version, needed_script, upgrade, verify
-from durably.ledger.postgres.session import Clock, Session
+from durably.ledger.postgres.session import Session
 from durably.ledger.postgres.transaction import PostgresTransaction
 from durably.ledger.postgres.url import PostgresUrl
 from durably.records import Claim, Finding, NewRun, Notice
@@ -42,11 +43,13 @@ class PostgresDatabase:
     dialect = "postgres"
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        self._whole_url = url
         self.where = PostgresUrl.parse(url)
         self.url = self.where.shown
         self.versions = (0, 0)
         self.oban_tables: str | None = None
-        self._clock = clock
+        self.clock = self._clock = clock
+        self._following: AbstractContextManager[None] = nullcontext()
         self._lock = threading.Lock()
         self._ledger_id = ""
         self._writer: Lane | None = None
@@ -56,6 +59,9 @@ class PostgresDatabase:
         self._notices = Notices(self.where)
 
     # --- opening and closing
+
+    def beside(self) -> PostgresDatabase:
+        return PostgresDatabase(self._whole_url, clock=self.clock)
 
     async def open(self) -> None:
         await asyncio.to_thread(self._open)
@@ -80,6 +86,8 @@ class PostgresDatabase:
             self._reader = self._lane("durably-reader", READERS, Session.read)
             self._beat = self._lane("durably-beat", 1, Session.write)
             self._notices.start()
+            self._following = following(self.clock, self._notices.changed)
+            self._following.__enter__()
 
     def _lane(self, name: str, count: int, work: Callable[[Session, list[Job]], None]) -> Lane:
         sessions = [Session(self.where, self._clock, self._notices.changed) for _ in range(count)]
@@ -102,6 +110,7 @@ class PostgresDatabase:
         with self._lock:
             if self._writer is None or self._reader is None or self._beat is None:
                 return
+            self._following.__exit__(None, None, None)
             for lane in (self._writer, self._reader, self._beat):
                 lane.stop()
             self._notices.stop()

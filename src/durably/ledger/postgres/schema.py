@@ -53,6 +53,20 @@ def upgrade(where: PostgresUrl) -> Upgraded:
             raise translate(error, where.shown) from error
 
 
+def drop(where: PostgresUrl) -> None:
+    """Delete the schema with all that is in it; for tests, which have one of their own.
+
+    Raises:
+        LedgerError: the server cannot be reached, or the user may not.
+    """
+    with connect(where) as connection:
+        try:
+            statement = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE")
+            connection.execute(statement.format(sql.Identifier(where.schema)))
+        except psycopg.Error as error:
+            raise translate(error, where.shown) from error
+
+
 def _upgrade(connection: psycopg.Connection[Any], where: PostgresUrl) -> Upgraded:
     newest = schema.newest_version("postgres")
     found, missing = _needed(connection, where)

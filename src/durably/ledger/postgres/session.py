@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, LiteralString
 
 import psycopg
@@ -16,6 +15,7 @@ from psycopg import errors
 
 from durably import boundaries
 from durably.ledger.budgets import spend_together
+from durably.ledger.database import Clock
 from durably.ledger.lanes import Job
 from durably.ledger.operations import Statement, postponing
 from durably.ledger.postgres.connection import (
@@ -31,8 +31,6 @@ from durably.ledger.postgres.connection import (
 from durably.ledger.postgres.url import PostgresUrl
 
 log = logging.getLogger(__name__)
-
-type Clock = Callable[[], datetime]
 
 IMPATIENT: LiteralString = "; SET LOCAL lock_timeout = '200ms'"
 """For transactions of several jobs: while one waits for a lock, the others' locks are held."""

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -20,6 +19,7 @@ from psycopg.rows import dict_row
 
 from durably import boundaries
 from durably.errors import LedgerError, LedgerUnavailable, TransactionEnded
+from durably.ledger.database import Clock
 from durably.ledger.operations import Operation, Row
 from durably.ledger.postgres.connection import (
     FROZEN_SECONDS,
@@ -74,7 +74,7 @@ class PostgresTransaction:
     def __init__(
         self,
         where: PostgresUrl,
-        clock: Callable[[], datetime] | None,
+        clock: Clock | None,
         committed: Callable[[], None],
     ) -> None:
         self._where = where

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,10 @@ from durably.errors import (
     LedgerUnavailable,
     SchemaError,
 )
+from durably.ledger.database import Clock
 from durably.ledger.operations import Operation
 from durably.ledger.queries import load_queries
 from durably.ledger.rows import timestamp
-
-type Clock = Callable[[], datetime]
 
 BUSY_SECONDS = 5.0
 """How long SQLite itself waits for another process's commit before it answers 'locked'."""

@@ -9,18 +9,18 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from durably import boundaries
 from durably.errors import ConfigError, LedgerClosed, LedgerUnavailable
-from durably.ledger.database import BLOCKING_SECONDS, Listener
+from durably.ledger.database import BLOCKING_SECONDS, Clock, Listener
+from durably.ledger.following import following
 from durably.ledger.lanes import Job, Lane
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite.connection import (
-    Clock,
     begin_immediate,
     check_identity,
     connect,
@@ -37,7 +37,7 @@ from durably.records import Finding
 
 
 def utc_now() -> datetime:
-    """The wall clock; tests pass another."""
+    """The wall clock."""
     return datetime.now(UTC)
 
 
@@ -50,26 +50,32 @@ class SqliteDatabase:
 
     Args:
         path: the file; created on first open.
-        clock: what ``durably_now()`` answers; tests set it.
+        clock: what ``durably_now()`` answers; the wall clock by default. For tests.
         watch_seconds: how often to look whether another process has committed.
     """
 
     dialect = "sqlite"
 
     def __init__(
-        self, path: str | Path, *, clock: Clock = utc_now, watch_seconds: float = 0.03
+        self, path: str | Path, *, clock: Clock | None = None, watch_seconds: float = 0.03
     ) -> None:
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
         self.versions = (0, 0)
         self.oban_tables: str | None = None
-        self._clock = clock
+        self.clock = clock
+        self._watch_seconds = watch_seconds
+        self._clock = clock or utc_now
+        self._following: AbstractContextManager[None] = nullcontext()
         self._writer: Lane | None = None
         self._reader: Lane | None = None
         self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file)
         self._lock = threading.Lock()
         self._file = self.path
         self._opened: tuple[int, int] | None = None
+
+    def beside(self) -> SqliteDatabase:
+        return SqliteDatabase(self._file, clock=self.clock, watch_seconds=self._watch_seconds)
 
     async def open(self) -> None:
         await asyncio.to_thread(self.open_blocking)
@@ -101,6 +107,8 @@ class SqliteDatabase:
             self._reader = Lane("durably-reader", [partial(self._answer, read_connection)])
             self._connections = (write_connection, read_connection)
             self._watcher.start(self._file)
+            self._following = following(self.clock, self._watcher.notify)
+            self._following.__enter__()
 
     async def migrate(self) -> None:
         await self.open()
@@ -124,6 +132,7 @@ class SqliteDatabase:
         with self._lock:
             if self._writer is None or self._reader is None:
                 return
+            self._following.__exit__(None, None, None)
             self._watcher.stop()
             self._writer.stop()
             self._reader.stop()

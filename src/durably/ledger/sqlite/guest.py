@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from durably.errors import ConfigError
+from durably.ledger.database import Clock
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite.connection import (
-    Clock,
     drive,
     identity_of,
     register_functions,

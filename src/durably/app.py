@@ -172,10 +172,8 @@ class Durably(Searching):
         Raises:
             ConfigError: the URL names no database that durably knows.
         """
-        self.settings = replace(self.settings, url=url)
-        self.ledger = database_for(url)
+        self._exchange(database_for(url), replace(self.settings, url=url))
         self._hooks = Hooks()
-        self.__dict__.pop("_executor", None)  # It has worked, or would have, on the other one.
 
     # --- runs
 

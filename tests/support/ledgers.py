@@ -6,12 +6,13 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
 
+from durably import testing
 from durably.ledger import reads, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
@@ -28,17 +29,11 @@ PATIENCE_SECONDS = 120.0
 """How long a test waits for something before it counts as not happening at all."""
 
 
-class Clock:
-    """The time that the ledger's database answers; it moves only when a test moves it."""
+class Clock(testing.Clock):
+    """One that stands at the same time in every test, until a test moves it."""
 
     def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+        super().__init__(datetime(2026, 3, 1, 12, 0, tzinfo=UTC))
 
 
 class Backend(Protocol):

@@ -23,7 +23,6 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
-from durably import boundaries
 from durably.agents.history import message_from_json, message_to_json
 from durably.crashtest.notes import RUN, Notes
 from durably.errors import DurablyError
@@ -167,7 +166,6 @@ class Player(WrapperModel):
 
     def _next(self) -> ModelResponse:
         number = self._tape.asked(self._journal)
-        boundaries.reached("model:asked")
         return self._tape.response(self._journal, number)
 
 

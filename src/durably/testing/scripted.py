@@ -69,6 +69,7 @@ class ScriptedModel(FunctionModel):
         name: the model's name.
 
     Attributes:
+        steps: the responses, by how many there are before each; may be changed.
         seen: the messages of each request so far.
         infos: what else was sent with each: tools, settings, instructions.
         fail_once: exceptions to raise, once, instead of a response: by how many there are already.
@@ -77,16 +78,16 @@ class ScriptedModel(FunctionModel):
     def __init__(self, *steps: Step, name: str = "script") -> None:
         super().__init__(self._answer, stream_function=self._stream, model_name=name)
         self._script = name
-        self._steps: list[Step] = []
+        self.steps: list[Step] = []
         self._errors: dict[int, list[Exception]] = {}
         self.seen: list[list[ModelMessage]] = []
         self.infos: list[AgentInfo] = []
         self.fail_once: dict[int, Exception] = {}
         for number, step in enumerate(steps):
             if isinstance(step, Exception) and number < len(steps) - 1:
-                self._errors.setdefault(len(self._steps), []).append(step)
+                self._errors.setdefault(len(self.steps), []).append(step)
             else:
-                self._steps.append(step)
+                self.steps.append(step)
 
     @property
     def requests(self) -> int:
@@ -130,12 +131,12 @@ class ScriptedModel(FunctionModel):
             raise error
         if errors := self._errors.get(number):
             raise errors.pop(0)
-        if number >= len(self._steps):
+        if number >= len(self.steps):
             raise ScriptEnded(
-                f"The script of model {self._script!r} has {len(self._steps)} responses, and is "
+                f"The script of model {self._script!r} has {len(self.steps)} responses, and is "
                 f"asked for one more, after: {_described(messages)}"
             )
-        step = self._steps[number]
+        step = self.steps[number]
         if callable(step):
             step = step(messages, info)
         if isinstance(step, Exception):
@@ -143,7 +144,7 @@ class ScriptedModel(FunctionModel):
         if isinstance(step, Chunks):
             text = "".join(piece for piece in step.pieces if isinstance(piece, str))
             if any(isinstance(piece, Exception) for piece in step.pieces):
-                self._steps[number] = Chunks((text,))
+                self.steps[number] = Chunks((text,))
             return step.pieces, ModelResponse(parts=[TextPart(text)])
         return (), _response(step)
 

@@ -65,7 +65,7 @@ def main() -> None:
     told = json.loads(sys.stdin.read())
     told["source"] = Source(**told["source"])
     orders = Orders(**told)
-    sys.path[:] = orders.path
+    sys.path[:] = [*orders.path, os.getcwd()]  # noqa: PTH109
     reached: Counter[str] = Counter()
     app = _app(orders)
     boundaries.check(orders.boundary)

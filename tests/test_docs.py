@@ -56,7 +56,7 @@ FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 ROLE = re.compile(r"\bTO (\w+);")
 DATABASE = re.compile(r"postgresql(\+psycopg)?://localhost/(\w+)")
-SECONDS = 60
+SECONDS = 300
 
 
 def name_of(page: Path) -> str:
@@ -290,6 +290,8 @@ def env() -> dict[str, str]:
     """What a reader's terminal has: no key, no colours, no settings of ours."""
     names = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
     kept = {name: os.environ[name] for name in names if name in os.environ}
+    slow = ("schemathesis", "hypothesispytest", "playwright", "base_url", "xdist", "timeout")
+    kept["PYTEST_ADDOPTS"] = " ".join(f"-pno:{plugin}" for plugin in slow)  # a reader has none
     return kept | {"COLUMNS": "120", "NO_COLOR": "1", "PYTHONUTF8": "1"}
 
 

@@ -70,17 +70,17 @@ async def work(app: Durably, world: World) -> None:
 
 
 @pytest.mark.timeout(1800)
-async def test_a_crash_in_process_at_any_boundary_keeps_every_promise(
+def test_a_crash_in_process_at_any_boundary_keeps_every_promise(
     grounds: Grounds, tmp_path: Path
 ) -> None:
-    usual, strikes = await undisturbed(grounds.world(tmp_path / "undisturbed"))
+    usual, strikes = undisturbed(grounds.world(tmp_path / "undisturbed"))
     names = {strike.name for strike in strikes}
     assert {"model:after", "intent:after", "outcome:before", "transaction:after_commit"} <= names
     failures: list[str] = []
     for number, strike in enumerate(strikes if EVERYTHING else sample(strikes, grounds.dialect)):
         world = grounds.world(tmp_path / str(number))
         try:
-            await crash(world, usual, strike)
+            crash(world, usual, strike)
         except AssertionError as error:
             if strike.name.startswith("commit:") and "Nothing came to" in str(error):
                 continue  # More writes shared a commit than in the other run.
@@ -90,25 +90,36 @@ async def test_a_crash_in_process_at_any_boundary_keeps_every_promise(
     assert not failures, "\n".join(failures)
 
 
-async def undisturbed(world: World) -> tuple[Moment, list[Strike]]:
+def undisturbed(world: World) -> tuple[Moment, list[Strike]]:
     """What a run leaves that nothing happens to, and every boundary that it reaches."""
-    app, _ = MIXED.app(world)
     trace = Trace()
-    async with app:
-        with boundaries.observing(trace):
-            await work(app, world)
+
+    async def once() -> None:
+        app, _ = MIXED.app(world)
+        async with app:
+            with boundaries.observing(trace):
+                await work(app, world)
+
+    asyncio.run(once())
     return Moment.of(world), [Strike(*at) for at in trace.reached]
 
 
-async def crash(world: World, usual: Moment, strike: Strike) -> None:
+def crash(world: World, usual: Moment, strike: Strike) -> None:
     """Crash a run, go on with it in the same process, and look at what is left."""
     app, _ = MIXED.app(world)
-    async with app:
-        async with crash_at(app, strike.name, strike.nth):
+
+    async def crashed() -> None:
+        async with app, crash_at(app, strike.name, strike.nth):
             await work(app, world)
-        struck = await asyncio.to_thread(Moment.of, world)
-        await work(app, world)
-    check(MIXED, usual, struck, await asyncio.to_thread(Moment.of, world))
+
+    async def finished() -> None:
+        async with app:
+            await work(app, world)
+
+    asyncio.run(crashed())
+    struck = Moment.of(world)
+    asyncio.run(finished())
+    check(MIXED, usual, struck, Moment.of(world))
 
 
 def sample(strikes: list[Strike], dialect: str) -> list[Strike]:

@@ -64,6 +64,13 @@ async def test_crashes_nowhere(durably_app):
 """
 
 
+WITHOUT = [
+    f"-pno:{name}"
+    for name in ("schemathesis", "hypothesispytest", "playwright", "base_url", "xdist", "timeout")
+]
+"""Plugins that take long to import, and that have no part in this."""
+
+
 @pytest.fixture
 def url_option(server: str | None) -> list[str]:
     return [] if server is None else [f"--durably-url={server}"]
@@ -82,7 +89,8 @@ def test_a_users_test_file_passes_and_fails_as_it_should(
 ) -> None:
     before = schemas(server) if server else set[str]()
     pytester.makepyfile(test_users=USERS_TESTS)
-    result = pytester.runpytest_subprocess("-p", "no:randomly", *url_option)
+    run = pytester.runpytest_inprocess if server else pytester.runpytest_subprocess
+    result = run(*WITHOUT, *url_option)
     result.assert_outcomes(passed=4, failed=2)
     result.stdout.fnmatch_lines(
         [
@@ -110,11 +118,11 @@ def test_the_url_may_be_in_the_environment_or_the_configuration(
     pytester.makepyfile("def test_it(durably_url): assert durably_url == ''")
     monkeypatch.setenv("DURABLY_TEST_URL", "mysql://localhost/test")
     said = "Tests run on SQLite, or on postgresql://user@host/database; not on "
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess(*WITHOUT)
     result.stdout.fnmatch_lines([f"*{said}'mysql://localhost/test'."])
     monkeypatch.delenv("DURABLY_TEST_URL")
     pytester.makeini("[pytest]\ndurably_url = redis://localhost")
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess(*WITHOUT)
     result.stdout.fnmatch_lines([f"*{said}'redis://localhost'."])
 
 

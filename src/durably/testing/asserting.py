@@ -102,8 +102,8 @@ async def assert_effects(
     """The ledger holds these effects of a run: ``{"charge": 1, "mail": "in_doubt"}``.
 
     Args:
-        expected: for each tool, or step or wait inside one, how often it was done, or the states of
-            its calls; see `Expected`.
+        expected: for each tool how often it was done, or the states of its calls; see `Expected`.
+            Also for steps and waits inside a tool: ``{"ship/label": 1}``.
         exact: tools that are not named were not called.
 
     Returns:
@@ -116,8 +116,10 @@ async def assert_effects(
     effects = await run.effects()
     there: dict[str, list[str]] = {}
     for effect in effects:
-        if effect.tool_name in expected or (exact and not effect.position.step):
-            there.setdefault(effect.tool_name, []).append(str(effect.state))
+        step = effect.position.step
+        name = f"{effect.tool_name}/{step}" if step else effect.tool_name
+        if name in expected or (exact and not step):
+            there.setdefault(name, []).append(str(effect.state))
     wrong = [
         f"  {tool}: expected {_states(states)}, there {_are(there.get(tool, []))}"
         for tool, states in expected.items()

@@ -5,6 +5,7 @@ Owns what time it is; what is moved along with it registers itself.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -56,19 +57,19 @@ class Clock:
         return self._ahead
 
     def advance(self, by: float | timedelta) -> None:
-        """Move it on; what is due then, the next `drain` finds, and workers at once.
+        """Move it; what is due then, the next `drain` finds, and workers at once.
 
         Not inside of a transaction of a TRANSACTIONAL tool on SQLite: workers' leases are written.
 
         Args:
-            by: seconds, or a timedelta; 0 or more.
+            by: seconds, or a timedelta; less than 0 sets it back.
 
         Raises:
-            ConfigError: it would be moved back.
+            ConfigError: that is no time.
         """
         seconds = by.total_seconds() if isinstance(by, timedelta) else float(by)
-        if not seconds >= 0:  # also refuses NaN
-            raise ConfigError(f"advance({by!r}): a clock is moved on, by 0 seconds or more.")
+        if not math.isfinite(seconds):
+            raise ConfigError(f"advance({by!r}): a number of seconds, or a timedelta.")
         with self._moving, ExitStack() as others:
             for around in list(self._around):
                 others.enter_context(around(seconds))

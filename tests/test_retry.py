@@ -305,7 +305,7 @@ def wait_of(error: BaseException) -> float | None:
         ("Fri, 01 May 2099 12:00:00 GMT", MAX_RETRY_AFTER_SECONDS),
     ],
 )
-@pytest.mark.parametrize("status", [429, 503, 529])
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 529])
 def test_retry_after_is_obeyed(status: int, value: str, seconds: float | None) -> None:
     theirs = StatusError(status, Retry_After=value)
     assert wait_of(theirs) == seconds
@@ -316,8 +316,8 @@ def test_retry_after_is_obeyed(status: int, value: str, seconds: float | None) -
     )
 
 
-@pytest.mark.parametrize("status", [400, 408, 500, 502])
-def test_retry_after_of_any_other_status_is_not(status: int) -> None:
+@pytest.mark.parametrize("status", [400, 402, 404])
+def test_retry_after_of_a_status_that_is_not_worth_retrying_is_not(status: int) -> None:
     assert wait_of(StatusError(status, retry_after="30")) is None
 
 

@@ -31,8 +31,6 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 TRANSIENT_STATUS = frozenset({408, 409, 425, 429, *range(500, 600)})
 PERMANENT_STATUS = frozenset({400, 401, 403, 404, 422})
-# 529: overloaded, at Anthropic.
-_RETRY_AFTER_STATUS = frozenset({429, 503, 529})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +132,7 @@ def _classify(error: BaseException, now: datetime, seen: frozenset[int]) -> Verd
     if status in PERMANENT_STATUS:
         return Verdict("permanent", None, f"HTTP {status}: {reason}")
     if status in TRANSIENT_STATUS:
-        wait = _retry_after(error, now) if status in _RETRY_AFTER_STATUS else None
-        return Verdict("transient", wait, f"HTTP {status}: {reason}")
+        return Verdict("transient", _retry_after(error, now), f"HTTP {status}: {reason}")
     if _is_permanent(error):
         return Verdict("permanent", None, reason)
     if _is_transient(error):

@@ -47,9 +47,10 @@ def _site(request: pytest.FixtureRequest, wire_folder: Path, _provider: Provider
 
 
 @pytest.fixture
-def site(_site: Site, provider: Provider) -> Site:
-    """A ledger with a worker on its queue ``agents``."""
-    return _site
+def site(_site: Site, provider: Provider) -> Iterator[Site]:
+    """A ledger with a worker on its queue ``agents``; others live as long as the test."""
+    yield _site
+    _site.close(but_first=1)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import httpx
 
 from wire.mock import ODDITY, RELEASE
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 
 
 class Provider:

@@ -67,9 +67,9 @@ class Site:
         self._workers.append(worker)
         return worker
 
-    def close(self) -> None:
-        """Kill all workers."""
-        for worker in self._workers:
+    def close(self, but_first: int = 0) -> None:
+        """Kill all workers but the first."""
+        for worker in self._workers[but_first:]:
             if worker.poll() is None:
                 kill(worker)
 

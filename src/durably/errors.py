@@ -129,7 +129,7 @@ class CorruptRecord(HistoryError):
         said, left = "; ".join(damage[:SHOWN_DAMAGE]), len(damage) - SHOWN_DAMAGE
         more = f"; and {left} more" if left > 0 else ""
         super().__init__(
-            f"Run {key!r} cannot go on: {said}{more}. Mend it in the database, then retry the run."
+            f"Run {key!r} is damaged: {said}{more}. Mend it in the database, then retry the run."
         )
         self.key = key
         self.damage = tuple(damage)

@@ -187,7 +187,7 @@ def check_same(new: NewRun, existing: RunRecord, asked: RunInput) -> None:
     Raises:
         KeyConflict: the run under this key has another agent, prompt, args or thread.
     """
-    if new.unique_seconds is not None:
+    if new.unique_seconds is not None or asked.damage:
         return
     different = [
         what

@@ -12,6 +12,7 @@ import logging
 
 from durably import boundaries
 from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, TransitionRefused
+from durably.execution.apart import apart
 from durably.execution.away import Away
 from durably.execution.ends import tell_end, tell_ends
 from durably.execution.funding import wake_funded
@@ -84,7 +85,8 @@ async def _rescue(ledger: Database, pace: Pace | None = None) -> None:
     if await ledger.read(runs.count_orphans):
         for run in await ledger.write(runs.rescue, pace):
             log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
-            await tell_end(ledger, run)
+            with apart(f"telling the end of run {run.key!r}"):
+                await tell_end(ledger, run)
 
 
 async def _let_go_on(ledger: Database, funded_to: int) -> int:
@@ -121,8 +123,10 @@ async def expire_due(ledger: Database) -> int:
         before = expired
         overdue = await ledger.read(expiry.list_expired, EXPIRED_AT_ONCE)
         for key, call_id in overdue:
-            with contextlib.suppress(TransitionRefused, RunNotFound, EffectNotFound):
-                # Somebody decides at this moment, or has.
+            with (
+                apart(f"ending the wait of call {call_id} of run {key!r}"),
+                contextlib.suppress(TransitionRefused, RunNotFound, EffectNotFound),
+            ):  # Somebody decides at this moment, or has.
                 boundaries.reached("expiry:before")
                 if (effect := await ledger.write(expiry.expire, key, call_id)) is not None:
                     expired += 1

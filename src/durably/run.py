@@ -6,7 +6,6 @@ Owns nothing but the key; every answer is read from the ledger when it is asked 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from durably import agents
 from durably.budgets import UsedUp
 from durably.deciding import DecidableRun
 from durably.errors import (
+    CorruptRecord,
+    HistoryError,
     LedgerUnavailable,
     RunCancelled,
     RunDiscarded,
@@ -111,10 +112,9 @@ class Run[OutputT](DecidableRun):
             case RunState.COMPLETED:
                 registration = self._registry.find(record.agent)
                 if registration is None:
-                    return cast("OutputT", json.loads(record.output or "null"))
-                value = agents.codec.decode_output(
-                    record.output or "null", registration.output_type
-                )
+                    return cast("OutputT", self._output(agents.exact.parse_json))
+                kind = registration.output_type
+                value = self._output(lambda text: agents.codec.decode_output(text, kind))
                 return cast("OutputT", value)
             case RunState.DISCARDED:
                 raise RunDiscarded(self.key, f"Run {self.key!r} was discarded: {record.error}")
@@ -169,7 +169,21 @@ class Run[OutputT](DecidableRun):
     async def history(self) -> list[ModelMessage]:
         """The checkpointed messages, as pydantic-ai's own."""
         rows = await self._ledger.read(reads.list_messages, self.record.id)
-        return [agents.history.message_from_json(row.body, f"message {row.seq}") for row in rows]
+        return [self._message(row) for row in rows]
+
+    def _message(self, row: StoredMessage) -> ModelMessage:
+        try:
+            return agents.history.message_from_json(row.body)
+        except HistoryError as error:
+            said = f"durably_messages.body of message {row.seq}: {error}".rstrip(".")
+            raise CorruptRecord(self.key, [said]) from error
+
+    def _output(self, read: Callable[[str], object]) -> object:
+        try:
+            return read(self.record.output or "null")
+        except HistoryError as error:
+            said = f"durably_runs.output: {error}".rstrip(".")
+            raise CorruptRecord(self.key, [said]) from error
 
     async def messages(self, after: int = -1) -> list[StoredMessage]:
         """The checkpointed messages as they are stored: JSON, and when each was written.
@@ -245,7 +259,8 @@ class Run[OutputT](DecidableRun):
         """What a suspended run waits for, and how to let it go on; one sentence."""
         waiting = self.record.waiting_on or {}
         if self.record.in_line:
-            return self._describe_line(waiting)
+            damaged = not waiting.keys() & {"after", "steers"}
+            return self._describe_damage() if damaged else self._describe_line(waiting)
         if waiting.get("kind") == "change":
             return (
                 f"Run {self.key!r} waits because its agent changed: `durably retry {self.key}` "
@@ -255,7 +270,9 @@ class Run[OutputT](DecidableRun):
         if waiting.get("kind") == "waits":
             return f"Run {self.key!r} waits {others}."
         if waiting.get("kind") == "budget":
-            used = UsedUp.from_json(waiting)
+            used = UsedUp.read(waiting)
+            if used is None:
+                return self._describe_damage()
             return (
                 f"Run {self.key!r} waits because {used.whose()} is used up, {used.describe()}: "
                 f"`durably {used.command()}` lets it go on, `durably cancel {self.key}` ends it."
@@ -265,6 +282,12 @@ class Run[OutputT](DecidableRun):
         return (
             f"Run {self.key!r} waits for a decision on {calls}{also}: see `durably inbox`, then "
             f"`durably approve`, `deny`, `answer` or `resolve` {self.key} CALL_ID."
+        )
+
+    def _describe_damage(self) -> str:
+        return (
+            f"Run {self.key!r} waits, but its row does not say for what "
+            f"({'; '.join(self.record.damage)}): mend it, or `durably cancel {self.key}` ends it."
         )
 
     def _describe_line(self, waiting: Mapping[str, str]) -> str:
@@ -336,9 +359,9 @@ def _described_wait(wait: Mapping[str, Any]) -> str:
     until = f" until {wait['until']}" if "until" in wait else ""
     match wait["for"]:
         case "signal":
-            return f"for the signal {wait['name']!r}{until}"
+            return f"for the signal {wait.get('name')!r}{until}"
         case "child":
-            return f"for run {wait['name']!r}"
+            return f"for run {wait.get('name')!r}"
         case _:
             return until.strip()
 

@@ -6,6 +6,7 @@ Owns that an attempt finds out before it does anything; which columns hold JSON 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
@@ -13,6 +14,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 from durably.agents import recorded
 from durably.agents.codec import decode_prompt
 from durably.agents.earlier import conversation
+from durably.agents.exact import json_name, parse_json
 from durably.agents.fingerprint import Fingerprint
 from durably.agents.history import message_from_json
 from durably.errors import CorruptRecord, HistoryError
@@ -69,13 +71,23 @@ def _of_effect(effect: Effect, messages: Sequence[ModelMessage]) -> list[str]:
         )
     elif not position.step and effect.tool_call_id not in ("", ids[position.call]):
         said.append(
-            f"durably_effects.tool_call_id of call {effect.call_id} is {effect.tool_call_id!r}, "
+            f"durably_effects.tool_call_id of call {effect.call_id} is {effect.tool_call_id[:40]!r}, "
             f"but response {position.response} says {ids[position.call]!r}"
         )
+    if effect.approved and effect.args:
+        # Those that somebody has approved are what the tool is given.
+        column = f"durably_effects.args of call {effect.call_id}"
+        _try(said, column, lambda: _object(effect.args))
     if (envelope := effect.result) is not None:
         column = f"durably_effects.result of call {effect.call_id}"
         _try(said, column, lambda: recorded.check(envelope))
     return said
+
+
+def _object(text: str) -> None:
+    if not isinstance(found := parse_json(text), dict):
+        raise HistoryError(f"arguments are an object, not {json_name(found)}")
+    json.dumps(found, ensure_ascii=False).encode()  # Half a character can be given to no tool.
 
 
 def _try(damage: list[str], column: str, read: Callable[[], object]) -> None:

@@ -5,12 +5,13 @@ Owns the field names that programs read: the records' own, and JSON texts as wha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
+
+from durably.ledger.columns import decoded
 
 if TYPE_CHECKING:
     from durably.records import Effect, Event, RunRecord, StoredMessage
@@ -35,7 +36,7 @@ def parsed(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
+        return decoded(text)
     except ValueError:
         return text
 

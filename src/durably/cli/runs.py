@@ -131,7 +131,9 @@ def _inbox_row(item: InboxItem) -> tuple[object, ...]:
     if effect is None:
         from durably.budgets import UsedUp
 
-        used = UsedUp.from_json(item.waiting)
+        used = UsedUp.read(item.waiting)
+        if used is None:
+            return (" › ".join(item.path), "-", item.kind, "-", since, "; ".join(item.damage))
         whose = "" if used.scope == "run" else f" of {used.scope} {used.name}"
         asked = one_line(f"{used.describe()}{whose}", ARGS_CHARS)
         return (" › ".join(item.path), "-", item.kind, "-", since, asked)

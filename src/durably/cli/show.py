@@ -124,6 +124,8 @@ def _print_header(seen: Seen, out: Console, full: bool) -> None:
     if run.error:
         error = styled(shorten(run.error, None if full else ERROR_CHARS), "red")
         print_entry(out, Entry("error", error))
+    for line in (*run.damage, *seen.input.damage, *(d for e in seen.effects for d in e.damage)):
+        out.print(styled(f"damaged: {line}", "red"), soft_wrap=True)
     if seen.waiting:
         out.print(styled(seen.waiting, "bold"), soft_wrap=True)
 
@@ -241,13 +243,15 @@ def _commands(seen: Seen) -> Iterator[str]:
                 yield from _decisions(f"{key} {quote(effect.call_id)}", run, effect)
         for wait in run.waiting_on.get("waits", []):
             if wait["for"] == "signal":
-                yield f"signal {key} {quote(wait['name'])} --payload JSON   # what it waits for"
+                name = quote(str(wait.get("name")))
+                yield f"signal {key} {name} --payload JSON   # what it waits for"
         if run.waiting_on.get("kind") == "change":
             yield f"retry {key}   # go on with the agent as it is now"
         if run.waiting_on.get("kind") == "budget":
             from durably.budgets import UsedUp
 
-            yield f"{UsedUp.from_json(run.waiting_on).command()}   # more altogether"
+            if (used := UsedUp.read(run.waiting_on)) is not None:
+                yield f"{used.command()}   # more altogether"
         yield f"cancel {key}"
     elif "retry" in run_actions(run):
         yield f"retry {key}   # go on where it stopped; its history is kept"

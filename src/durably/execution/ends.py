@@ -11,6 +11,7 @@ import contextlib
 from durably import boundaries
 from durably.errors import RunNotFound, TransitionRefused
 from durably.execution import threads
+from durably.execution.apart import apart
 from durably.ledger import children, ends, runs
 from durably.ledger.database import Database
 from durably.records import RunRecord
@@ -41,4 +42,5 @@ async def tell_end(ledger: Database, run: RunRecord) -> None:
 async def tell_ends(ledger: Database) -> None:
     """Tell what nobody lived to tell."""
     for run in await ledger.read(ends.list_untold):
-        await tell_end(ledger, run)
+        with apart(f"telling the end of run {run.key!r}"):
+            await tell_end(ledger, run)

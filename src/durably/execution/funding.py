@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from durably.execution.apart import apart
 from durably.ledger import budgets
 from durably.ledger.database import Database
 
@@ -32,4 +33,5 @@ async def wake_funded(ledger: Database, after: int = 0) -> int:
 
 async def _wake(ledger: Database, run_ids: Sequence[int]) -> None:
     for run_id in run_ids:
-        await ledger.write(budgets.wake_funded, run_id)
+        with apart(f"waking run #{run_id}, which waits for a budget,"):
+            await ledger.write(budgets.wake_funded, run_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from durably.errors import RunNotFound, TransitionRefused
+from durably.execution.apart import apart
 from durably.execution.ends import tell_end
 from durably.ledger import reads, runs, threads
 from durably.ledger.database import Database
@@ -28,7 +29,8 @@ async def interrupt_for(ledger: Database, run: RunRecord) -> None:
     if waiting.get("kind") != "interrupt":
         return
     with contextlib.suppress(RunNotFound, TransitionRefused):  # It ended meanwhile.
-        going = await ledger.read(reads.get_run, waiting["interrupts"])
+        # Where it cannot be read which, the run just waits for its turn.
+        going = await ledger.read(reads.get_run, waiting.get("interrupts", ""))
         if not going.state.final and going.cancel_requested_at is None:
             await tell_end(ledger, await ledger.write(runs.cancel, going.key, BY_INTERRUPT))
     await ledger.write(threads.interrupted, run.id)
@@ -37,4 +39,5 @@ async def interrupt_for(ledger: Database, run: RunRecord) -> None:
 async def interrupt_all(ledger: Database) -> None:
     """Do it for those whose process did not live to, or that joined somebody's own transaction."""
     for run in await ledger.read(threads.list_interrupts):
-        await interrupt_for(ledger, run)
+        with apart(f"interrupting for run {run.key!r}"):
+            await interrupt_for(ledger, run)

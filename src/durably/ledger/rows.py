@@ -5,9 +5,9 @@ A row that is damaged becomes a record that says so; `columns` knows how a value
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from durably.budgets import Budget, SharedBudget, Spent
+from durably.budgets import Budget, SharedBudget, Spent, UsedUp
 from durably.ledger.columns import (
     Columns,
     decoded,
@@ -49,7 +49,41 @@ def waiting_from(row: Row) -> dict[str, Any] | None:
 
 def _waiting(columns: Columns) -> dict[str, Any] | None:
     kind = columns.row["waiting_kind"]
-    return None if kind is None else {**(columns.object_or_none("waiting_on") or {}), "kind": kind}
+    if kind is None:
+        return None
+    before = columns.damage
+    on = columns.object_or_none("waiting_on") or {}
+    if columns.damage == before and not _tells(kind, on):
+        columns.note("waiting_on", f"nothing that a run can wait for which waits for {kind!r}")
+    return {**on, "kind": kind} if columns.damage == before else {"kind": kind}
+
+
+def _tells(kind: str, on: dict[str, Any]) -> bool:
+    """Whether it says what a run of this kind waits for, in the shape that readers rely on."""
+    match kind:
+        case "budget":
+            return UsedUp.read(on) is not None
+        case "effects" | "waits":
+            effects, waits = on.get("effects", []), on.get("waits", [])
+            return (
+                _all(effects, str)
+                and _all(waits, dict)
+                and all(
+                    isinstance(wait.get(name), str) for wait in waits for name in ("for", "call_id")
+                )
+            )
+        case "steered":
+            return isinstance(on.get("steers"), str)
+        case "interrupt":
+            return isinstance(on.get("after"), str) and isinstance(on.get("interrupts"), str)
+        case "thread" | "steer":
+            return isinstance(on.get("after"), str)
+        case _:
+            return True
+
+
+def _all(items: object, kind: type) -> bool:
+    return isinstance(items, list) and all(isinstance(i, kind) for i in cast("list[Any]", items))
 
 
 def tags_from(row: Row) -> list[str]:

@@ -47,7 +47,7 @@ class InboxItem:
     def cursor(self) -> str:
         """Where it stands in the inbox: `Durably.inbox` goes on ``after`` it."""
         place = self.effect.position if self.effect else NO_CALL
-        since = self.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        since = self.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
         return f"{since}|{self.run_id}|{place.call_id}"
 
     @property
@@ -133,7 +133,7 @@ class Waiting:
             return None
         try:
             return json.loads(self.effect.args or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.effect.args
 
     @property

@@ -40,12 +40,14 @@ TABLE: tuple[tuple[type[Exception], int], ...] = (
     (errors.UnknownAgent, 422),
     (errors.ConfigError, 422),
     (errors.ResultNotSerializable, 422),
-    (errors.HistoryError, 500),
+    (errors.CorruptRecord, 409),
+    (errors.HistoryError, 422),
     (errors.LedgerUnavailable, 503),
     (errors.LedgerClosed, 503),
     (errors.LedgerMoved, 503),
     (errors.SchemaError, 503),
     (errors.LedgerCorrupt, 503),
+    (errors.LedgerError, 422),  # It refused what was to be written.
 )
 """The status of each error; the first that fits. What is not here is nobody's mistake but ours."""
 

@@ -68,7 +68,10 @@ def _shared(run: Run[Any]) -> UsedUp:
     waiting = run.record.waiting_on or {}
     if waiting.get("kind") != "budget" or waiting.get("scope") == "run":
         raise Refusal(409, f"Run {run.key!r} waits for no budget that runs share any more.")
-    return UsedUp.from_json(waiting)
+    used = UsedUp.read(waiting)
+    if used is None:
+        raise Refusal(409, f"Run {run.key!r} does not say for which budget it waits.")
+    return used
 
 
 async def _call(site: Site, run: Run[Any], call_id: str) -> Asked:

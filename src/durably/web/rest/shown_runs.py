@@ -48,6 +48,9 @@ class ShownRun(Model):
     waits: Annotated[
         str | None, Field(description="The same as a sentence, with how to let it go on.")
     ]
+    damage: Annotated[
+        list[str], Field(description="What of its row cannot be read, as sentences; usually empty.")
+    ]
     output: Annotated[Any, Field(description="What the agent returned; null until it has.")]
     error: Annotated[
         str | None, Field(description="Why the last attempt failed, or the run was discarded.")
@@ -155,10 +158,11 @@ def _run_fields(redact: Redact, run: Run[Any]) -> dict[str, Any]:
     record = masked_run(run.record, redact)
     fields = {name: getattr(record, name) for name in ShownRun.model_fields if name not in _OF_RUN}
     fields["waits"] = run.describe_waiting() if record.waiting_on else None
+    fields["damage"] = list(record.damage)
     fields["output"] = parsed(record.output)
     fields["actions"] = list(run.actions_allowed)
     return fields
 
 
-_OF_RUN = {"waits", "output", "actions"}
+_OF_RUN = {"waits", "output", "actions", "damage"}
 """What a record does not say as it is shown."""

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, cast
 
+from durably.ledger.columns import decoded
 from durably.web.views.text import escaped, one_line, visible
 
 LIMIT = 6000
@@ -39,8 +40,8 @@ def parsed(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return decoded(text)
+    except ValueError:
         return text
 
 

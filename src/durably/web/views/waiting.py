@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from durably.allowed import item_decisions
 from durably.budgets import UsedUp
-from durably.errors import ConfigError
 from durably.records import Decision, Effect, InboxItem
 from durably.web.views.masking import masked_effect
 from durably.web.views.text import visible
@@ -193,9 +192,8 @@ def _title(item: InboxItem, effect: Effect | None) -> tuple[str, str]:
 
 
 def _budget(waiting: dict[str, Any]) -> str:
-    try:
-        used = UsedUp.from_json(waiting)
-    except (KeyError, ValueError, TypeError, ConfigError):
+    used = UsedUp.read(waiting)
+    if used is None:
         return "A budget is used up."
     return f"{used.whose()} is used up: {used.describe()}".capitalize()
 

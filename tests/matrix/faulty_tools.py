@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +127,53 @@ RETURNED = [
     _returning("50 MB of text", lambda: "x" * 50_000_000, fine=True),
 ]
 
+MEGABYTE = 1 << 20
+
+
+def _out_of_memory() -> Any:
+    hoard: list[bytearray] = []
+    while True:
+        hoard.append(bytearray(10 * MEGABYTE))
+
+
+OUT_OF_MEMORY = _both("runs out of memory", _out_of_memory, "MemoryError: ")
+
+LEAK_SECONDS = 300
+
+
+def _leak() -> Any:
+    """Take more and more, until somebody kills the process."""
+    _wait_for_the_neighbour()
+    hoard: list[bytes] = []
+    for _ in range(80):
+        hoard.append(os.urandom(10 * MEGABYTE))
+    time.sleep(LEAK_SECONDS)
+
+
+def _exit_at_once() -> Any:
+    _wait_for_the_neighbour()
+    os._exit(1)
+
+
+def _wait_for_the_neighbour() -> None:
+    """Another run of the worker ends before the worker does."""
+    world = World(Path(os.environ["MATRIX_WORLD"]))
+    sql = f"SELECT state FROM durably_runs WHERE key = '{NEIGHBOUR}' AND state = 'completed'"
+    while not world.database.rows(sql):
+        time.sleep(0.05)
+
+
+FATAL = [
+    Fault("a tool exits by os._exit()", _exit_at_once, in_thread=True),
+    Fault("a tool leaks memory until it is killed", _leak, in_thread=True),
+]
+
+NEIGHBOUR = "neighbour"
+"""A run whose tool does well."""
+
 FAULTS = {fault.name: fault for fault in (*RAISED, *RETURNED)}
+
+_ALL = FAULTS | {fault.name: fault for fault in (*OUT_OF_MEMORY, *FATAL)}
 
 
 def _find(ctx: RunContext[None], call: Call) -> effects.Done:
@@ -239,15 +287,40 @@ def app_for(
 ) -> tuple[Durably, dict[tuple[str, str], Agent[None, str]]]:
     os.environ["MATRIX_WORLD"] = str(world.folder)
     app = Durably(world.url)
-    agents = {(f, p): agent_for(world, FAULTS[f], p) for f in faults for p in POLICIES}
+    agents = {(f, p): agent_for(world, _ALL[f], p) for f in faults for p in POLICIES}
     for agent in agents.values():
         app.register(agent, retry=NOW, max_attempts=MAX_ATTEMPTS, **options)
+    app.register(neighbour_for(world))
     return app, agents
 
 
-def worker(folder: Path, faults: list[str], **options: Any) -> None:
-    """A worker for such runs, until SIGTERM."""
+def fault_named(name: str) -> Fault:
+    return _ALL[name]
+
+
+def neighbour_for(world: World) -> Agent[None, str]:
+    agent = Agent(paid_script(world, NEIGHBOUR, "well"), name=NEIGHBOUR)
+
+    @agent.tool_plain(metadata=effects.once())
+    async def well() -> str:
+        return world.act()
+
+    return agent
+
+
+def worker(
+    folder: Path, faults: list[str], more_megabytes: int | None = None, **options: Any
+) -> None:
+    """A worker for such runs, until SIGTERM.
+
+    Args:
+        more_megabytes: what it may take beyond what it has.
+    """
     begin(folder, "worker")
     world = World(folder)
+    if more_megabytes is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + more_megabytes * MEGABYTE
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     app, _ = app_for(world, faults)
     asyncio.run(serve(world, app, **options))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from collections import Counter
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from crash import children
 from crash.grounds import Grounds
 from crash.processes import Processes, ended, eventually, is_alive
 from crash.undisturbed import logs, sample
 from crash.world import World
 from matrix import faulty_tools
-from matrix.faulty_tools import FAULTS, expected, key_of
+from matrix.faulty_tools import FAULTS, MAX_ATTEMPTS, expected, fault_named, key_of
 from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(1800)
@@ -48,15 +50,29 @@ def test_tool_that_does_wrong_ends_its_own_run_as_its_policy_says(
 ) -> None:
     """All of them at once, in one worker: whatever one of them raises, the worker goes on."""
     faults = sample(QUICK, [name for name in FAULTS if name not in QUICK])
+    _carry_out(world, processes, faults)
+
+
+@pytest.mark.longer
+def test_tool_that_runs_out_of_memory_ends_its_own_run(world: World, processes: Processes) -> None:
+    """What it had taken is free again when its failure is written down."""
+    faults = [fault.name for fault in faulty_tools.OUT_OF_MEMORY]
+    _carry_out(world, processes, faults, more_megabytes=700, queues={"agents": 1})
+
+
+def _carry_out(world: World, processes: Processes, faults: list[str], **options: Any) -> None:
+    """Have one worker execute a run for each fault and policy, and check each."""
     app, agents = faulty_tools.app_for(world, faults)
 
     async def enqueue() -> None:
         async with app:
             for (fault, policy), agent in agents.items():
-                await app.enqueue(agent, "Do it.", key=key_of(FAULTS[fault], policy))
+                await app.enqueue(agent, "Do it.", key=key_of(fault_named(fault), policy))
 
     asyncio.run(enqueue())
-    process = processes.start(faulty_tools.worker, world.folder, faults, lease=LEASE_SECONDS)
+    process = processes.start(
+        faulty_tools.worker, world.folder, faults, lease=LEASE_SECONDS, **options
+    )
     _until_nothing_is_open(world, process)
     _leave(process)
 
@@ -69,6 +85,68 @@ def test_tool_that_does_wrong_ends_its_own_run_as_its_policy_says(
     assert not wrong, "\n".join(wrong)
     for fault, policy in agents:
         proved(fault, moment="tool", policy=policy, database=world.database.dialect)
+
+
+@pytest.mark.longer
+@pytest.mark.parametrize("policy", ["READ", "once, ask"])
+@pytest.mark.parametrize("fault", [fault.name for fault in faulty_tools.FATAL])
+def test_tool_that_kills_its_worker_each_time_is_not_tried_for_ever(
+    fault: str, policy: str, world: World, processes: Processes
+) -> None:
+    """Another run of the worker finishes meanwhile; what was done before is not done again."""
+    app, agents = faulty_tools.app_for(world, [fault])
+    key = key_of(fault_named(fault), policy)
+
+    async def enqueue() -> None:
+        async with app:
+            await app.enqueue(agents[fault, policy], "Do it.", key=key)
+            await app.enqueue(faulty_tools.NEIGHBOUR, "Do it.", key=faulty_tools.NEIGHBOUR)
+
+    asyncio.run(enqueue())
+    deaths = 0
+    while world.database.rows(f"SELECT key FROM durably_runs WHERE state IN {OPEN}"):
+        process = processes.start(faulty_tools.worker, world.folder, [fault])
+        if _dies_before_the_end(world, process):
+            deaths += 1
+            children.let_leases_end(world)
+        else:
+            _leave(process)
+    runs = {row["key"]: row for row in world.database.rows("SELECT * FROM durably_runs")}
+    run, neighbour = runs[key], runs[faulty_tools.NEIGHBOUR]
+    effects = {
+        row["idempotency_key"]: row["state"]
+        for row in world.database.rows("SELECT * FROM durably_effects")
+    }
+    assert (neighbour["state"], neighbour["crashes"]) == ("completed", 0)
+    assert world.effects()[f"{key}:1.0"] == 1
+    if policy == "READ":
+        assert (run["state"], run["crashes"], run["failures"]) == ("discarded", MAX_ATTEMPTS, 0)
+        assert f"died in {MAX_ATTEMPTS} attempts" in run["error"]
+        assert deaths == world.effects()[f"{key}:3.0"] == MAX_ATTEMPTS
+    else:
+        assert (run["state"], run["crashes"], run["failures"]) == ("suspended", 1, 0)
+        assert effects[f"{key}:3.0"] == "in_doubt"
+        assert deaths == world.effects()[f"{key}:3.0"] == 1
+    proved(fault, moment="tool", policy=policy, database=world.database.dialect, times=deaths)
+
+
+RESIDENT_BYTES = 500 << 20
+"""A worker that takes more is killed, as the system kills one."""
+
+
+def _dies_before_the_end(world: World, process: BaseProcess) -> bool:
+    sql = f"SELECT key FROM durably_runs WHERE state IN {OPEN}"
+
+    def look() -> str | None:
+        if not is_alive(process):
+            return "dead"
+        statm = Path(f"/proc/{process.pid}/statm").read_text().split()
+        if statm and int(statm[1]) * resource.getpagesize() > RESIDENT_BYTES:
+            process.kill()
+        time.sleep(0.05)
+        return None if world.database.rows(sql) else "alive"
+
+    return eventually("the worker dies, or every run has ended or waits", look) == "dead"
 
 
 LEASE_SECONDS = 60
@@ -99,7 +177,7 @@ class _Found:
 
     def problems(self, fault_name: str, policy: str) -> list[str]:
         """What is not as it should be; empty if all is well."""
-        fault = FAULTS[fault_name]
+        fault = fault_named(fault_name)
         key, wanted = key_of(fault, policy), expected(fault, policy)
         run = self._runs[key]
         effect = self._effects.get(f"{key}:3.0")

@@ -27,6 +27,7 @@ from durably.agents.positions import after_responses, count_responses, last_resp
 from durably.agents.pricing import response_name
 from durably.agents.usage import copied, usage_after
 from durably.agents.whole import check_whole
+from durably.execution.contained import contained
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
 
 
@@ -67,7 +68,8 @@ class Checkpoints(AbstractCapability[Any]):
         boundaries.reached("model:before")
         state.asking = True
         try:
-            response = await handler(request_context)
+            # Here as well: pydantic-ai may ask in a task of its own.
+            response = await contained("The model", handler(request_context))
         finally:
             state.asking = False
         boundaries.reached("model:after")

@@ -116,7 +116,7 @@ def table_of(proved: list[Proved], command: str) -> str:
         counts = [_cell(survived, fault, database) for database in DATABASES]
         moments = _in_order({p.moment for p in proved if p.fault == fault}, MOMENTS)
         policies = _in_order({p.policy for p in proved if p.fault == fault}, POLICIES)
-        cells = [fault, *counts, ", ".join(moments), "; ".join(policies)]
+        cells = [fault, *counts, "; ".join(moments), "; ".join(policies)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_grid(proved)])
 

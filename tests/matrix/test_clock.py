@@ -21,16 +21,22 @@ from crash.world import World
 from matrix import children
 from matrix.clocks import HOUR, set_clock
 from matrix.record import proved
+from support.sample import longer
 
 pytestmark = pytest.mark.timeout(3600)
 
-STEPS = {"clock set forward by an hour": HOUR, "clock set back by an hour": -HOUR}
+FORWARD, BACK = "clock set forward by an hour", "clock set back by an hour"
+STEPS = {FORWARD: HOUR, BACK: -HOUR}
 
 AT_ONCE = 4
 """How many runs are struck side by side: most of the time is waiting for others to look."""
 
 
-@pytest.mark.parametrize("fault", STEPS)
+@pytest.mark.parametrize(
+    ("fault", "grounds"),
+    [(FORWARD, "sqlite"), longer(FORWARD, "postgres"), longer(BACK, "sqlite"), (BACK, "postgres")],
+    indirect=["grounds"],
+)
 def test_clock_that_is_set_takes_no_run_from_its_healthy_worker(
     fault: str, grounds: Grounds, tmp_path: Path, processes: Processes
 ) -> None:
@@ -59,7 +65,15 @@ def test_clock_that_is_set_takes_no_run_from_its_healthy_worker(
     check_reached(dict(zip(strikes, each(strikes, strike_at, at_once=AT_ONCE), strict=True)))
 
 
-@pytest.mark.parametrize("fault", STEPS)
+@pytest.mark.parametrize(
+    ("fault", "grounds"),
+    [
+        *(longer(FORWARD, name) for name in ("sqlite", "postgres")),
+        (BACK, "sqlite"),
+        longer(BACK, "postgres"),
+    ],
+    indirect=["grounds"],
+)
 def test_dead_worker_is_noticed_although_the_clock_was_set(
     fault: str, grounds: Grounds, tmp_path: Path, processes: Processes
 ) -> None:
@@ -89,7 +103,11 @@ def test_dead_worker_is_noticed_although_the_clock_was_set(
 @pytest.mark.parametrize("grounds", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("job", "policy", "waited"),
-    [("gated async", "READ", 2), ("gated in a thread", "READ", 2), ("gated once", "once, ask", 1)],
+    [
+        longer("gated async", "READ", 2),
+        longer("gated in a thread", "READ", 2),
+        ("gated once", "once, ask", 1),
+    ],
 )
 def test_worker_an_hour_ahead_takes_runs_but_repeats_no_call(
     job: str, policy: str, waited: int, grounds: Grounds, tmp_path: Path, processes: Processes

@@ -31,7 +31,7 @@ SAMPLE = ("checkpoint", "settle", "decision")
 
 @pytest.mark.parametrize("grounds", ["postgres"], indirect=True)
 @pytest.mark.parametrize("scenario", [APPROVED, longer(MIXED)], ids=lambda scenario: scenario.name)
-@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("lost", [longer("request"), "answer"])
 def test_commit_whose_outcome_nobody_heard_is_made_once(
     scenario: Scenario, lost: Lost, grounds: Grounds, tmp_path: Path, processes: Processes
 ) -> None:

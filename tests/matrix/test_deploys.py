@@ -21,13 +21,25 @@ from crash.undisturbed import EVERYTHING, SEED, Undisturbed, each, layer, logs
 from matrix import children
 from matrix.record import proved
 from matrix.versions import OnChange
+from support.sample import longer
 
 pytestmark = pytest.mark.timeout(3600)
 
 AT_ONCE = 2
 
 
-@pytest.mark.parametrize("on_change", ["continue", "suspend", "discard"])
+@pytest.mark.parametrize(
+    ("on_change", "grounds"),
+    [
+        ("continue", "sqlite"),
+        longer("suspend", "sqlite"),
+        longer("discard", "sqlite"),
+        longer("continue", "postgres"),
+        ("suspend", "postgres"),
+        longer("discard", "postgres"),
+    ],
+    indirect=["grounds"],
+)
 def test_deploy_in_the_middle_of_a_run_keeps_every_promise(
     on_change: OnChange, grounds: Grounds, tmp_path: Path, processes: Processes
 ) -> None:

@@ -140,7 +140,8 @@ class ObanDispatcher:
                     news.clear()
                     await self._apply(changed)
                     await self._pass_on_cancels()
-                    await self._fetched.free_forgotten()
+                    if await self._fetched.free_forgotten():
+                        await self._say_again()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(news.wait(), timeout=LOOK_SECONDS)
             finally:
@@ -284,6 +285,16 @@ class ObanDispatcher:
                 log.warning("queue %s could not be set in Oban now: %s", queue, error)
                 return
             changed.discard(queue)
+
+    async def _say_again(self) -> None:
+        """Have Oban's producers say once more how jobs ended: they do so whenever they are set."""
+        assert self._oban is not None, "begun"
+        for queue in self._queues.names:
+            limit = self._queues.limit(queue)
+            try:
+                await self._oban.scale_queue(queue=queue, node=self._worker_id, limit=limit)
+            except Exception as error:
+                log.warning("queue %s cannot say now how its jobs ended: %s", queue, error)
 
     async def _pause(self) -> None:
         assert self._oban is not None, "begun"

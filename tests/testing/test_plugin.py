@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from durably import testing
 from durably.testing import ledgers
 from support.postgres_run import Postgres
 
@@ -135,6 +136,17 @@ def test_the_plugin_is_registered_and_imports_next_to_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["durably", "durably.testing", "durably.testing.plugin"]
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(testing, name) is not None
+    assert name in dir(testing)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = testing.nonsense
 
 
 def test_a_schema_of_the_users_is_refused(postgres: Postgres, tmp_path: Path) -> None:

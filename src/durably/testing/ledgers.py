@@ -43,14 +43,15 @@ def fresh_url(server: str | None, folder: Path) -> str:
     return f"{place}?{'&'.join([*others, f'schema={schema}'])}"
 
 
-def delete(url: str) -> None:
-    """Delete the schema of a test; a file is pytest's to keep or delete."""
+def delete(url: str) -> bool:
+    """Delete the schema of a test; False for a file, which is pytest's to keep or delete."""
     if url.startswith("sqlite"):
-        return
+        return False
     from durably.ledger.postgres.schema import drop
     from durably.ledger.postgres.url import PostgresUrl
 
     drop(PostgresUrl.parse(url))
+    return True
 
 
 def shown(url: str) -> str:

@@ -52,8 +52,8 @@ def durably_url(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[str
     url = ledgers.fresh_url(_server(request.config), tmp_path)
     request.node.stash[LEDGER] = ledgers.shown(url)
     yield url
-    if not request.node.stash.get(FAILED, False):
-        ledgers.delete(url)
+    if not request.node.stash.get(FAILED, False) and ledgers.delete(url):
+        del request.node.stash[LEDGER]
 
 
 @pytest.fixture

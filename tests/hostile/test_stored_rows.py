@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from durably import Budget, Durably
-from durably.cli.main import main as command
+from durably.cli.main import run as command
 from durably.errors import CorruptRecord, DurablyError
 from durably.lifecycle import RunState
 from durably.records import Waiting
@@ -118,7 +118,7 @@ async def test_a_mended_run_goes_on_where_it_stopped(app_url: str) -> None:
         assert run.record.damage == ("durably_runs.meta is a list, not an object",)
         await run.approve("1.1")
         await app.drain()
-        with pytest.raises(DurablyError, match="durably_runs.meta"):
+        with pytest.raises(DurablyError, match=r"durably_runs\.meta"):
             await (await app.get("k")).result()
         assert (await app.get("after")).state == "suspended", (
             "its thread went on, to its own question"
@@ -170,8 +170,8 @@ def test_commands_show_damaged_runs(
     monkeypatch.setenv("DURABLY_URL", app_url)
     for name in [n for n in os.environ if n.startswith("DURABLY_") and n != "DURABLY_URL"]:
         monkeypatch.delenv(name)
-    for words in (["runs"], ["inbox"], ["show", "k"], ["doctor"], ["queues"]):
-        assert command(words) in (0, 1), words
+    for words in (["runs"], ["inbox"], ["show", "k"], ["queues"]):
+        assert command(words) == 0, words
     said = capsys.readouterr().out
     assert "durably_runs.meta is a list, not an object" in said
     assert command(["show", "k", "--json"]) == 0

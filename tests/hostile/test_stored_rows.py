@@ -128,7 +128,7 @@ async def test_a_mended_run_goes_on_where_it_stopped(app_url: str) -> None:
         await (await app.get("alone")).approve("1.1")
         await app.drain()
         damage(app_url, "alone", "runs", "meta", "{}")
-        await (await app.get("alone")).revive()
+        await (await app.get("alone")).retry()
         await app.drain()
         assert await (await app.get("alone")).result() == "done"
     assert done == ["act", "act", "pay"], "mended, it does only what was left"

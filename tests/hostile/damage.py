@@ -13,6 +13,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from durably import effects
+from support.sample import EVERYTHING
 
 # Each is told from any other by what is wrong with it; valid JSON of a wrong shape comes last.
 NOT_JSON = ("{", "", "NaN", '{"a":1e999}', "[" * 20_000 + "]" * 20_000)
@@ -69,18 +70,22 @@ def clerk(done: list[str]) -> Agent[None, str]:
 
 
 def damages(sqlite: bool) -> Iterator[tuple[str, str, str | bytes]]:
-    """Table, column, and what somebody writes there; only what the database takes."""
-    for table, columns in JSON_COLUMNS.items():
-        for column in columns:
-            for junk in (*(NOT_JSON if sqlite else ()), *WRONG_SHAPE):
-                yield table, column, junk
-    for table, columns in TEXT_COLUMNS.items():
-        for column in columns:
-            for junk in (*NOT_JSON, *WRONG_SHAPE):
-                yield table, column, junk
+    """Table, column, and what somebody writes there; only what the database takes.
+
+    Of a sample, each column has one kind of damage, and each kind its columns.
+    """
+    turn = 0
+    for known, any_text in ((JSON_COLUMNS, sqlite), (TEXT_COLUMNS, True)):
+        for table, columns in known.items():
+            for column in columns:
+                junks = (*(NOT_JSON if any_text else ()), *WRONG_SHAPE)
+                turn += 1
+                for junk in junks if EVERYTHING else (junks[turn * 3 % len(junks)],):
+                    yield table, column, junk
     for table, columns in TIMES.items():
         for column in columns:
-            for junk in ("", "soon", "9999-99-99") if sqlite else ("infinity", "-infinity"):
+            times = ("soon", "", "9999-99-99") if sqlite else ("infinity", "-infinity")
+            for junk in times if EVERYTHING else times[:1]:
                 yield table, column, junk
     if sqlite:
         yield "runs", "meta", b"\xff\xfe{"

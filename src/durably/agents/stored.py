@@ -71,8 +71,9 @@ def _of_effect(effect: Effect, messages: Sequence[ModelMessage]) -> list[str]:
         )
     elif not position.step and effect.tool_call_id not in ("", ids[position.call]):
         said.append(
-            f"durably_effects.tool_call_id of call {effect.call_id} is {effect.tool_call_id[:40]!r}, "
-            f"but response {position.response} says {ids[position.call]!r}"
+            f"durably_effects.tool_call_id of call {effect.call_id} is "
+            f"{effect.tool_call_id[:40]!r}, but response {position.response} says "
+            f"{ids[position.call][:40]!r}"
         )
     if effect.approved and effect.args:
         # Those that somebody has approved are what the tool is given.

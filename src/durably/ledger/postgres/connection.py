@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap
 from psycopg.rows import dict_row
+from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
 from durably.errors import (
@@ -24,6 +27,7 @@ from durably.errors import (
     LedgerUnavailable,
     SchemaError,
 )
+from durably.ledger.columns import EARLIEST, LATEST
 from durably.ledger.operations import Operation, Row, Statement
 from durably.ledger.postgres.url import PATIENCE, PostgresUrl
 from durably.ledger.queries import load_queries
@@ -84,6 +88,18 @@ class _Text(StrDumperUnknown):
         return obj.replace("\x00", "\ufffd").encode("utf-8", "replace")
 
 
+class _Time(TimestamptzLoader):
+    """A time that Python has: what is before or after all of them, such as ``infinity``, is the
+    first or the last."""
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return EARLIEST if text.startswith(b"-") or text.endswith(b"BC") else LATEST
+
+
 def connect(url: PostgresUrl) -> psycopg.Connection[Any]:
     """Open a connection that begins no transaction by itself.
 
@@ -111,9 +127,10 @@ def options(url: PostgresUrl) -> dict[str, Any]:
 
 
 def adapt(adapters: AdaptersMap) -> None:
-    """Read JSON as the text that it is, and write any text."""
+    """Read JSON as the text that it is, and any time; write any text."""
     adapters.register_loader("json", TextLoader)
     adapters.register_loader("jsonb", TextLoader)
+    adapters.register_loader("timestamptz", _Time)
     adapters.register_dumper(str, _Text)
 
 

@@ -14,10 +14,16 @@ from crash.processes import Processes, eventually
 from crash.promises import Moment
 from crash.undisturbed import each
 from crash.world import World
+from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(1800)
 
-KINDS = ("async", "in a thread", "on the loop")
+FAULTS = {
+    "async": "tool slower than the lease",
+    "in a thread": "tool slower than the lease",
+    "on the loop": "tool blocks the event loop",
+}
+KINDS = tuple(FAULTS)
 
 LEASES_PER_TOOL = 4
 
@@ -40,6 +46,8 @@ def test_tool_of_several_leases_is_run_once_in_one_attempt(
                 assert [attempt["outcome"] for attempt in end.attempts] == ["completed"]
                 assert list(end.happened.values()) == [1]
                 assert end.paid == 2
+                fault, moment = FAULTS[kind], "tool"
+                proved(fault, moment=moment, policy="once, ask", database=grounds.dialect)
                 return True
         raise AssertionError("heartbeats were late even with a long lease")
 

@@ -22,10 +22,12 @@ from crash.undisturbed import EVERYTHING, logs
 from crash.world import World
 from durably import Durably, RunState
 from durably.dispatch.embedded import POLL_SECONDS
+from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(1800)
 
 KEY = "order-42"
+HANGS = "tool hangs while its worker is told to leave"
 
 
 @pytest.fixture
@@ -96,6 +98,7 @@ def test_what_outlasts_the_grace_period_is_stopped_and_handed_back(
     eventually("completed", lambda: _run(world)["state"] == "completed")
     outcomes = [attempt["outcome"] for attempt in Moment.of(world).attempts]
     assert outcomes == ["handed_back", "completed"]
+    proved(HANGS, moment="tool", policy="READ", database=world.database.dialect)
 
 
 def test_once_tool_that_outlasts_the_grace_period_is_in_doubt(
@@ -112,6 +115,7 @@ def test_once_tool_that_outlasts_the_grace_period_is_in_doubt(
     (effect,) = Moment.of(world).effects.values()
     assert (effect["state"], effect["asked"]) == ("in_doubt", 1)
     assert not world.effects()
+    proved(HANGS, moment="tool", policy="once, ask", database=world.database.dialect)
 
 
 def test_stopping_a_transaction_in_a_thread_harms_neither_worker_nor_table(
@@ -130,6 +134,7 @@ def test_stopping_a_transaction_in_a_thread_harms_neither_worker_nor_table(
     workers.start()
     eventually("completed", lambda: _run(world)["state"] == "completed")
     assert list(Moment.of(world).happened.values()) == [1]
+    proved(HANGS, moment="tool", policy="TRANSACTIONAL", database=world.database.dialect)
 
 
 # --- dying for good

@@ -17,6 +17,7 @@ import pytest
 
 from crash.children import Strike, decide
 from crash.grounds import Grounds, PostgresGrounds
+from crash.processes import eventually
 from crash.promises import Moment, check
 from crash.scenarios import BOOKINGS, BUDGET, KEY, MIXED, PROMPT, TAG
 from crash.undisturbed import EACH
@@ -101,7 +102,7 @@ def undisturbed(world: World) -> tuple[Moment, list[Strike]]:
                 await work(app, world)
 
     asyncio.run(once())
-    return Moment.of(world), [Strike(*at) for at in trace.reached]
+    return look(world), [Strike(*at) for at in trace.reached]
 
 
 def crash(world: World, usual: Moment, strike: Strike) -> None:
@@ -117,9 +118,16 @@ def crash(world: World, usual: Moment, strike: Strike) -> None:
             await work(app, world)
 
     asyncio.run(crashed())
-    struck = Moment.of(world)
+    struck = look(world)
     asyncio.run(finished())
-    check(MIXED, usual, struck, Moment.of(world))
+    check(MIXED, usual, struck, look(world))
+
+
+def look(world: World) -> Moment:
+    """What is left, once nobody has the file open: the last to close it changes it as well."""
+    wal = world.folder / "ledger.db-wal"
+    eventually("no connection is left", lambda: not wal.exists())
+    return Moment.of(world)
 
 
 def sample(strikes: list[Strike], dialect: str) -> list[Strike]:

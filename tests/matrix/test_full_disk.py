@@ -21,27 +21,28 @@ pytestmark = pytest.mark.timeout(3600)
 AT_ONCE = 2
 
 
+def fill(undisturbed: Undisturbed, strike: Strike, processes: Processes) -> bool:
+    """Let a run meet a full disk; whether any write of it did."""
+    world = undisturbed.world(str(strike).replace(":", "_"))
+    make_disk(world)
+    code = processes.run(children.disk_full, world.folder, MIXED.name, strike)
+    assert code == 0, logs(world.folder)
+    end = Moment.of(world)
+    check_after_many(MIXED, undisturbed.end, end, crashes=0)
+    assert [attempt["outcome"] for attempt in end.attempts] == ["completed"]
+    struck = bool(world.records("struck"))
+    if struck:
+        database = world.database.dialect
+        proved("disk full", moment=layer(strike), policy=MIXED.shown, database=database)
+    unmake_disk(world)
+    undisturbed.clear(world)
+    return struck
+
+
 def test_full_disk_costs_no_run_and_repeats_no_call(
     grounds: Grounds, tmp_path: Path, processes: Processes
 ) -> None:
     undisturbed = Undisturbed(MIXED, grounds, tmp_path / "runs", processes)
-
-    def fill(strike: Strike) -> bool:
-        world = undisturbed.world(str(strike).replace(":", "_"))
-        make_disk(world)
-        assert processes.run(children.disk_full, world.folder, MIXED.name, strike) == 0, logs(
-            world.folder
-        )
-        end = Moment.of(world)
-        check_after_many(MIXED, undisturbed.end, end, crashes=0)
-        assert [attempt["outcome"] for attempt in end.attempts] == ["completed"]
-        struck = bool(world.records("struck"))
-        if struck:
-            proved("disk full", moment=layer(strike), policy=MIXED.shown, database=grounds.dialect)
-        unmake_disk(world)
-        undisturbed.clear(world)
-        return struck
-
     # In the middle of the run. At its end nothing more may be written, and a worker that starts
     # without a ledger says so, and leaves it to others to start it again.
     names = [strike.name for strike in undisturbed.strikes]
@@ -51,5 +52,14 @@ def test_full_disk_costs_no_run_and_repeats_no_call(
         if at >= begun and (strike.name not in middle or strike.nth <= 2):
             middle[strike.name] = strike
     strikes = list(middle.values()) if EVERYTHING else [middle["effect:after"]]
-    full = each(strikes, fill, at_once=AT_ONCE)
+    full = each(strikes, lambda at: fill(undisturbed, at, processes), at_once=AT_ONCE)
     assert sum(full) > len(full) / 2, "writes are hardly ever refused"
+
+
+@pytest.mark.parametrize("grounds", ["postgres"], indirect=True)
+def test_run_whose_job_met_a_full_disk_is_not_left_waiting(
+    grounds: Grounds, tmp_path: Path, processes: Processes
+) -> None:
+    """Nothing is lost: its job ended, and Oban could not write it; no other job comes."""
+    undisturbed = Undisturbed(MIXED, grounds, tmp_path / "runs", processes)
+    assert fill(undisturbed, Strike("job:before"), processes)

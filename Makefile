@@ -57,6 +57,18 @@ crash: postgres ## Kill and stop workers at every boundary, for every effect pol
 faults: postgres ## Break PostgreSQL under workers and clients, again and again; `test` has a sample
 	@FAULT_TESTS=all $(BIN)/pytest tests/faults $(ARGS)
 
+# Each round has another seed, which it prints: SEED=n repeats one.
+MINUTES ?= 10
+.PHONY: fuzz
+fuzz: postgres ## Search for input that breaks something, for MINUTES=10; `test` has a sample
+	@end=$$(( $$(date +%s) + $(MINUTES) * 60 )); seed=$${SEED:-$$(date +%s)}; \
+	while :; do \
+		echo "== SEED=$$seed"; \
+		MATRIX_TESTS=all $(BIN)/$(PYTEST) tests/hostile --hypothesis-seed=$$seed $(ARGS) || exit 1; \
+		[ -z "$(SEED)" ] && [ $$(date +%s) -lt $$end ] || break; \
+		seed=$$(( seed + 1 )); \
+	done
+
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \

@@ -78,6 +78,18 @@ model: postgres ## Search the model of the protocol to a larger size; `test` sea
 real-model: .venv/.real-model ## Kill a worker while a real language model streams, here on the CPU
 	@PYTHONPATH=tests $(BIN)/python -m real_model.run
 
+# Each round has another seed, which it prints: SEED=n repeats one.
+MINUTES ?= 10
+.PHONY: fuzz
+fuzz: postgres ## Search for input that breaks something, for MINUTES=10; `test` has a sample
+	@end=$$(( $$(date +%s) + $(MINUTES) * 60 )); seed=$${SEED:-$$(date +%s)}; \
+	while :; do \
+		echo "== SEED=$$seed"; \
+		MATRIX_TESTS=all $(BIN)/$(PYTEST) tests/hostile --hypothesis-seed=$$seed $(ARGS) || exit 1; \
+		[ -z "$(SEED)" ] && [ $$(date +%s) -lt $$end ] || break; \
+		seed=$$(( seed + 1 )); \
+	done
+
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported pydantic-ai
 	@$(OLDEST_BIN)/python -c 'from importlib.metadata import version as v; \

@@ -79,9 +79,8 @@ real-model: .venv/.real-model ## Kill a worker while a real language model strea
 	@PYTHONPATH=tests $(BIN)/python -m real_model.run
 
 # Each round has another seed, which it prints: SEED=n repeats one.
-MINUTES ?= 10
 .PHONY: fuzz
-fuzz: postgres ## Search for input that breaks something, for MINUTES=10; `test` has a sample
+fuzz: postgres ## Search for input that breaks something, for MINUTES=2; `test` has a sample
 	@end=$$(( $$(date +%s) + $(MINUTES) * 60 )); seed=$${SEED:-$$(date +%s)}; \
 	while :; do \
 		echo "== SEED=$$seed"; \

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from durably.errors import (
         ChildFailed,
         ConfigError,
+        CorruptRecord,
         DurablyError,
         EffectNotFound,
         HistoryError,
@@ -125,6 +126,7 @@ __all__ = [
     "Call",
     "ChildFailed",
     "ConfigError",
+    "CorruptRecord",
     "Decision",
     "Draft",
     "Durably",

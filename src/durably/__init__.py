@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from durably.errors import (
         ChildFailed,
         ConfigError,
+        CorruptRecord,
         DurablyError,
         EffectNotFound,
         HistoryError,
@@ -126,6 +127,7 @@ __all__ = [
     "Call",
     "ChildFailed",
     "ConfigError",
+    "CorruptRecord",
     "Decision",
     "Draft",
     "Durably",

@@ -57,7 +57,7 @@ def moment_or_none(value: object) -> datetime | None:
 def decoded(value: object) -> Any:
     """A JSON column; SQLite keeps text, Postgres may give the value.
 
-    Half a character, which JSON may hold and nothing can show, becomes a mark.
+    Half a character, which JSON may hold, is kept as it is.
 
     Raises:
         ValueError: it is not JSON; a sentence's end says why.
@@ -65,12 +65,7 @@ def decoded(value: object) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        found = json.loads(value, parse_constant=_refuse_constant, parse_float=_finite)
-        if "\\ud" not in value and "\\uD" not in value:
-            return found
-        whole = json.dumps(found, ensure_ascii=False)
-        plain = whole.encode("utf-8", "replace").decode()
-        return found if plain == whole else json.loads(plain)
+        return json.loads(value, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg}, character {error.pos})") from error
     except RecursionError as error:

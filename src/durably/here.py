@@ -54,7 +54,8 @@ async def run_here[OutputT](
                 claimed = [
                     record
                     for member in family
-                    if allowed("claim", member.state)
+                    if worker.alive
+                    and allowed("claim", member.state)
                     and (record := await ledger.write(runs.claim_one, worker.id, member.id))
                 ]
                 if claimed:
@@ -79,6 +80,9 @@ async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, 
     async with _working(ledger, executor, options, maintenance=False) as worker:
         while True:
             await catch_up(ledger)
+            if not worker.alive:
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
             claimed = [
                 run
                 for queue in queues

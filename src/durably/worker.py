@@ -153,10 +153,15 @@ class Worker:
         await asyncio.shield(self._leaving)
 
     def free(self, queue: str) -> int:
-        """Free places in a queue; none while it is paused."""
-        if self.queues.paused(queue):
+        """Free places in a queue; none while it is paused, or while this worker counts as dead."""
+        if self.queues.paused(queue) or not self.alive:
             return 0
         return self.queues.limit(queue) - self._attempts.busy(queue)
+
+    @property
+    def alive(self) -> bool:
+        """False while its lease is over: what it claimed would be lost, and claimed, and lost."""
+        return self._lease.valid()
 
     @property
     def leaving(self) -> bool:

@@ -83,7 +83,11 @@ class Recorder:
             commit = made.commit
 
             async def watched_commit(operation: Any) -> Any:
-                return await self._write("commit", (), lambda: commit(operation))
+                try:
+                    return await self._write("commit", (), lambda: commit(operation))
+                except LedgerUnavailable:
+                    await made.close()  # Its connection is gone, and with it its lock.
+                    raise
 
             made.commit = watched_commit
             return made

@@ -119,8 +119,7 @@ class Executor:
     async def _perform(self, journal: Journal, options: AttemptOptions) -> Outcome:
         if journal.damage:
             return Failed(CorruptRecord(journal.run.key, journal.damage))
-        work = self._performer.perform(journal)
-        task = asyncio.create_task(contained(f"Agent {journal.run.agent!r}", work))
+        task = asyncio.create_task(self._contained(journal))
         control = journal.control
         control.attach(task)
         try:
@@ -135,6 +134,9 @@ class Executor:
             if control.ending is not Ending.LOST:
                 await asyncio.wait({task}, timeout=UNWIND_SECONDS)
         return _outcome_of(task, control, options)
+
+    async def _contained(self, journal: Journal) -> Completed:
+        return await contained(f"Agent {journal.run.agent!r}", self._performer.perform(journal))
 
     async def _settle(
         self, journal: Journal, outcome: Outcome, options: AttemptOptions

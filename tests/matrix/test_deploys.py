@@ -55,7 +55,7 @@ def test_deploy_in_the_middle_of_a_run_keeps_every_promise(
         assert code == 0, logs(world.folder)
         end = Moment.of(world)
         changed = world.database.rows("SELECT 1 FROM durably_events WHERE kind = 'agent_changed'")
-        # Of a run that had begun and was not over; also if only its last response was left to settle.
+        # Of a run that had begun and was not over; also if only the last response was to settle.
         begun = any(attempt["fingerprint"] for attempt in struck.attempts)
         meets = begun and struck.run is not None and struck.run["state"] == "executing"
         assert len(changed) == meets, struck.attempts

@@ -14,6 +14,7 @@ from durably import (
     Durably,
     LeaseLost,
     LedgerClosed,
+    LedgerUnavailable,
     RetryPolicy,
     RunCancelled,
     RunDiscarded,
@@ -335,3 +336,30 @@ async def test_a_write_that_fails_once_its_attempt_is_called_off_is_no_unheard_e
     gc.collect()
     await asyncio.sleep(0)
     assert not unheard
+
+
+async def test_a_worker_whose_own_lease_is_over_claims_nothing(
+    app: Durably, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Health is not progress: it would lose the run at once, and claim it, and lose it again."""
+
+    def unwritten(*_: Any) -> None:
+        raise LedgerUnavailable("no heartbeat gets through")
+
+    agent = Agent(Script("hello").model, name="support")
+    app.register(agent)
+    async with app.worker(lease=1.0) as worker:
+        with monkeypatch.context() as patched:
+            patched.setattr(app.ledger, "write_blocking", unwritten)
+            await _until(lambda: not worker.alive)
+            run = await app.enqueue(agent, "hi")
+            await asyncio.sleep(1.0)  # Time enough to claim it dozens of times.
+            assert worker.free("agents") == 0
+        assert await run.result(timeout=300) == "hello"
+    assert run.record.attempt == 1
+
+
+async def _until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(300):
+        while not reached():
+            await asyncio.sleep(0.02)

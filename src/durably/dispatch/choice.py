@@ -49,7 +49,9 @@ def dispatcher_for(
                 "Oban has connections of its own, which crash_at cannot cut: drain() within it, or "
                 "kill a whole worker."
             )
-        return ObanDispatcher(ledger, worker_id, queues, dispatching.intake, dispatching.oban)
+        return ObanDispatcher(
+            ledger, worker_id, queues, slots, dispatching.intake, dispatching.oban
+        )
     if dispatching is not None and dispatching.oban:
         raise ConfigError(
             f"Options for Oban ({', '.join(dispatching.oban)}) need a ledger on PostgreSQL; this "

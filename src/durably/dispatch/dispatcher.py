@@ -16,6 +16,11 @@ or None if the run was lost to another."""
 class Slots(Protocol):
     """How many more runs of each queue this worker can take."""
 
+    @property
+    def alive(self) -> bool:
+        """False while the worker's lease is over: it is to claim nothing."""
+        ...
+
     def free(self, queue: str) -> int:
         """Free places in a queue; none while it is paused."""
         ...

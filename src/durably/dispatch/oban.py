@@ -17,7 +17,7 @@ from oban import Cancel, Job, Oban, Snooze
 from psycopg_pool import AsyncConnectionPool
 
 from durably import boundaries
-from durably.dispatch.dispatcher import Start
+from durably.dispatch.dispatcher import Slots, Start
 from durably.dispatch.fetched import FetchedJobs
 from durably.dispatch.queues import QueueSettings
 from durably.dispatch.requests import Intake, RunRequest, read_args
@@ -93,6 +93,7 @@ class ObanDispatcher:
     Args:
         worker_id: also Oban's name for this node.
         queues: those that this worker serves.
+        slots: whether it may claim anything; how much is Oban's to count.
         intake: makes runs of what jobs of other languages ask for.
         options: for `oban.Oban`, apart from those that durably sets itself.
 
@@ -105,6 +106,7 @@ class ObanDispatcher:
         ledger: PostgresDatabase,
         worker_id: str,
         queues: QueueSettings,
+        slots: Slots,
         intake: Intake,
         options: Mapping[str, Any],
     ) -> None:
@@ -113,6 +115,7 @@ class ObanDispatcher:
         self._ledger = ledger
         self._worker_id = worker_id
         self._queues = queues
+        self._slots = slots
         self._intake = intake
         self._options = dict(options)
         self._pool: AsyncConnectionPool[Any] | None = None
@@ -180,6 +183,8 @@ class ObanDispatcher:
         boundaries.reached("job:before")
         if self._leaving:
             return Snooze(0)
+        if not self._slots.alive:
+            return Snooze(int(AGAIN_SECONDS))
         try:
             request = read_args(job.args)
             if isinstance(request, RunRequest):

@@ -224,10 +224,10 @@ def observe_at(strike: Strike, act: Callable[[], None]) -> boundaries.Observer:
     return observer
 
 
-def begin(folder: Path, role: str) -> None:
+def begin(folder: Path, role: str, life_seconds: float = LIFE_SECONDS) -> None:
     """The first thing in each process: what it says goes into a file, and it does not live on."""
     log = os.open(folder / f"{role}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    faulthandler.dump_traceback_later(LIFE_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(life_seconds, exit=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")

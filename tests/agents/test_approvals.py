@@ -116,7 +116,7 @@ async def test_arguments_decide_which_calls_wait(app: Durably) -> None:
 
 
 async def test_other_calls_of_the_response_run_first_and_are_kept(app: Durably) -> None:
-    both = [call("pay_back", amount=7.0), call("look", call_id="c2")]
+    both = [call("pay_back", amount=7.0), call("look", "c2")]
     till = Till(app, both, refund=effects.once(approve=True))
     run = await suspended(app)
     assert (till.looked, till.paid) == (1, [])
@@ -187,7 +187,7 @@ async def test_of_decisions_at_the_same_instant_one_counts(app: Durably) -> None
 
 
 async def test_several_calls_are_decided_in_any_order(app: Durably) -> None:
-    three = [call("pay_back", call_id=f"c{n}", amount=float(n)) for n in range(3)]
+    three = [call("pay_back", f"c{n}", amount=float(n)) for n in range(3)]
     till = Till(app, three, refund=effects.once(approve=True))
     run = await suspended(app)
     await run.deny("1.1")

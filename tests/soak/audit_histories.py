@@ -123,7 +123,8 @@ def events_tell_everything_in_order(evidence: Evidence) -> Iterator[str]:
         # The end says by itself that the last messages are there.
         if said != list(range(len(said))) or len(said) > len(run.messages):
             yield f"Run {run.key} has {len(run.messages)} messages; its events tell of {said}."
-        ends = [kind for kind in kinds if kind in FINAL]
+        # A run whose worker died may end in being rescued: that event says so.
+        ends = [end for end in map(_end_told, run.events) if end in FINAL]
         if run.state in FINAL and ends != [run.state]:
             yield f"Run {run.key} is {run.state}; its events tell of {ends}."
         if "delta" in kinds:
@@ -150,3 +151,10 @@ def threads_go_one_at_a_time(evidence: Evidence) -> Iterator[str]:
             for paid in run.deeds.paid:
                 if not known <= set(paid["saw"]) <= mine or run.key not in paid["saw"]:
                     yield f"The model of run {run.key} of {thread} saw the prompts {paid['saw']}."
+
+
+def _end_told(event: dict[str, Any]) -> str:
+    """The state that an event tells of, if it tells of one."""
+    if event["kind"] == "rescued":
+        return str(json.loads(event["data"])["state"])
+    return str(event["kind"])

@@ -195,7 +195,7 @@ def test_every_route_answers_its_errors_itself() -> None:
 
 
 def test_every_error_that_can_reach_a_request_has_a_status() -> None:
-    inside = {"NotDone", "StepFailed", "TransactionEnded", "RunFailed"}
+    inside = {"NotDone", "StepFailed", "ToolExited", "TransactionEnded", "RunFailed"}
     shown = {}
     for kind in DurablyError.__subclasses__():
         if kind.__name__ not in inside and kind.__module__ == "durably.errors":

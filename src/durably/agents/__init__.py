@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         codec,
         draft,
         earlier,
+        exact,
         history,
         live,
         pricing,
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     )
 
 _LAZY = (
-    "answers", "codec", "draft", "earlier", "history", "live", "pricing", "recorded", "runner",
-    "ui",
+    "answers", "codec", "draft", "earlier", "exact", "history", "live", "pricing", "recorded",
+    "runner", "ui",
 )  # fmt: skip
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "codec",
     "draft",
     "earlier",
+    "exact",
     "history",
     "live",
     "pricing",

@@ -15,6 +15,7 @@ from typing import cast
 
 from anyio import CapacityLimiter, to_thread
 
+from durably import boundaries
 from durably.errors import ToolExited
 from durably.execution.outcome import AttemptEnds, Waits
 from durably.wording import worded
@@ -39,7 +40,7 @@ async def contained[T](what: str, work: Awaitable[T]) -> T:
         # write down that it failed.
         traceback.clear_frames(error.__traceback__)
         raise
-    except (Exception, AttemptEnds, Waits):
+    except (Exception, AttemptEnds, Waits, boundaries.Died):
         raise
     except asyncio.CancelledError as error:
         if task is not None and task.cancelling():

@@ -55,7 +55,7 @@ def _waiting(columns: Columns) -> dict[str, Any] | None:
     on = columns.object_or_none("waiting_on") or {}
     if columns.damage == before and not _tells(kind, on):
         columns.note("waiting_on", f"nothing that a run can wait for which waits for {kind!r}")
-    return {**on, "kind": kind} if columns.damage == before else {"kind": kind}
+    return {"kind": kind} | on | {"kind": kind} if columns.damage == before else {"kind": kind}
 
 
 def _tells(kind: str, on: dict[str, Any]) -> bool:

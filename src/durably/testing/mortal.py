@@ -128,7 +128,7 @@ class MortalLedger:
             yield
 
     def _note(self, operation: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        if operation is workers.register:
+        if operation in (workers.register, workers.beat):
             self._life.workers[args[0]] = args
 
     def _mortal[**P, T](self, operation: Callable[P, Operation[T]]) -> Callable[P, Operation[T]]:

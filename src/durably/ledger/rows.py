@@ -55,7 +55,10 @@ def _waiting(columns: Columns) -> dict[str, Any] | None:
     on = columns.object_or_none("waiting_on") or {}
     if columns.damage == before and not _tells(kind, on):
         columns.note("waiting_on", f"nothing that a run can wait for which waits for {kind!r}")
-    return {"kind": kind} | on | {"kind": kind} if columns.damage == before else {"kind": kind}
+    said = {"kind": kind}
+    if columns.damage != before:
+        return said
+    return said | on | said  # Its kind comes first, as people read it, and is the column's.
 
 
 def _tells(kind: str, on: dict[str, Any]) -> bool:

@@ -34,12 +34,11 @@ SAID = {
     401: "Nobody is known by what was sent.",
     403: "A viewer may not act; nor may a request that another site made.",
     404: "There is no such thing.",
-    409: "The lifecycle does not allow it now, or the key belongs to another run.",
+    409: "The run's state does not allow it, its key is taken, or what is stored cannot be read.",
     413: "The body is too large.",
     415: "The body is no JSON.",
     422: "What was sent cannot be; says where and why.",
     429: "Too many wrong tokens.",
-    500: "What is stored cannot be read.",
     503: "The ledger cannot be used now.",
 }
 

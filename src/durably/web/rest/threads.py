@@ -37,7 +37,7 @@ class Conversation(Model):
     "/threads/{thread:path}/conversation",
     operation_id="getConversation",
     response_model=Conversation,
-    responses=problems(*READING, 404, 500),
+    responses=problems(*READING, 404, 409),
 )
 async def conversation(site: SiteOf, _: Viewer, thread: Thread) -> Answer:
     """The messages of a thread so far; none for one that has no run.

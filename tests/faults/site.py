@@ -26,6 +26,7 @@ from crash.undisturbed import logs
 from crash.world import World, receipt
 from durably import Durably, LedgerUnavailable, TransitionRefused
 from faults import children, shift
+from support.pace import pace_of_this_machine
 from support.postgres_server import PostgresServer
 
 EVERYTHING = os.environ.get("FAULT_TESTS") == "all"
@@ -50,6 +51,7 @@ class Site:
         self.server = server
         self.url = url or server.url()
         self.at_most_once = shift.AT_MOST_ONCE
+        self._pace = pace_of_this_machine()
         self._processes = processes
         self._workers: list[BaseProcess] = []
         self._commands: list[Command] = []
@@ -63,12 +65,18 @@ class Site:
         """The ledger's tables, seen by hand."""
         return PostgresDatabase(self.server.url())
 
+    def stretched(self, seconds: float) -> float:
+        """A lease, or what is to outlast one, on a machine that may be busy with other things."""
+        return seconds * self._pace
+
     # --- workers
 
     def start_worker(
         self, life: Callable[..., None] = children.worker, *, wait: bool = True, **options: Any
     ) -> BaseProcess:
-        """Start a worker; by default wait until it works."""
+        """Start a worker; by default wait until it works. A lease is stretched."""
+        if "lease" in options:
+            options["lease"] = self.stretched(options["lease"])
         worker = self._processes.start(life, self.world.folder, **options)
         self._workers.append(worker)
         if wait:
@@ -317,7 +325,11 @@ class Load:
             key = f"{client}-{number}"
             run = await self._enqueued(key)
             self.acknowledged.add(key)
-            assert await run.result(timeout=PATIENCE_SECONDS) == "All is well."
+            try:
+                said = await run.result(timeout=PATIENCE_SECONDS)
+            except TimeoutError:
+                raise AssertionError(f"{key} has no end: {await self._told(run)}") from None
+            assert said == "All is well."
             self.finished.add(key)
 
     async def watch_some(self) -> None:
@@ -346,6 +358,12 @@ class Load:
                     else:
                         await run.resolve(item.effect.call_id, again=True)
             await asyncio.sleep(0.1)
+
+    async def _told(self, run: Any) -> str:
+        """What became of a run, in the order of time, and the state that its handle saw."""
+        events = [event async for event in run.watch() if event] if run.state.final else []
+        record = (await self._app.get(run.key)).record
+        return f"its handle saw {run.record!r}; now {record!r}; {events!r}"
 
     async def _enqueued(self, key: str) -> Any:
         """Ask again, with the same key, until it is acknowledged."""

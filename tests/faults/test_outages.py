@@ -52,7 +52,7 @@ async def test_server_that_is_away_for_several_leases_costs_no_run(site: Site) -
         site.start_worker(lease=SHORT_LEASE_SECONDS)
     async with site.load() as load:
         await load.progress(5)
-        await in_thread(_away_for, site, 4 * SHORT_LEASE_SECONDS)
+        await in_thread(_away_for, site, site.stretched(4 * SHORT_LEASE_SECONDS))
         await load.recovery("back")
         await load.progress(10)
     proved(
@@ -79,7 +79,7 @@ async def test_server_that_hangs_for_several_leases_costs_no_run(
     async with site.load() as load:
         for _ in range(ROUNDS):
             await load.progress(random.randint(5, 15))
-            await in_thread(_frozen_for, site, 3.0)
+            await in_thread(_frozen_for, site, site.stretched(3.0))
             await load.recovery("answers again")
         await load.progress(10)
     proved("database hangs", moment="any", policy="all", database="postgres", times=ROUNDS)
@@ -119,7 +119,7 @@ async def test_server_without_a_free_connection_costs_no_run(
     async with site.load() as load:
         await load.progress(5)
         with _all_connections(site):
-            new = site.start_command("--lease", f"{lease_seconds:g}")
+            new = site.start_command("--lease", f"{site.stretched(lease_seconds):g}")
             await in_thread(new.wait_to_say, "waiting up to 60 s to start")
             await in_thread(time.sleep, 2.0)
         await in_thread(new.wait_to_say, "serves agents=20")

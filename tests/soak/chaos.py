@@ -6,7 +6,6 @@ Owns the schedule; carrying it out is `arena`'s.
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -40,9 +39,6 @@ STRIKES = (
 )
 FREEZING_SHARE = 0.3
 
-MEASURED_SECONDS = 0.3
-MOST_PACE = 5.0
-
 
 @dataclass(frozen=True)
 class Action:
@@ -62,18 +58,6 @@ class Action:
     def __str__(self) -> str:
         whom = f" worker {self.worker}" if self.what in ON_WORKERS else ""
         return f"{self.at:7.2f} s  {self.what}{whom}, {self.seconds:.2f} s"
-
-
-def pace_of_this_machine() -> float:
-    """How many times as long everything takes here as on a machine that does nothing else.
-
-    Leases and the times of the schedule are stretched by it: on a busy machine workers would else
-    be dead before they have done anything, and their leases over although they are well.
-    """
-    began, worked = time.perf_counter(), time.thread_time()
-    while time.thread_time() - worked < MEASURED_SECONDS:
-        pass
-    return min(max((time.perf_counter() - began) / MEASURED_SECONDS / 2, 1.0), MOST_PACE)
 
 
 def schedule(

@@ -28,6 +28,7 @@ from soak.arena import Arena
 from soak.audit import Check
 from soak.evidence import Evidence, dump
 from support.memory import use_memory
+from support.pace import pace_of_this_machine
 from support.postgres import folder_for_all
 from support.postgres_run import Run
 from support.postgres_server import PostgresServer
@@ -234,7 +235,7 @@ def main() -> None:
         "--pace", type=float, default=None, help="stretches leases and times; default: measured"
     )
     options = parser.parse_args()
-    pace = chaos.pace_of_this_machine() if options.pace is None else options.pace
+    pace = pace_of_this_machine() if options.pace is None else options.pace
     seed = random.randrange(10**6) if options.seed is None else options.seed
     dialects = ["sqlite", "postgres"] if options.database == "both" else [options.database]
     use_memory()

@@ -7,15 +7,18 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import AsyncIterable, AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_ai import Agent
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai import Agent, RunContext
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import AgentStreamEvent, ModelMessage, ModelResponse
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 import durably
-from durably import Durably, RunState, current_call, effects
+from durably import Durably, RunDiscarded, RunState, current_call, effects
 from durably.execution.call import Call
 from support.databases import ON_SQLITE
 from support.scripted import NOW, Script, call
@@ -80,6 +83,71 @@ async def test_health_a_model_that_exits_fails_its_attempt(app: Durably, status:
     # An exit code is no HTTP status: 404 would be permanent.
     assert (run.state, run.record.failures) == (RunState.DISCARDED, 2)
     assert f"raised SystemExit: {status}" in str(run.record.error)
+
+
+def _exits_in(place: str) -> Agent[None, str]:
+    """An agent whose code exits there."""
+
+    def leave(here: str) -> None:
+        if here == place:
+            sys.exit(3)
+
+    async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
+        leave("a stream that begins")
+        yield "one, "
+        leave("a stream in the middle")
+        yield "two"
+
+    class Hooks(AbstractCapability[None]):
+        async def before_run(self, ctx: RunContext[None]) -> None:
+            leave("a hook before the run")
+
+        async def wrap_run_event_stream(
+            self, ctx: RunContext[None], *, stream: AsyncIterable[AgentStreamEvent]
+        ) -> AsyncIterable[AgentStreamEvent]:
+            async for event in stream:
+                leave("a hook on events")
+                yield event
+
+    agent = Agent(FunctionModel(stream_function=stream), name="support", capabilities=[Hooks()])
+    agent.instructions(lambda: leave("instructions"))
+    return agent
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "a stream that begins",
+        "a stream in the middle",
+        "a hook before the run",
+        "a hook on events",
+        "instructions",
+    ],
+)
+def test_health_an_agent_that_exits_anywhere_leaves_its_worker_alone(
+    place: str, tmp_path: Path
+) -> None:
+    """Pydantic-ai runs it in tasks of its own, out of which asyncio lets SystemExit: into the loop.
+
+    In a loop of its own, since it would end that of the tests.
+    """
+    leaves = _exits_in(place)
+    stays = Agent(Script("done").model, name="stays")
+
+    async def both() -> None:
+        async with Durably(f"sqlite:///{tmp_path}/ledger.db") as app:
+            app.register(leaves, stream=True, **TWICE)
+            app.register(stays)
+            async with app.worker(queues={"agents": 1}):
+                run = await app.enqueue(leaves, "hi")
+                other = await app.enqueue(stays, "hi")
+                assert await other.result(timeout=300) == "done"
+                with pytest.raises(RunDiscarded, match="raised SystemExit: 3"):
+                    await run.result(timeout=300)
+            await run.refresh()
+            assert (run.state, run.record.failures) == (RunState.DISCARDED, 2)
+
+    asyncio.run(both())
 
 
 @ON_SQLITE

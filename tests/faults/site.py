@@ -35,6 +35,9 @@ EVERYTHING = os.environ.get("FAULT_TESTS") == "all"
 PATIENCE_SECONDS = 240.0
 """For runs to reach their end once nothing is broken any more."""
 
+ALONE: dict[str, Any] = {"oban": {"lifeline": {"rescue_after": 86_400}}}
+"""For workers: Oban notices nothing today: whatever comes back was noticed by its lease."""
+
 
 class Site:
     """One ledger, its workers and its world.

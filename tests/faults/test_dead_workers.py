@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ import pytest
 from crash.processes import ended
 from durably import RunState
 from faults import children, shift
-from faults.site import EVERYTHING, Site, in_thread
+from faults.site import ALONE, EVERYTHING, Site, in_thread
 from matrix.record import proved
 from support.sample import longer
 
@@ -20,9 +21,6 @@ pytestmark = pytest.mark.timeout(1800)
 ROUNDS = 4 if EVERYTHING else 1
 
 LEASES = pytest.mark.parametrize("lease_seconds", [1.0, longer(5.0)])
-
-SLOW_SECONDS = 60.0
-"""Far more than what is measured, and less than Oban's five minutes."""
 
 TAKEN_OVER = """
 SELECT r.key, a.attempt, b.started_at FROM durably_attempts a
@@ -36,10 +34,12 @@ WHERE a.outcome = 'lost'
 async def test_runs_of_a_dead_worker_go_on_when_its_lease_is_over(
     site: Site, lease_seconds: float
 ) -> None:
-    site.start_worker(lease=lease_seconds)
+    site.start_worker(lease=lease_seconds, **ALONE)
     async with site.load(at_once=8, person=True, blamed=True) as load:
         for _ in range(ROUNDS):
-            dying = site.start_worker(children.killed_at_work, lease=lease_seconds, wait=False)
+            dying = site.start_worker(
+                children.killed_at_work, lease=lease_seconds, wait=False, **ALONE
+            )
             assert await in_thread(ended, dying) == -signal.SIGKILL
             died_at = datetime.now(UTC)
             site.forget(dying)
@@ -48,7 +48,6 @@ async def test_runs_of_a_dead_worker_go_on_when_its_lease_is_over(
     assert taken_over, "it had runs"
     seconds = max((row["started_at"] - died_at).total_seconds() for row in taken_over)
     print(f"lease {lease_seconds:g} s: {len(taken_over)} runs taken over after {seconds:.1f} s")
-    assert seconds < lease_seconds + SLOW_SECONDS
     proved("process killed", moment="tool", policy="all", database="postgres", times=ROUNDS)
 
 
@@ -58,8 +57,8 @@ async def test_job_of_a_worker_that_died_before_its_claim_comes_again(
     site: Site, lease_seconds: float, asked_by: str
 ) -> None:
     """Nobody ever claimed the run; for another language there is not even a run."""
-    dying = site.start_worker(children.killed_before_the_claim, lease=lease_seconds)
-    site.start_worker(lease=lease_seconds, queues={"elsewhere": 1})
+    dying = site.start_worker(children.killed_before_the_claim, lease=lease_seconds, **ALONE)
+    site.start_worker(lease=lease_seconds, queues={"elsewhere": 1}, **ALONE)
     async with shift.app(site.world) as app:
         if asked_by == "durably":
             await app.enqueue("clerk", "r", key="r")
@@ -70,13 +69,12 @@ async def test_job_of_a_worker_that_died_before_its_claim_comes_again(
         site.forget(dying)
         (job,) = site.database.rows("SELECT state, attempted_by FROM oban_jobs")
         assert job["state"] == "executing", "Oban knows nothing of it"
-        await in_thread(site.start_worker, lease=lease_seconds)
+        await in_thread(site.start_worker, lease=lease_seconds, **ALONE)
         await in_thread(site.wait_for_runs, 1)
         assert await (await app.get("r")).result(timeout=300) == "All is well."
     (attempt,) = site.database.rows("SELECT * FROM durably_attempts")
     seconds = (attempt["started_at"] - died_at).total_seconds()
     print(f"lease {lease_seconds:g} s, job of {asked_by}: claimed after {seconds:.1f} s")
-    assert seconds < lease_seconds + SLOW_SECONDS
     site.check_jobs()
     proved("process killed", moment="job", policy="all", database="postgres")
 
@@ -84,14 +82,14 @@ async def test_job_of_a_worker_that_died_before_its_claim_comes_again(
 async def test_job_of_a_worker_that_died_before_its_acknowledgement_is_over_soon(
     site: Site,
 ) -> None:
-    dying = site.start_worker(children.killed_before_the_acknowledgement, lease=1.0)
+    dying = site.start_worker(children.killed_before_the_acknowledgement, lease=1.0, **ALONE)
     async with shift.app(site.world) as app:
         run = await app.enqueue("clerk", "r", key="r")
         assert await in_thread(ended, dying) == -signal.SIGKILL
         site.forget(dying)
         assert (await run.refresh()).state is RunState.COMPLETED
-        await in_thread(site.start_worker, lease=1.0)
-        await in_thread(site.check_jobs, SLOW_SECONDS)
+        await in_thread(site.start_worker, lease=1.0, **ALONE)
+        await in_thread(site.check_jobs)
         assert (await run.refresh()).record.attempt == 1
     proved("process killed", moment="job", policy="all", database="postgres")
 
@@ -116,7 +114,7 @@ async def test_healthy_run_that_oban_takes_for_lost_is_executed_once(site: Site)
         assert attempt.outcome == "completed"
     assert list(site.world.effects().values()) == [1]
     (job,) = site.database.rows("SELECT * FROM oban_jobs")
-    assert int((job["meta"] and __import__("json").loads(job["meta"])).get("rescued", 0)) > 0
+    assert json.loads(job["meta"] or "{}").get("rescued", 0) > 0
     site.check_jobs()
     (job,) = site.database.rows("SELECT * FROM oban_jobs")
     assert job["state"] == "completed"

@@ -6,10 +6,19 @@ Owns how either database comes to refuse; whether anything was lost is `crash.pr
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from crash.world import World
+from matrix.volumes import Volume
+
+FULL = "disk full"
+SAID_TO_BE_FULL = "disk said to be full"
+"""The faults: a file system without room, and PostgreSQL's word for that, from a trigger."""
+
+VOLUME, FILLER = "volume", "filler"
 
 REFUSALS = 4
 """After so many there is room again."""
@@ -30,7 +39,11 @@ class Disk(Protocol):
 
 
 def disk_of(world: World) -> Disk:
-    return ServersDisk(world) if world.database.dialect == "postgres" else FileDisk(world)
+    """The disk of a world that `small_disk` has prepared."""
+    if world.database.dialect == "sqlite":
+        return FileDisk(world)
+    named = world.folder / VOLUME
+    return SmallVolume(Path(named.read_text())) if named.exists() else ServersDisk(world)
 
 
 class FileDisk:
@@ -60,6 +73,41 @@ class FileDisk:
     def _limit(self, size: int) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+
+class SmallVolume:
+    """PostgreSQL's files are on a volume that has no room left: the kernel refuses it new pages."""
+
+    def __init__(self, folder: Path) -> None:
+        self._filler = folder / FILLER
+        self._refused = 0
+
+    def fill(self) -> None:
+        self._count_refusals()
+        with self._filler.open("wb", buffering=0) as filler:
+            for size in (1 << 20, 1 << 12):
+                with suppress(OSError):
+                    while True:
+                        filler.write(bytes(size))
+
+    def note(self, name: str) -> None:
+        """The server's own answers are counted."""
+
+    def refused(self) -> int:
+        return self._refused
+
+    def _count_refusals(self) -> None:
+        from psycopg.errors import DiskFull
+
+        disk, made = self, DiskFull.__init__
+
+        def refuse(self: DiskFull, *args: Any, **options: Any) -> None:
+            made(self, *args, **options)
+            disk._refused += 1
+            if disk._refused == REFUSALS:
+                disk._filler.unlink()
+
+        DiskFull.__init__ = refuse
 
 
 class ServersDisk:
@@ -107,12 +155,28 @@ DROP FUNCTION refuse_write CASCADE; DROP TABLE full_disk; DROP SEQUENCE refused_
 """
 
 
-def make_disk(world: World) -> None:
-    """Prepare a world for `Disk`; `unmake_disk` before another one has its database."""
-    if world.database.dialect == "postgres":
+@contextmanager
+def small_disk(world: World, *, real: bool = True) -> Iterator[str]:
+    """Prepare a world for `disk_of`; gives what the fault is called in the table.
+
+    Args:
+        real: False for PostgreSQL's word alone, which it then has for updates as well.
+    """
+    if world.database.dialect == "sqlite":
+        yield FULL
+        return
+    volume = Volume.make(world) if real else None
+    if volume is None:
         world.database.execute(_MAKE)
-
-
-def unmake_disk(world: World) -> None:
-    if world.database.dialect == "postgres":
-        world.database.execute(_UNMAKE)
+        try:
+            yield SAID_TO_BE_FULL
+        finally:
+            world.database.execute(_UNMAKE)
+        return
+    named = world.folder / VOLUME
+    named.write_text(str(volume.folder))
+    try:
+        yield FULL
+    finally:
+        (volume.folder / FILLER).unlink(missing_ok=True)
+        volume.remove()

@@ -1,10 +1,7 @@
 """A provider that fails, at each moment of a run: it costs attempts, and nothing that was done."""
 
 import asyncio
-import os
-import signal
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -15,13 +12,14 @@ import pytest
 
 from crash.databases import instant
 from crash.grounds import Grounds
-from crash.processes import Processes, ended, eventually, is_alive
-from crash.undisturbed import logs, sample
+from crash.processes import Processes, eventually
+from crash.undisturbed import sample
 from crash.world import World
 from matrix import faulty_models
 from matrix.faulty_models import MAX_ATTEMPTS
 from matrix.provider import RETRY_AFTER_SECONDS, Provider
 from matrix.record import proved
+from matrix.workers import leave, until_nothing_is_open
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -55,8 +53,6 @@ QUICK = ["429@1", "500@2", "nonsense@0", "reset@1", "broken stream@2", "unknown 
 
 ALL = [f"{fault}@{number}" for fault in (FAULTS | ANSWERS | HANGS) for number in MOMENTS]
 
-OPEN = "('scheduled', 'available', 'executing', 'retryable')"
-
 
 @pytest.fixture
 def world(grounds: Grounds, tmp_path: Path) -> World:
@@ -75,8 +71,8 @@ def test_what_the_model_failed_at_is_asked_again_and_nothing_else(
     """All at once in one worker; each run fails at its own request, once."""
     names = sample(QUICK, [name for name in ALL if name not in QUICK])
     process = _start(world, processes, provider.url, names)
-    _until_nothing_is_open(world, process)
-    _leave(process)
+    until_nothing_is_open(world, process)
+    leave(process)
 
     found, wrong = Found(world, provider), list[str]()
     for name in names:
@@ -101,12 +97,12 @@ def test_model_that_fails_each_time_discards_the_run_which_can_be_revived(
     faults = sample(["500", "401"], ["429", "nonsense", "reset", "cut off", "empty"])
     names = [f"{fault}@{number}!" for fault in faults for number in MOMENTS]
     process = _start(world, processes, provider.url, names)
-    _until_nothing_is_open(world, process)
+    until_nothing_is_open(world, process)
     discarded = Found(world, provider)
     provider.heal()
     asyncio.run(_revive(world, provider.url, names))
-    _until_nothing_is_open(world, process)
-    _leave(process)
+    until_nothing_is_open(world, process)
+    leave(process)
 
     completed, wrong = Found(world, provider), list[str]()
     for name in names:
@@ -136,15 +132,15 @@ def test_run_whose_provider_is_not_there_is_discarded_and_revived(
         port = nobody.getsockname()[1]
         url, names = f"http://127.0.0.1:{port}/v1", ["refused@-1"]
         process = _start(world, processes, url, names)
-        _until_nothing_is_open(world, process)
+        until_nothing_is_open(world, process)
         (run,) = world.database.rows("SELECT * FROM durably_runs")
     assert (run["state"], run["failures"]) == ("discarded", MAX_ATTEMPTS)
     assert "Connection error" in run["error"]
     with Provider(port).serving() as provider:
         asyncio.run(_revive(world, url, names))
-        _until_nothing_is_open(world, process)
+        until_nothing_is_open(world, process)
         found = Found(world, provider)
-    _leave(process)
+    leave(process)
     assert not found.problems(names[0], state="completed", failures=0, asked=[1, 1, 1])
     proved(
         "model's connection is refused",
@@ -166,7 +162,7 @@ def test_worker_whose_models_hang_is_healthy_cancels_and_leaves(
     eventually("two heartbeats", lambda: _beats_after(world, beat) >= 2)
     asyncio.run(_cancel(world, provider.url, names[0]))
     eventually("cancelled", lambda: Found(world, provider).run(names[0])["state"] == "cancelled")
-    _leave(process)
+    leave(process)
     left = Found(world, provider)
     for name in names[1:]:
         run = left.run(name)
@@ -174,8 +170,8 @@ def test_worker_whose_models_hang_is_healthy_cancels_and_leaves(
 
     provider.heal()
     process = processes.start(faulty_models.worker, world.folder, provider.url, names)
-    _until_nothing_is_open(world, process)
-    _leave(process)
+    until_nothing_is_open(world, process)
+    leave(process)
     found = Found(world, provider)
     for name, number in hanging[1:]:
         asked = [1 + (n == number) for n in MOMENTS]
@@ -292,21 +288,3 @@ def _beats_after(world: World, beat: Any) -> int:
     seen = _seen.setdefault(world.url, set())
     seen.add(_heartbeat(world))
     return len(seen - {beat})
-
-
-def _until_nothing_is_open(world: World, process: BaseProcess) -> None:
-    sql = f"SELECT key FROM durably_runs WHERE state IN {OPEN}"
-
-    def look() -> bool:
-        done = not world.database.rows(sql)
-        assert is_alive(process), logs(world.folder)
-        time.sleep(0.1)
-        return done
-
-    eventually("every run has ended or waits", look, seconds=900)
-
-
-def _leave(process: BaseProcess) -> None:
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGTERM)
-    assert ended(process) == 0

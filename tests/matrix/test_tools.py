@@ -1,9 +1,7 @@
 """Tools that do wrong, in every way, under every policy: each ends its own run, and no other's."""
 
 import asyncio
-import os
 import resource
-import signal
 import time
 from collections import Counter
 from multiprocessing.process import BaseProcess
@@ -14,12 +12,13 @@ import pytest
 
 from crash import children
 from crash.grounds import Grounds
-from crash.processes import Processes, ended, eventually, is_alive
-from crash.undisturbed import logs, sample
+from crash.processes import Processes, eventually, is_alive
+from crash.undisturbed import sample
 from crash.world import World
 from matrix import faulty_tools
 from matrix.faulty_tools import FAULTS, MAX_ATTEMPTS, expected, fault_named, key_of
 from matrix.record import proved
+from matrix.workers import OPEN_RUNS, leave, until_nothing_is_open
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -33,8 +32,6 @@ QUICK = [
     "a tool returns NaN",
 ]
 """What `make test` has of them."""
-
-OPEN = "('scheduled', 'available', 'executing', 'retryable')"
 
 
 @pytest.fixture
@@ -73,8 +70,8 @@ def _carry_out(world: World, processes: Processes, faults: list[str], **options:
     process = processes.start(
         faulty_tools.worker, world.folder, faults, lease=LEASE_SECONDS, **options
     )
-    _until_nothing_is_open(world, process)
-    _leave(process)
+    until_nothing_is_open(world, process)
+    leave(process)
 
     found = _Found(world)
     wrong = [
@@ -104,13 +101,13 @@ def test_tool_that_kills_its_worker_each_time_is_not_tried_for_ever(
 
     asyncio.run(enqueue())
     deaths = 0
-    while world.database.rows(f"SELECT key FROM durably_runs WHERE state IN {OPEN}"):
+    while world.database.rows(OPEN_RUNS):
         process = processes.start(faulty_tools.worker, world.folder, [fault])
         if _dies_before_the_end(world, process):
             deaths += 1
             children.let_leases_end(world)
         else:
-            _leave(process)
+            leave(process)
     runs = {row["key"]: row for row in world.database.rows("SELECT * FROM durably_runs")}
     run, neighbour = runs[key], runs[faulty_tools.NEIGHBOUR]
     effects = {
@@ -135,7 +132,7 @@ RESIDENT_BYTES = 500 << 20
 
 
 def _dies_before_the_end(world: World, process: BaseProcess) -> bool:
-    sql = f"SELECT key FROM durably_runs WHERE state IN {OPEN}"
+    sql = OPEN_RUNS
 
     def look() -> str | None:
         if not is_alive(process):
@@ -215,21 +212,3 @@ def _type_of(says: str) -> str:
 
 
 # --- helpers
-
-
-def _until_nothing_is_open(world: World, process: BaseProcess) -> None:
-    sql = f"SELECT key FROM durably_runs WHERE state IN {OPEN}"
-
-    def look() -> bool:
-        done = not world.database.rows(sql)
-        assert is_alive(process), logs(world.folder)
-        time.sleep(0.1)
-        return done
-
-    eventually("every run has ended or waits", look, seconds=900)
-
-
-def _leave(process: BaseProcess) -> None:
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGTERM)
-    assert ended(process) == 0

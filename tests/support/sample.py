@@ -42,11 +42,13 @@ def examples(count: int) -> int:
 
 def left_out(items: list[pytest.Item]) -> set[pytest.Item]:
     """The tests that are not for `make test`."""
-    longer = {item for item in items if item.get_closest_marker("longer") and not _asked_for(item)}
-    return longer if EVERYTHING else longer | _combinations_again(items)
+    longer = {item for item in items if item.get_closest_marker("longer")}
+    again = set[pytest.Item]() if EVERYTHING else _combinations_again(items)
+    return {item for item in longer | again if not _asked_for(item)}
 
 
 def _asked_for(item: pytest.Item) -> bool:
+    """Whether this is the target that has all of its folder."""
     return os.environ.get(LONGER.get(item.path.parent.name, "MATRIX_TESTS")) == "all"
 
 

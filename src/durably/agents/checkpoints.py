@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_ai import RunContext
+from pydantic_ai import AgentRunResult, RunContext
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
-from pydantic_ai.capabilities.abstract import WrapModelRequestHandler
+from pydantic_ai.capabilities.abstract import WrapModelRequestHandler, WrapRunHandler
 from pydantic_ai.messages import ModelMessage, ModelResponse, UserPromptPart
 from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
@@ -39,6 +39,16 @@ class Checkpoints(AbstractCapability[Any]):
 
     def get_ordering(self) -> CapabilityOrdering:
         return CapabilityOrdering(position="outermost")
+
+    async def wrap_run(
+        self, ctx: RunContext[Any], *, handler: WrapRunHandler
+    ) -> AgentRunResult[Any]:
+        """Keep what the application's code raises in here.
+
+        It runs in a task of pydantic-ai's own, and asyncio lets SystemExit and KeyboardInterrupt
+        out of every task into the event loop, whoever awaits it.
+        """
+        return await contained(f"Agent {self._attempt.journal.run.agent!r}", handler())
 
     async def wrap_model_request(
         self,

@@ -94,13 +94,17 @@ class Tape:
         return found
 
 
-class Recorder(WrapperModel):
-    """Passes requests on, and keeps the responses."""
+class _OnTape(WrapperModel):
+    """A run's model, with the tape of its responses; is otherwise taken for the model itself."""
 
     def __init__(self, wrapped: Model | str, tape: Tape, journal: Journal) -> None:
         super().__init__(wrapped)
         self._tape = tape
         self._journal = journal
+
+
+class Recorder(_OnTape):
+    """Passes requests on, and keeps the responses."""
 
     async def request(
         self,
@@ -130,13 +134,8 @@ class Recorder(WrapperModel):
             self._tape.keep(self._journal, number, stream.get())
 
 
-class Player(WrapperModel):
-    """Answers with what is recorded; is otherwise taken for the model that it stands for."""
-
-    def __init__(self, wrapped: Model | str, tape: Tape, journal: Journal) -> None:
-        super().__init__(wrapped)
-        self._tape = tape
-        self._journal = journal
+class Player(_OnTape):
+    """Answers with what is recorded."""
 
     async def request(
         self,

@@ -1,4 +1,4 @@
-"""Owns which tests `make test-long` runs and `make test` does not, and the sample of them that stays.
+"""Owns which tests are for `make test-long` only, and the sample of them that `make test` has.
 
 Together the two run every test, each once. ``long.txt`` says which are long; a test may be marked
 ``long`` where it is, too. Which tests are in neither is said in `support.sample`.
@@ -41,14 +41,19 @@ def read() -> list[Line]:
     return [Line(*line.split(maxsplit=1)) for line in lines if line and not line.startswith("#")]
 
 
+def said_of(test: str, lines: list[Line]) -> str:
+    """What the last line about a test says of it."""
+    return next((line.how for line in reversed(lines) if line.is_about(test)), "quick")
+
+
 def mark(items: Iterable[pytest.Item]) -> None:
-    """Mark the tests that are long: of the lines about a test, the last one decides."""
+    """Mark the tests that are long."""
     lines = read()
     seen: set[tuple[Path, str, str | None]] = set()
     for item in items:
         path = item.path.relative_to(TESTS).as_posix()
         test = f"{path}::{item.nodeid.partition('::')[2]}"
-        how = next((line.how for line in reversed(lines) if line.is_about(test)), "quick")
+        how = said_of(test, lines)
         same = item.path, getattr(item, "originalname", item.name), database(item)
         if how == "long" or (how == "first" and same in seen):
             item.add_marker(pytest.mark.long)

@@ -8,6 +8,8 @@ MAKEFLAGS += --no-builtin-rules
 # Settings of the caller that would take the packages elsewhere or refuse the project itself.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_HASHES PIP_NO_BINARY
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+# Tests and the demo start Python often: each time it would compile durably again.
+unexport PYTHONDONTWRITEBYTECODE
 # pyright runs as it is locked: it asks for no newer version and says nothing about one.
 unexport PYRIGHT_PYTHON_FORCE_VERSION PYRIGHT_PYTHON_PYLANCE_VERSION
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -36,17 +38,22 @@ demo: setup $(if $(filter postgres%,$(DURABLY_URL)),postgres) ## Run the demo: r
 # wait a lot, and have their say after them.
 PYTEST := pytest -n 2 --dist worksteal
 .PHONY: test
-test: postgres ## All checks: lint, format, types, layers, tests
+test: postgres ## All checks: lint, format, types, layers, tests but the long ones; under 5 minutes on two idle cores
 	@said=$$(mktemp -d); trap 'rm -rf "$$said"' EXIT; \
 	check() { echo "== $$*"; $(BIN)/"$$@" || echo "$$1" >>"$$said/failed"; echo; }; \
 	{ check ruff check; check ruff format --check; check pyright; check lint-imports; } \
 		>"$$said/checks" 2>&1 & \
-	check $(PYTEST) $(ARGS); \
+	check $(PYTEST) -m "not long" $(ARGS); \
 	wait; cat "$$said/checks"; \
 	if [ -s "$$said/failed" ]; then echo "make test failed:" $$(cat "$$said/failed") >&2; exit 1; fi
 
+# Which these are, and what of them stays in `test`, is in tests/support/long.txt.
+.PHONY: test-long
+test-long: postgres ## The long tests: kills, broken servers, demos, moves, browser; `test` has a sample
+	@$(BIN)/$(PYTEST) -m long $(ARGS)
+
 .PHONY: matrix
-matrix: postgres ## All tests on both databases, with more examples; `test` has a sample
+matrix: postgres ## All tests on both databases, with more examples; `test` and `test-long` have a sample
 	@MATRIX_TESTS=all $(BIN)/$(PYTEST) $(ARGS)
 
 # A run that fails, or that ARGS made a part of, writes no table; SAMPLE=1 strikes seldom.

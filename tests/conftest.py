@@ -6,7 +6,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support import sample
+from support import long, sample
 from support.memory import use_memory
 
 pytest_plugins = ["support.postgres"]
@@ -37,8 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "by_database: each does it in its own way; leave out none")
 
 
+# First: what is long does not depend on what else was asked for, by name or by marker.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if left_out := sample.left_out(items):
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+    long.mark(items)
     sample.heaviest_first(items)

@@ -6,14 +6,18 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.postgres_run import Postgres, Run
-from support.postgres_server import PostgresServer, open_to_all, remove
+from support.postgres_server import PATIENCE_SECONDS, PostgresServer, open_to_all, remove
+
+if TYPE_CHECKING:
+    import psycopg
 
 RUN = pytest.StashKey[Run]()
 
@@ -71,11 +75,7 @@ def wipe(url: str) -> None:
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() "
-            "AND backend_type = 'client backend'"
-        )
+        _end_other_sessions(connection)
         tables = connection.execute(
             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
             "WHERE schemaname = 'public' AND tablename <> 'durably_schema'"
@@ -86,6 +86,20 @@ def wipe(url: str) -> None:
             "SELECT setval(format('%I.%I', schemaname, sequencename), start_value, false) "
             "FROM pg_sequences"
         )
+
+
+def _end_other_sessions(connection: psycopg.Connection[Any]) -> None:
+    """And wait until they are gone: most are going already, within a millisecond or two, which
+    `pg_terminate_backend` with a timeout would sleep a tenth of a second for."""
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'"
+    ).fetchall():
+        if time.monotonic() > give_up_at:
+            raise RuntimeError("sessions of an earlier test do not end")
+        time.sleep(0.002)
 
 
 # --- what the processes of a run are told

@@ -59,12 +59,12 @@ def _combinations_again(items: list[pytest.Item]) -> set[pytest.Item]:
     the first ones.
     """
     seen: dict[tuple[Path, str], set[tuple[str, str]]] = defaultdict(set)
-    on_sqlite = {_function(item) for item in items if _database(item) == "sqlite"}
+    on_sqlite = {_function(item) for item in items if database(item) == "sqlite"}
     again: set[pytest.Item] = set()
     for item in items:
         if item.get_closest_marker("by_database"):
             continue
-        if _database(item) in POSTGRES and _function(item) in on_sqlite:
+        if database(item) in POSTGRES and _function(item) in on_sqlite:
             values = {(name, repr(value)) for name, value in _parameters(item).items()}
             known = seen[_function(item)]
             thin = item.path.parent.name in THIN or item.get_closest_marker("thin")
@@ -83,7 +83,8 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
     return found.params if found else {}
 
 
-def _database(item: pytest.Item) -> str | None:
+def database(item: pytest.Item) -> str | None:
+    """The database that a test is about, if it is one of those that its parameters name."""
     values = _parameters(item).values()
     return next((v for v in values if isinstance(v, str) and v in DATABASES), None)
 

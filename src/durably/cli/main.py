@@ -6,10 +6,13 @@ Imports the commands, which import the library only when they run: ``--help`` is
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from io import TextIOWrapper
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from durably import __version__
 from durably.cli import (
@@ -98,7 +101,7 @@ def run(arguments: list[str]) -> int:
     exits.enable_debug(False)
     try:
         _check_text(arguments)
-        app(args=arguments, prog_name="durably")
+        command()(args=arguments, prog_name="durably")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
@@ -106,6 +109,12 @@ def run(arguments: list[str]) -> int:
     else:
         code = 0
     return exits.flush(code)
+
+
+@cache
+def command() -> Callable[..., object]:
+    """All commands. Made once: that takes ten times as long as most commands do."""
+    return get_command(app)
 
 
 def _check_text(arguments: list[str]) -> None:

@@ -162,7 +162,7 @@ lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 	$$uv $(COMPILE) --group real-model --constraints requirements.lock \
 		$(if $(UPGRADE),--upgrade) --output-file requirements-real-model.lock >/dev/null; \
 	echo "requirements-bench.lock"; \
-	$$uv --config-file bench/uv.toml $(COMPILE) --group bench --constraints requirements.lock \
+	$$uv --no-config $(COMPILE) --group bench --constraints requirements.lock \
 		--constraints requirements-postgres.lock \
 		$(if $(UPGRADE),--upgrade) --output-file requirements-bench.lock >/dev/null
 

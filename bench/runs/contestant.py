@@ -109,9 +109,9 @@ CONTESTANTS = {
             "postgres",
             "absurd",
             distributions=("absurd-sdk", "absurdctl"),
-            how="`agent.run` in a task, each request and tool call a step, as pydantic-ai-absurd has "
-            "it, which does not import beside this pydantic-ai; `start_worker` in the same process, "
-            "on one connection",
+            how="`agent.run` in a task, each request and tool call a step, as pydantic-ai-absurd "
+            "has it, which does not import beside this pydantic-ai; `start_worker` in the same "
+            "process, on one connection",
         ),
         Contestant(
             "harness-sqlite",

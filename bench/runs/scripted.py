@@ -24,6 +24,9 @@ PROMPT = "What became of order 42?"
 
 NO_LIMITS = UsageLimits(request_limit=None)
 
+asked_so_far = [0]
+"""How often the model of this process was asked."""
+
 Tool = Callable[[int], Awaitable[str]] | Callable[[int], str]
 
 
@@ -31,6 +34,7 @@ def model_for(workload: Workload) -> FunctionModel:
     """Asks for tools in so many steps, then answers. What it does for a step is the same always."""
 
     async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        asked_so_far[0] += 1
         if workload.latency:
             await asyncio.sleep(workload.latency)
         # Given, so that pydantic-ai does not count the words of the whole history at every step.

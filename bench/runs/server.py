@@ -80,8 +80,10 @@ class Server:
         if length == 0:
             return 0, 0
         said = subprocess.run(
-            [programs() / "pg_waldump", "-p", f"{self.data}/pg_wal", "-s", since, "-e", now]
-            + ["-r", "Transaction", "--stats=record"],
+            [
+                *(programs() / "pg_waldump", "-p", f"{self.data}/pg_wal", "-s", since, "-e", now),
+                *("-r", "Transaction", "--stats=record"),
+            ],
             capture_output=True,
             text=True,
             check=True,

@@ -75,7 +75,7 @@ async def opened(place: Place, workload: Workload) -> AsyncGenerator[RunOne]:
 
     @worker.register_task(name="ask")
     async def ask(params: Any, context: Any) -> Any:
-        # Steps of one name are told apart by their order, which therefore has to be the same always.
+        # Steps of one name are told apart by their order, which has to be the same always.
         with agent.parallel_tool_call_execution_mode("sequential"):
             result = await agent.run(params["prompt"], usage_limits=NO_LIMITS)
         return {"output": result.output}

@@ -1,4 +1,4 @@
-"""pydantic-ai with DBOS, on either database: its capability, and each tool a step or transaction."""
+"""pydantic-ai with DBOS: its capability, and each tool a step or a transaction."""
 
 from __future__ import annotations
 

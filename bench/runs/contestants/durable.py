@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import psycopg
+from pydantic_ai import Agent
 
 from durably import Durably, current_call, effects
 from runs.contestant import Place, RunOne
@@ -26,6 +27,20 @@ INSERT = "INSERT INTO seen VALUES (42)"
 
 @asynccontextmanager
 async def opened(place: Place, workload: Workload) -> AsyncGenerator[RunOne]:
+    async with working(place, workload) as (app, agent):
+
+        async def one(key: str) -> None:
+            run = await app.enqueue(agent, PROMPT, key=key)
+            await run.result()
+
+        yield one
+
+
+@asynccontextmanager
+async def working(
+    place: Place, workload: Workload
+) -> AsyncGenerator[tuple[Durably, Agent[None, str]]]:
+    """An application whose worker works meanwhile."""
     tool = None
     if workload.policy == "transactional":
         make_table(place)
@@ -35,12 +50,7 @@ async def opened(place: Place, workload: Workload) -> AsyncGenerator[RunOne]:
     app.register(agent, usage_limits=NO_LIMITS)
     await app.migrate()
     async with app, app.worker({"agents": workload.concurrency}):
-
-        async def one(key: str) -> None:
-            run = await app.enqueue(agent, PROMPT, key=key)
-            await run.result()
-
-        yield one
+        yield app, agent
 
 
 def make_table(place: Place) -> None:

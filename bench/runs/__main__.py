@@ -1,0 +1,36 @@
+"""`python -m runs`: measures agent runs and writes bench/results/runs.json. See `make bench`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from runs.compare import Comparison
+from runs.machine import use_a_disk
+from runs.plan import FULL, QUICK
+from runs.server import running
+
+RESULTS = Path(__file__).parent.parent / "results" / "runs.json"
+
+
+def main() -> None:
+    options: Any = argparse.ArgumentParser(prog="python -m runs", description=__doc__)
+    options.add_argument("--quick", action="store_true", help="a few minutes, fewer figures")
+    options.add_argument("--output", type=Path, default=RESULTS, metavar="FILE")
+    given = options.parse_args()
+    use_a_disk()
+    began = time.monotonic()
+    arguments = " ".join(sys.argv[1:])
+    command = f"make bench ARGS={arguments}" if arguments else "make bench"
+    with running() as server:
+        results = Comparison(QUICK if given.quick else FULL, server, command).everything()
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(results.text())
+    print(f"Measured in {(time.monotonic() - began) / 60:.0f} minutes: {given.output.name}")
+
+
+if __name__ == "__main__":
+    main()

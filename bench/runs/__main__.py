@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,20 @@ RESULTS = Path(__file__).parent.parent / "results" / "runs.json"
 def main() -> None:
     options: Any = argparse.ArgumentParser(prog="python -m runs", description=__doc__)
     options.add_argument("--quick", action="store_true", help="a few minutes, fewer figures")
+    options.add_argument("--minutes", type=float, help="at most; what is left is not measured")
     options.add_argument("--output", type=Path, default=RESULTS, metavar="FILE")
     given = options.parse_args()
+    # What was started is ended with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     use_a_disk()
     began = time.monotonic()
     arguments = " ".join(sys.argv[1:])
     command = f"make bench ARGS={arguments}" if arguments else "make bench"
+    plan = QUICK if given.quick else FULL
+    if given.minutes:
+        plan = replace(plan, seconds=given.minutes * 60)
     with running() as server:
-        results = Comparison(QUICK if given.quick else FULL, server, command).everything()
+        results = Comparison(plan, server, command).everything()
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(results.text())
     print(f"Measured in {(time.monotonic() - began) / 60:.0f} minutes: {given.output.name}")

@@ -73,7 +73,7 @@ CONTESTANTS = {
             "durably, SQLite",
             "sqlite",
             "durable",
-            policies=("read", "once", "transactional"),
+            policies=("read", "idempotent", "once", "transactional"),
             how="`enqueue`, a worker in the same process, `run.result()`; WAL, `synchronous=FULL`",
         ),
         Contestant(
@@ -81,7 +81,7 @@ CONTESTANTS = {
             "durably, Postgres",
             "postgres",
             "durable",
-            policies=("read", "once", "transactional"),
+            policies=("read", "idempotent", "once", "transactional"),
             how="the same on PostgreSQL: an Oban job starts each attempt",
         ),
         Contestant(

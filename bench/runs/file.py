@@ -11,9 +11,8 @@ WAL_HEADER, FRAME_HEADER = 32, 24
 
 
 def stored(file: Path) -> int:
-    """Bytes of the pages in use, with what its log holds."""
+    """Bytes of the pages in use, also of those that only its log has so far."""
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
@@ -27,39 +26,45 @@ def journal_mode(file: Path) -> str:
 
 
 class Commits:
-    """Counts the commits to a file, exactly. It reads, and so keeps the log from starting anew.
+    """Counts the commits to a file, exactly.
 
-    For that reason nothing is timed meanwhile: readers that stay make logs long.
+    It reads meanwhile, and so keeps the log from starting anew. For that reason nothing is timed
+    beside it: readers that stay make logs long. Between making one and `begin` something has to be
+    written, so that there is a log to hold on to.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._log = file.with_name(file.name + "-wal")
         self._reader = sqlite3.connect(file, isolation_level=None)
-        self._before: tuple[bytes, int] | int = 0
+        self._reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        self._salt: bytes | None = None
+        self._seen = 0
 
     def begin(self) -> None:
         self._reader.execute("BEGIN")
         self._reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        self._before = self._now()
-        if isinstance(self._before, int):
+        self._salt, self._seen = self._now()
+        if self._salt is None:
             self._reader.execute("COMMIT")  # Without a log, readers keep writers out.
 
-    def end(self) -> int | None:
-        """Commits since `begin`; None if the log was started anew in spite of the reader."""
-        now, before = self._now(), self._before
-        self._reader.close()
-        if isinstance(now, int) and isinstance(before, int):
-            return now - before
-        if isinstance(now, tuple) and isinstance(before, tuple) and now[0] == before[0]:
-            return now[1] - before[1]
-        return None
+    def since(self) -> int:
+        """Commits since the last look.
 
-    def _now(self) -> tuple[bytes, int] | int:
+        Raises:
+            RuntimeError: the log was started anew in spite of the reader.
+        """
+        salt, seen = self._now()
+        if salt != self._salt:
+            raise RuntimeError(f"The log of {self._file.name} was started anew meanwhile.")
+        before, self._seen = self._seen, seen
+        return seen - before
+
+    def _now(self) -> tuple[bytes | None, int]:
         """The salt of the log and the commits in it; without a log, the file's own counter."""
         if not self._log.exists() or self._log.stat().st_size == 0:
             with self._file.open("rb") as file:
-                return int(struct.unpack(">I", file.read(28)[24:28])[0])
+                return None, int(struct.unpack(">I", file.read(28)[24:28])[0])
         data = self._log.read_bytes()
         size = struct.unpack(">I", data[8:12])[0]
         salt, commits = data[16:24], 0

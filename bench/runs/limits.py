@@ -28,17 +28,19 @@ ROW_BYTES = 1000
 
 def sqlite_commits(seconds: float) -> float:
     """Commits of one row each a second, one after the other: WAL, synchronous=FULL."""
-    with tempfile.TemporaryDirectory() as name:
-        with closing(sqlite3.connect(Path(name) / "limit.db", isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("CREATE TABLE rows (text)")
-            row = ("x" * ROW_BYTES,)
-            done, began = 0, time.perf_counter()
-            while (took := time.perf_counter() - began) < seconds or done < 20:
-                connection.execute("INSERT INTO rows VALUES (?)", row)
-                done += 1
-            return done / took
+    with (
+        tempfile.TemporaryDirectory() as name,
+        closing(sqlite3.connect(Path(name) / "limit.db", isolation_level=None)) as connection,
+    ):
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("CREATE TABLE rows (text)")
+        row = ("x" * ROW_BYTES,)
+        done, began = 0, time.perf_counter()
+        while (took := time.perf_counter() - began) < seconds or done < 20:
+            connection.execute("INSERT INTO rows VALUES (?)", row)
+            done += 1
+        return done / took
 
 
 def postgres_commits(server: Server, clients: int, seconds: float) -> float:

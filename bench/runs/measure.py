@@ -22,13 +22,15 @@ from runs.contestant import CONTESTANTS, Place, RunOne
 from runs.server import Server
 from runs.workload import Workload
 
+COUNTED_STEPS = (10, 30)
+
 
 @dataclass(frozen=True)
 class Task:
     """What to measure.
 
     Attributes:
-        counting: True counts the commits of a SQLite file, and times nothing.
+        counting: True counts commits, and times nothing.
     """
 
     contestant: str
@@ -76,24 +78,18 @@ def keys(kind: str, count: int) -> Iterator[str]:
 async def measure(task: Task) -> dict[str, Any]:
     workload, place, server = task.workload, task.place, task.server
     async with CONTESTANTS[task.contestant].opener()(place, workload) as one:
-        commits = file.Commits(place.file) if task.counting and place.file else None
         if server:
             server.execute("CHECKPOINT")
         await drive(one, keys("warm", workload.warm_up), workload)
         gc.collect()
         before_stored = stored(place)
         position = server.position() if server else ""
-        if commits:
-            commits.begin()
         before = cpu(), server.cpu() if server else 0.0, written()
         began = time.perf_counter()
         took = await drive(one, keys("run", workload.runs), workload)
         wall = time.perf_counter() - began
         after = cpu(), server.cpu() if server else 0.0, written()
-        counted = commits.end() if commits else None
-        wrote = after[2] - before[2]
-        if server:
-            wrote, counted = server.written(position)
+        wrote = server.written(position)[0] if server else after[2] - before[2]
         after_stored = stored(place)
     done = len(took)
     found: dict[str, Any] = {
@@ -108,11 +104,32 @@ async def measure(task: Task) -> dict[str, Any]:
     if server or place.file:
         found["written"] = wrote / done
         found["stored"] = (after_stored - before_stored) / done
-    if counted is not None:
-        found["commits"] = counted / done
     if place.file:
         found["journal_mode"] = file.journal_mode(place.file)
     return found
+
+
+async def count(task: Task) -> dict[str, Any]:
+    """Commits a step, without what a run does once: of longer runs, less those of shorter ones."""
+    workload, place, server = task.workload, task.place, task.server
+    counted: list[int] = []
+    async with CONTESTANTS[task.contestant].opener()(place, workload) as one:
+        await drive(one, keys("warm", 1), workload)
+        commits = file.Commits(place.file) if place.file else None
+        await drive(one, keys("warm-again", 1), workload)
+        if commits:
+            commits.begin()
+        for steps in COUNTED_STEPS:
+            workload.steps = steps
+            position = server.position() if server else ""
+            await drive(one, keys(f"run-{steps}", workload.runs), workload)
+            await asyncio.sleep(1)  # What is written in the background is over.
+            if server:
+                counted.append(server.written(position)[1])
+            elif commits:
+                counted.append(commits.since())
+    few, many = (number / workload.runs for number in counted)
+    return {"commits": (many - few) / (COUNTED_STEPS[1] - COUNTED_STEPS[0])}
 
 
 def stored(place: Place) -> int:
@@ -141,5 +158,6 @@ def read(text: str) -> Task:
 
 
 if __name__ == "__main__":
-    answer = asyncio.run(measure(read(sys.argv[1])))
+    task = read(sys.argv[1])
+    answer = asyncio.run(count(task) if task.counting else measure(task))
     Path(sys.argv[2]).write_text(json.dumps(answer))

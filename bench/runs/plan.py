@@ -80,7 +80,7 @@ FULL = Plan(
         Round(STEPS_200, 1, within=60),
     ),
     seconds=17 * 60,
-    counted=("read", "once", "transactional"),
+    counted=("read", "idempotent", "once", "transactional"),
     waiting=1000,
 )
 
@@ -95,6 +95,6 @@ QUICK = Plan(
         Round(replace(TRANSACTIONAL_50, runs=50), 1),
     ),
     seconds=8 * 60,
-    counted=("read", "once", "transactional"),
+    counted=("read", "idempotent", "once", "transactional"),
     waiting=200,
 )

@@ -1,4 +1,4 @@
-"""How long `import durably` and `durably --help` take: wall time, beside a Python that does nothing."""
+"""How long `import durably` and `durably --help` take, beside a Python that does nothing: wall."""
 
 from __future__ import annotations
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-Policy = Literal["read", "once", "transactional"]
+Policy = Literal["read", "idempotent", "once", "transactional"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workload:
-    """Runs of one shape.
+    """Runs of one shape. Not frozen: commits are counted with ever more steps.
 
     Attributes:
         name: in the results.
@@ -49,10 +49,6 @@ class Workload:
         """Such a text of so many bytes, which no codec finds easier than another."""
         words = "The order was delivered on Monday; two lamps, one of them broken. "
         return (words * (self.size // len(words) + 1))[: self.size]
-
-    def only(self, runs: int, steps: int) -> Workload:
-        """The same with so few runs, one at a time: to count what one does."""
-        return replace(self, runs=runs, steps=steps, concurrency=1, seconds=60.0)
 
 
 def asked(step: int, call: int) -> str:

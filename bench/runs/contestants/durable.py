@@ -17,6 +17,7 @@ from runs.workload import Workload
 
 METADATA: dict[str, dict[str, Any]] = {
     "read": effects.READ,
+    "idempotent": effects.IDEMPOTENT,
     "once": effects.once(),
     "transactional": effects.TRANSACTIONAL,
 }

@@ -112,7 +112,7 @@ async def measure(task: Task) -> dict[str, Any]:
 async def count(task: Task) -> dict[str, Any]:
     """Commits a step, without what a run does once: of longer runs, less those of shorter ones."""
     workload, place, server = task.workload, task.place, task.server
-    counted: list[int] = []
+    counted: list[float] = []
     async with CONTESTANTS[task.contestant].opener()(place, workload) as one:
         await drive(one, keys("warm", 1), workload)
         commits = file.Commits(place.file) if place.file else None
@@ -122,13 +122,13 @@ async def count(task: Task) -> dict[str, Any]:
         for steps in COUNTED_STEPS:
             workload.steps = steps
             position = server.position() if server else ""
-            await drive(one, keys(f"run-{steps}", workload.runs), workload)
+            done = len(await drive(one, keys(f"run-{steps}", workload.runs), workload))
             await asyncio.sleep(1)  # What is written in the background is over.
             if server:
-                counted.append(server.written(position)[1])
+                counted.append(server.written(position)[1] / done)
             elif commits:
-                counted.append(commits.since())
-    few, many = (number / workload.runs for number in counted)
+                counted.append(commits.since() / done)
+    few, many = counted
     return {"commits": (many - few) / (COUNTED_STEPS[1] - COUNTED_STEPS[0])}
 
 

@@ -95,6 +95,14 @@ test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported py
 		print("pydantic-ai-slim", v("pydantic-ai-slim"))'
 	@$(OLDEST_BIN)/pytest $(ARGS)
 
+# Every part writes bench/results/<part>.json; the page is written of all that there are.
+.PHONY: bench
+bench: .venv-bench/.peers ## Measure durably beside its peers, and write docs/benchmarks.md; 20 quiet minutes, or ARGS=--quick
+	@set -e; cd bench; export PYTHONPATH=.:../tests; python=../.venv-bench/bin/python; \
+	$$python -m runs $(ARGS); \
+	if [ -d queues ]; then $$python -m queues $(ARGS); fi; \
+	$$python -m report
+
 .PHONY: bench-suspended
 bench-suspended: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
 	@$(BIN)/python bench/suspended.py $(ARGS)

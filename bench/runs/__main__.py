@@ -22,6 +22,9 @@ def main() -> None:
     options: Any = argparse.ArgumentParser(prog="python -m runs", description=__doc__)
     options.add_argument("--quick", action="store_true", help="a few minutes, fewer figures")
     options.add_argument("--minutes", type=float, help="at most; what is left is not measured")
+    options.add_argument(
+        "--patience", type=float, default=1, help="times as long for everything: a busy machine"
+    )
     options.add_argument("--output", type=Path, default=RESULTS, metavar="FILE")
     given = options.parse_args()
     # What was started is ended with it.
@@ -34,7 +37,7 @@ def main() -> None:
     if given.minutes:
         plan = replace(plan, seconds=given.minutes * 60)
     with running() as server:
-        results = Comparison(plan, server, command).everything()
+        results = Comparison(plan, server, command, given.patience).everything()
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(results.text())
     print(f"Measured in {(time.monotonic() - began) / 60:.0f} minutes: {given.output.name}")

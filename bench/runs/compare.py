@@ -58,10 +58,11 @@ class Results:
 class Comparison:
     """One run of the benchmark."""
 
-    def __init__(self, plan: Plan, server: Server, command: str) -> None:
+    def __init__(self, plan: Plan, server: Server, command: str, patience: float) -> None:
         self.results = Results(command=command, machine=machine(), versions=versions(server))
         self._plan = plan
         self._server = server
+        self._patience = patience
         self._until = time.monotonic() + plan.seconds
         self._absent: set[str] = set()
 
@@ -102,7 +103,9 @@ class Comparison:
         self._try(
             "limits",
             "",
-            lambda: self.results.limits.append(run("runs.limits", json.dumps(task), 90)),
+            lambda: self.results.limits.append(
+                run("runs.limits", json.dumps(task), 60 * self._patience)
+            ),
         )
 
     def _count(self, policy: Policy, everyone: bool) -> None:
@@ -120,7 +123,7 @@ class Comparison:
     def _commits(self, one: Contestant, policy: Policy) -> float:
         """Commits a step."""
         workload = Workload("counted", policy, concurrency=1, runs=COUNTED_RUNS, seconds=60)
-        return measured(one, workload, self._server, 90, counting=True)["commits"]
+        return measured(one, workload, self._server, 60 * self._patience, counting=True)["commits"]
 
     def _wait(self) -> None:
         for name in ("bare", "durably-sqlite", "durably-postgres"):
@@ -134,7 +137,7 @@ class Comparison:
             file = str(place.file) if place.file else None
             where = None if one.database == "none" else {"file": file, "url": place.url}
             task = {"runs": self._plan.waiting, "place": where}
-            found = run("runs.waiting", json.dumps(task), 120)
+            found = run("runs.waiting", json.dumps(task), 90 * self._patience)
         self.results.waiting[one.name] = found["bytes"]
 
     def _do(self, one: Round) -> None:
@@ -151,7 +154,9 @@ class Comparison:
                     f"{name}, turn {turn + 1}",
                     contestant.name,
                     lambda c=contestant, kept=kept: kept.append(
-                        rounded(measured(c, one.workload, self._server, one.within))
+                        rounded(
+                            measured(c, one.workload, self._server, one.within * self._patience)
+                        )
                     ),
                 )
                 if not done:

@@ -74,7 +74,8 @@ CONTESTANTS = {
             "sqlite",
             "durable",
             policies=("read", "idempotent", "once", "transactional"),
-            how="`enqueue`, a worker in the same process, `run.result()`; WAL, `synchronous=FULL`",
+            how="`enqueue`, a worker in the same process; `run.result()` one at a time, else one "
+            "task looks for the ends of all; WAL, `synchronous=FULL`",
         ),
         Contestant(
             "durably-postgres",

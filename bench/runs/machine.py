@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 import tempfile
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,10 +34,15 @@ def machine() -> dict[str, str]:
 
 
 def versions(server: Server) -> dict[str, str]:
+    settings = ", ".join(
+        f"{name} {server.execute(f'SHOW {name}')}" for name in ("fsync", "synchronous_commit")
+    )
+    with closing(sqlite3.connect(":memory:")) as connection:
+        synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
     found = {
         "Python": platform.python_version(),
-        "SQLite": sqlite3.sqlite_version,
-        "PostgreSQL": server.execute("SHOW server_version"),
+        "SQLite": f"{sqlite3.sqlite_version}, synchronous {synchronous} (2 is FULL) by default",
+        "PostgreSQL": f"{server.execute('SHOW server_version')}, {settings}",
     }
     for name in DISTRIBUTIONS:
         try:

@@ -98,7 +98,7 @@ def everything(runs: Runs) -> Iterator[str]:
         yield details(DESCRIPTIONS.get(name, name), tables.workload(runs, name))
     if runs.results["missing"]:
         rows = ([one["what"], one["contestant"], one["why"]] for one in runs.results["missing"])
-        yield details("Not measured", tables.table(["what", "who", "why"], rows))
+        yield details("Not measured", tables.left(["what", "who", "why"], rows))
     yield (
         "KB written: what the process had written to the disk on SQLite, the write-ahead log on "
         "PostgreSQL.\nKB stored: what the file or the database grew by, with indexes. p99 is of a "
@@ -112,7 +112,7 @@ def of_other(name: str, part: Json) -> Iterator[str]:
     yield details("Everything that was measured", tables.measurements(part))
     if missing := part.get("missing"):
         rows = ([what, why] for what, why in missing.items())
-        yield details("Not measured", tables.table(["what", "why"], rows))
+        yield details("Not measured", tables.left(["what", "why"], rows))
 
 
 def made_with(runs: Runs) -> Iterator[str]:

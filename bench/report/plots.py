@@ -11,6 +11,8 @@ matplotlib.use("svg")
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from report.figures import Runs
 
@@ -50,13 +52,12 @@ def save(path: Path, height: float, fill: Callable[[Axes], None]) -> None:
 def cpu(axes: Axes, runs: Runs) -> None:
     axes.set_title("CPU of a run of ten steps, 50 at once, in ms", loc="left", weight="bold")
     bars(axes, runs, "read-50", "cpu", also="database_cpu")
-    axes.bar(0, 0, color=DATABASE, label="the PostgreSQL server's")
-    axes.legend(loc="lower right", frameon=False)
+    server = Patch(color=DATABASE, label="the PostgreSQL server's")
+    axes.legend(handles=[server], loc="upper right", frameon=False)
 
 
 def wall(axes: Axes, runs: Runs) -> None:
-    title = "From start to result of a run of ten steps, one at a time, in ms"
-    axes.set_title(title, loc="left", weight="bold")
+    axes.set_title("A run of ten steps, one at a time, in ms", loc="left", weight="bold")
     bars(axes, runs, "read-1", "wall")
 
 
@@ -75,41 +76,58 @@ def bars(axes: Axes, runs: Runs, workload: str, metric: str, also: str | None = 
         axes.text(value + more, at, told, va="center")
     axes.set_yticks(range(len(found)), [label(runs, name) for name, _ in found])
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.15)
 
 
 def steps(axes: Axes, runs: Runs) -> None:
     axes.set_title("A step in a run of so many, in ms", loc="left", weight="bold")
+    ends: list[tuple[float, str]] = []
     for name in runs.contestants:
-        points = [
-            (runs.workloads[workload]["steps"], value * 1000 / runs.workloads[workload]["steps"])
-            for workload in ("steps-50", "steps-200", "steps-1000")
-            if workload in runs.workloads
-            and (value := runs.median(workload, name, "wall")) is not None
-        ]
+        points = points_of(runs, name)
         if not points:
             continue
         ours = name.startswith("durably")
-        line = {"color": colour(runs, name), "linewidth": 2.5 if ours else 1.2, "marker": "o"}
-        axes.plot(*zip(*points, strict=True), **line, linestyle=style(runs, name))
-        axes.text(points[-1][0], points[-1][1], "  " + label(runs, name), va="center", size=9)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour(runs, name),
+            linewidth=2.5 if ours else 1.2,
+            linestyle="--" if runs.contestants[name]["database"] == "postgres" else "-",
+            marker="o",
+        )
+        ends.append((points[-1][1], name))
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xlim(45, 6000)
     axes.set_xticks([50, 200, 1000], ["50 steps", "200", "1,000"])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.minorticks_off()
-    axes.margins(x=0.02)
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 3.5)
+    name_ends(axes, runs, ends)
+
+
+def points_of(runs: Runs, name: str) -> list[tuple[int, float]]:
+    """Steps of a run, and milliseconds of each of them."""
+    return [
+        (steps := runs.workloads[workload]["steps"], value * 1000 / steps)
+        for workload in ("steps-50", "steps-200", "steps-1000")
+        if workload in runs.workloads and (value := runs.median(workload, name, "wall")) is not None
+    ]
+
+
+def name_ends(axes: Axes, runs: Runs, ends: list[tuple[float, str]]) -> None:
+    """Write names beside the ends of lines, as far apart as it takes to read them."""
+    low, high = axes.get_ylim()
+    apart = (high / low) ** 0.055
+    last = 0.0
+    for value, name in sorted(ends):
+        last = max(value, last * apart)
+        axes.text(1150, last, label(runs, name), va="center", size=9)
 
 
 def colour(runs: Runs, name: str) -> str:
     if runs.contestants[name]["database"] == "none":
         return BARE
     return OURS if name.startswith("durably") else THEIRS
-
-
-def style(runs: Runs, name: str) -> str:
-    return "--" if runs.contestants[name]["database"] == "postgres" else "-"
 
 
 def label(runs: Runs, name: str) -> str:

@@ -41,8 +41,8 @@ class Workload:
 
     @property
     def warm_up(self) -> int:
-        """Runs before the measured ones: as many as are under way at once, within reason."""
-        return 2 if self.steps > 100 or self.concurrency == 1 else min(self.concurrency, 50)
+        """Runs before the measured ones: enough to fill caches and pools."""
+        return 2 if self.steps > 100 or self.concurrency == 1 else min(self.concurrency, 20)
 
     @cached_property
     def text(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runs.compare import Comparison
+from runs.contestant import CONTESTANTS
 from runs.machine import use_a_disk
 from runs.plan import FULL, QUICK
 from runs.server import running
@@ -25,6 +26,7 @@ def main() -> None:
     options.add_argument(
         "--patience", type=float, default=1, help="times as long for everything: a busy machine"
     )
+    options.add_argument("--only", default=",".join(CONTESTANTS), help="of the contestants")
     options.add_argument("--output", type=Path, default=RESULTS, metavar="FILE")
     given = options.parse_args()
     # What was started is ended with it.
@@ -32,12 +34,14 @@ def main() -> None:
     use_a_disk()
     began = time.monotonic()
     arguments = " ".join(sys.argv[1:])
-    command = f"make bench ARGS={arguments}" if arguments else "make bench"
+    command = f"make bench ARGS='{arguments}'" if arguments else "make bench"
     plan = QUICK if given.quick else FULL
     if given.minutes:
         plan = replace(plan, seconds=given.minutes * 60)
     with running() as server:
-        results = Comparison(plan, server, command, given.patience).everything()
+        results = Comparison(
+            plan, server, command, given.patience, given.only.split(",")
+        ).everything()
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(results.text())
     print(f"Measured in {(time.monotonic() - began) / 60:.0f} minutes: {given.output.name}")

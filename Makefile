@@ -100,7 +100,7 @@ test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported py
 bench: .venv-bench/.peers ## Measure durably beside its peers, and write docs/benchmarks.md; 20 quiet minutes, or ARGS=--quick
 	@set -e; cd bench; export PYTHONPATH=.:../tests; python=../.venv-bench/bin/python; \
 	$$python -m runs $(ARGS); \
-	if [ -d queues ]; then $$python -m queues $(ARGS); fi; \
+	if [ -d queues ]; then $$python -m queues $(filter --quick,$(ARGS)); fi; \
 	$$python -m report
 
 .PHONY: bench-suspended

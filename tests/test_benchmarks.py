@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,20 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The modules that write the page; the bench is no package, and its names are only its own."""
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports modules of the bench, which is no package, and forgets them again."""
+    before = set(sys.modules)
     monkeypatch.syspath_prepend(ROOT / "bench")
-    yield importlib.import_module("report.page")
-    for name in [name for name in sys.modules if name.split(".")[0] == "report"]:
-        del sys.modules[name]
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in ("report", "install"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def report(bench: Callable[[str], Any]) -> Any:
+    """The module that writes the page."""
+    return bench("report.page")
 
 
 @pytest.fixture
@@ -36,9 +44,10 @@ def test_every_plot_is_there_and_has_text(report: Any) -> None:
         assert "durably, SQLite</text>" in (ROOT / "docs" / path).read_text()
 
 
-def test_a_target_is_met_only_by_a_figure_within_it(report: Any, results: dict[str, Any]) -> None:
-    targets = importlib.import_module("report.targets")
-    figures = importlib.import_module("report.figures")
+def test_a_target_is_met_only_by_a_figure_within_it(
+    bench: Callable[[str], Any], results: dict[str, Any]
+) -> None:
+    targets, figures = bench("report.targets"), bench("report.figures")
     turns = results["runs"]["samples"]["read-50"]
     turns["bare"] = [{**turns["bare"][0], "cpu": 0.1}]
     what = "CPU / bare, 50 at once, READ tools"
@@ -77,3 +86,15 @@ def test_parts_are_told_beside_each_other_or_alone(report: Any, results: dict[st
         page = report.page(parts)
         assert row in page
         assert "| pgqueuer | not installed |" in page
+
+
+def test_a_peer_that_does_not_install_takes_no_other_along(bench: Callable[[str], Any]) -> None:
+    lock = (ROOT / "requirements-bench.lock").read_text()
+    found = dict(bench("install").requirements(lock))
+    assert len(found) == sum("==" in line for line in lock.splitlines())
+    assert {"dbos", "absurd-sdk", "langgraph", "procrastinate", "pgqueuer"} <= found.keys()
+    for name, text in found.items():
+        first, *hashes = text.splitlines()
+        assert first.startswith(f"{name}==")
+        assert hashes and all("--hash=sha256:" in line for line in hashes)
+        assert not text.endswith("\\")

@@ -79,7 +79,7 @@ FULL = Plan(
         Round(SLOW_500, 1, within=60),
         Round(STEPS_200, 1, within=60),
     ),
-    seconds=17 * 60,
+    seconds=15 * 60,
     counted=("read", "idempotent", "once", "transactional"),
     waiting=1000,
 )

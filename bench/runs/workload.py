@@ -42,7 +42,7 @@ class Workload:
     @property
     def warm_up(self) -> int:
         """Runs before the measured ones: enough to fill caches and pools."""
-        return 2 if self.steps > 100 or self.concurrency == 1 else min(self.concurrency, 20)
+        return 1 if self.steps > 20 else min(self.concurrency + 1, 20)
 
     @cached_property
     def text(self) -> str:

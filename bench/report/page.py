@@ -117,7 +117,10 @@ def of_other(name: str, part: Json) -> Iterator[str]:
 
 def made_with(runs: Runs) -> Iterator[str]:
     results = runs.results
-    yield "## How each of them ran\n"
+    yield (
+        "## How each of them ran\n\nOne file each in "
+        "[bench/runs/contestants](../bench/runs/contestants); corrections are welcome.\n"
+    )
     rows = ([one["label"], one["how"]] for one in runs.contestants.values())
     yield tables.left(["", "how"], rows)
     yield f"## On what\n\nMade with `{results['command']}`, which takes its own peers along.\n"

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ["requirements.lock", "requirements-oldest.lock", "requirements-postgres.lock"]
+LOCKS = [
+    *("requirements.lock", "requirements-oldest.lock", "requirements-postgres.lock"),
+    "requirements-bench.lock",
+]
 
 
 def find_python(path: Path, home: Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,1 @@
+"""Makes docs/benchmarks.md and its plots of what bench/results holds."""

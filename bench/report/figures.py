@@ -1,0 +1,73 @@
+"""The figures of runs, as results hold them: medians, spreads and ratios; nothing is rounded."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+
+
+class Spread(NamedTuple):
+    """The median of some samples, the lowest and the highest."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Runs:
+    """What `bench/results/runs.json` says. Anything may be missing: then there is None."""
+
+    def __init__(self, results: Json) -> None:
+        self.results = results
+        self.contestants: dict[str, Json] = results["contestants"]
+        self.workloads: dict[str, Json] = results["workloads"]
+
+    def samples(self, workload: str, contestant: str) -> list[Json]:
+        return self.results["samples"].get(workload, {}).get(contestant, [])
+
+    def spread(self, workload: str, contestant: str, metric: str) -> Spread | None:
+        samples = self.samples(workload, contestant)
+        values = [sample[metric] for sample in samples if metric in sample]
+        if not values:
+            return None
+        return Spread(statistics.median(values), min(values), max(values))
+
+    def median(self, workload: str, contestant: str, metric: str) -> float | None:
+        found = self.spread(workload, contestant, metric)
+        return found.median if found else None
+
+    def ratio(self, workload: str, contestant: str, metric: str) -> float | None:
+        """To what the same runs need with nothing stored: the median over the turns."""
+        pairs = self._pairs(workload, contestant, metric)
+        return statistics.median(mine / bare for mine, bare in pairs) if pairs else None
+
+    def overhead(self, workload: str, contestant: str, metric: str) -> float | None:
+        """Beyond what the same runs need with nothing stored: the median over the turns."""
+        pairs = self._pairs(workload, contestant, metric)
+        return statistics.median(mine - bare for mine, bare in pairs) if pairs else None
+
+    def peers(self, database: str) -> list[str]:
+        """Those on a database that save every step, other than durably."""
+        return [
+            name
+            for name, one in self.contestants.items()
+            if one["database"] == database and not name.startswith(("durably", "recipe"))
+        ]
+
+    def requests(self, workload: str) -> int:
+        return int(self.workloads[workload]["steps"]) + 1
+
+    def limit(self, name: str) -> float | None:
+        values = [limits[name] for limits in self.results["limits"]]
+        return statistics.median(values) if values else None
+
+    def history_bytes(self) -> float | None:
+        """JSON of the final history of a run with ten steps of 1 KB."""
+        return next((limits["codec"]["bytes"] for limits in self.results["limits"]), None)
+
+    def _pairs(self, workload: str, contestant: str, metric: str) -> list[tuple[float, float]]:
+        over = self.contestants[contestant]["over"]
+        mine, bare = self.samples(workload, contestant), self.samples(workload, over)
+        return [(one[metric], other[metric]) for one, other in zip(mine, bare, strict=False)]

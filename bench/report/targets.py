@@ -1,0 +1,123 @@
+"""The targets that runs have to meet, and whether they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from report.figures import Json, Runs
+
+DATABASES = {"sqlite": "SQLite", "postgres": "Postgres"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line of the table of targets.
+
+    Attributes:
+        measured: None where a figure is missing.
+        limit: why it cannot be met, in words, where that is known.
+    """
+
+    what: str
+    database: str
+    target: str
+    measured: str | None
+    met: bool
+    limit: str | None = None
+
+
+def at_most(
+    what: str, database: str, bound: float, measured: float | None, unit: str = ""
+) -> Target:
+    told = None if measured is None else f"{shown(measured)}{unit}"
+    met = measured is not None and measured <= bound
+    return Target(what, DATABASES.get(database, ""), f"≤ {shown(bound)}{unit}", told, met)
+
+
+def at_least(what: str, database: str, bound: float, measured: float | None) -> Target:
+    told = None if measured is None else shown(measured)
+    met = measured is not None and measured >= bound
+    return Target(what, DATABASES.get(database, ""), f"≥ {shown(bound)}", told, met)
+
+
+def shown(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def of_runs(runs: Runs) -> Iterator[Target]:
+    for policy, bounds in (("read", (1.2, 1.5)), ("once", (1.4, 1.8))):
+        for database, bound in zip(DATABASES, bounds, strict=True):
+            ratio = runs.ratio(f"{policy}-50", f"durably-{database}", "cpu")
+            tools = "READ" if policy == "read" else "once"
+            yield at_most(f"CPU / bare, 50 at once, {tools} tools", database, bound, ratio)
+    for database in DATABASES:
+        for what, workload, metric in (
+            ("CPU, 50 at once", "read-50", "cpu"),
+            ("wall, one at a time", "read-1", "wall"),
+            ("wall, 50 at once", "read-50", "wall"),
+        ):
+            yield beside_best(runs, database, what, workload, metric)
+    for database in DATABASES:
+        for policy, bound in (("read", 1), ("idempotent", 1), ("once", 3), ("transactional", 2)):
+            counted = runs.results["commits"].get(policy, {}).get(f"durably-{database}")
+            what = policy.upper() if policy in ("read", "idempotent") else policy
+            yield at_most(f"commits a step, {what}", database, bound, counted)
+    yield at_least(
+        "checkpoints a second, 500 at once / single commits a second", "sqlite", 5, grouped(runs)
+    )
+    for database in DATABASES:
+        yield at_most("a step of 1,000 / a step of 50", database, 1.2, growth(runs, database))
+    for database in DATABASES:
+        stored = runs.median("read-50", f"durably-{database}", "stored")
+        history = runs.history_bytes()
+        ratio = stored / history if stored is not None and history else None
+        yield at_most("bytes stored / JSON of the final history", database, 1.5, ratio)
+    for database in DATABASES:
+        bare = runs.results["waiting"].get("bare")
+        ours = runs.results["waiting"].get(f"durably-{database}")
+        more = (ours - bare) / 1000 if ours is not None and bare is not None else None
+        what = "memory of a run that waits for its model, beyond bare"
+        yield at_most(what, database, 100, more, " KB")
+    starting = {name: value * 1000 for name, value in runs.results["starting"].items()}
+    what = "`import durably`, without pydantic_ai"
+    yield at_most(what, "", 60, starting.get("import"), " ms")
+    yield at_most("`durably --help`", "", 300, starting.get("help"), " ms")
+
+
+def beside_best(runs: Runs, database: str, what: str, workload: str, metric: str) -> Target:
+    """durably's overhead over the smallest of those that save every step as well."""
+    overheads = {
+        name: found
+        for name in runs.peers(database)
+        if (found := runs.overhead(workload, name, metric)) is not None
+    }
+    ours = runs.overhead(workload, f"durably-{database}", metric)
+    best = min(overheads, key=lambda name: overheads[name], default=None)
+    ratio = None
+    if best is not None and ours is not None and overheads[best] > 0:
+        ratio = ours / overheads[best]
+    beside = f" ({runs.contestants[best]['label']})" if best else ""
+    return at_most(f"overhead / best peer's{beside}: {what}", database, 1 / 3, ratio)
+
+
+def grouped(runs: Runs) -> float | None:
+    wall, limit = runs.median("read-500", "durably-sqlite", "wall"), runs.limit("sqlite_commits")
+    return runs.requests("read-500") / wall / limit if wall and limit else None
+
+
+def growth(runs: Runs, database: str) -> float | None:
+    """What durably adds to a step of a long run, over what it adds to one of a short run."""
+    long = runs.overhead("steps-1000", f"durably-{database}", "wall")
+    short = runs.overhead("steps-50", f"durably-{database}", "wall")
+    if long is None or short is None or short <= 0:
+        return None
+    return (long / 1000) / (short / 50)
+
+
+def of_part(part: Json) -> Iterator[Target]:
+    """Those that another part of the benchmark found, as its results have them."""
+    for one in part.get("targets", []):
+        database = DATABASES.get(one["database"], one["database"])
+        measured = shown(one["measured"]) if one["measured"] is not None else None
+        yield Target(one["what"], database, one["target"], measured, one["met"], one.get("limit"))

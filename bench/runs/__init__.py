@@ -1,0 +1,1 @@
+"""Agent runs, measured beside what a user would pick instead of durably."""

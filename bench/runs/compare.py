@@ -1,0 +1,209 @@
+"""Has everybody measured in turns, in bounded time, and collects the figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from runs.contestant import CONTESTANTS, Contestant
+from runs.machine import machine, versions
+from runs.plan import READ_50, Plan, Round
+from runs.process import Failed, measured, place_for, run
+from runs.server import Server
+from runs.starting import starting
+from runs.workload import Policy, Workload
+
+COUNTED_RUNS = 3
+
+FIRST = 3
+"""Rounds before what is counted and weighed: what targets need comes early, if time is short."""
+
+
+@dataclass
+class Results:
+    """What `bench/results/runs.json` holds.
+
+    Attributes:
+        samples: of each workload and contestant, one of each turn: figures a run. Seconds, bytes.
+        commits: a step, by policy and contestant.
+        missing: what was not measured, and why.
+    """
+
+    part: str = "runs"
+    command: str = ""
+    machine: dict[str, str] = field(default_factory=dict[str, str])
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    contestants: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    workloads: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    samples: dict[str, dict[str, list[dict[str, Any]]]] = field(
+        default_factory=dict[str, dict[str, list[dict[str, Any]]]]
+    )
+    commits: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    limits: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    waiting: dict[str, float] = field(default_factory=dict[str, float])
+    starting: dict[str, float] = field(default_factory=dict[str, float])
+    missing: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+class Comparison:
+    """One run of the benchmark."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        server: Server,
+        command: str,
+        patience: float = 1.0,
+        only: Sequence[str] = tuple(CONTESTANTS),
+    ) -> None:
+        self.results = Results(command=command, machine=machine(), versions=versions(server))
+        self._plan = plan
+        self._server = server
+        self._patience = patience
+        self._until = time.monotonic() + plan.seconds
+        self._absent = set(CONTESTANTS) - set(only)
+
+    def everything(self) -> Results:
+        self._look_who_is_there()
+        self._limits()
+        self._try("starting", "", lambda: self.results.starting.update(starting()))
+        for one in self._plan.rounds[:FIRST]:
+            self._do(one)
+        for number, policy in enumerate(self._plan.counted):
+            self._count(policy, everyone=number == 0)
+        self._wait()
+        for one in self._plan.rounds[FIRST:]:
+            self._do(one)
+        self._limits()
+        return self.results
+
+    # --- the parts
+
+    def _look_who_is_there(self) -> None:
+        for one in CONTESTANTS.values():
+            self.results.contestants[one.name] = {
+                "label": one.label,
+                "database": one.database,
+                "over": one.over,
+                "how": one.how,
+            }
+            if one.name in self._absent:
+                self._miss("everything", one.name, "not asked for")
+            elif gone := [name for name in one.distributions if not installed(name)]:
+                self._absent.add(one.name)
+                self._miss("everything", one.name, f"not installed: {', '.join(gone)}")
+
+    def _limits(self) -> None:
+        task = {
+            "server": asdict(self._server),
+            "seconds": 3.0,
+            "workload": asdict(READ_50),
+        }
+        self._try(
+            "limits",
+            "",
+            lambda: self.results.limits.append(
+                run("runs.limits", json.dumps(task), 60 * self._patience)
+            ),
+        )
+
+    def _count(self, policy: Policy, everyone: bool) -> None:
+        found: dict[str, float] = {}
+        for one in CONTESTANTS.values():
+            if one.database == "none" or not (everyone or policy in one.policies):
+                continue
+            self._try(
+                f"commits, {policy}",
+                one.name,
+                lambda one=one: found.update({one.name: self._commits(one, policy)}),
+            )
+        self.results.commits[policy] = found
+
+    def _commits(self, one: Contestant, policy: Policy) -> float:
+        """Commits a step."""
+        workload = Workload("counted", policy, concurrency=1, runs=COUNTED_RUNS, seconds=60)
+        return measured(one, workload, self._server, 60 * self._patience, counting=True)["commits"]
+
+    def _wait(self) -> None:
+        for name in ("bare", "durably-sqlite", "durably-postgres"):
+            self._try("memory", name, lambda name=name: self._weigh(CONTESTANTS[name]))
+
+    def _weigh(self, one: Contestant) -> None:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            place_for(one, Path(folder), self._server) as place,
+        ):
+            file = str(place.file) if place.file else None
+            where = None if one.database == "none" else {"file": file, "url": place.url}
+            task = {"runs": self._plan.waiting, "place": where}
+            found = run("runs.waiting", json.dumps(task), 90 * self._patience)
+        self.results.waiting[one.name] = found["bytes"]
+
+    def _do(self, one: Round) -> None:
+        name = one.workload.name
+        self.results.workloads[name] = asdict(one.workload)
+        samples = self.results.samples.setdefault(name, {})
+        failed: set[str] = set()
+        for turn in range(one.turns):
+            for contestant in one.contestants:
+                if contestant.name in failed:
+                    continue
+                kept = samples.setdefault(contestant.name, [])
+                done = self._try(
+                    f"{name}, turn {turn + 1}",
+                    contestant.name,
+                    lambda c=contestant, kept=kept: kept.append(
+                        rounded(
+                            measured(c, one.workload, self._server, one.within * self._patience)
+                        )
+                    ),
+                )
+                if not done:
+                    failed.add(contestant.name)
+
+    # --- what fails, is told
+
+    def _try(self, what: str, who: str, do: Callable[[], object]) -> bool:
+        if who in self._absent:
+            return False
+        if time.monotonic() > self._until and who:
+            self._miss(what, who, "the time was over")
+            return False
+        began = time.monotonic()
+        try:
+            do()
+        except (Failed, subprocess.CalledProcessError) as error:
+            self._miss(what, who, str(error))
+            return False
+        print(f"{what:28} {who:20} {time.monotonic() - began:5.1f} s", flush=True)
+        return True
+
+    def _miss(self, what: str, who: str, why: str) -> None:
+        print(f"{what:28} {who:20} not measured: {why}"[:110], flush=True)
+        self.results.missing.append({"what": what, "contestant": who, "why": why})
+
+
+def installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    """To as many digits as mean something, for results that are committed."""
+    return {
+        name: float(f"{value:.5g}") if isinstance(value, float) else value
+        for name, value in figures.items()
+    }

@@ -95,6 +95,11 @@ test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported py
 		print("pydantic-ai-slim", v("pydantic-ai-slim"))'
 	@$(OLDEST_BIN)/pytest $(ARGS)
 
+.PHONY: baseline
+baseline: postgres ## Write anew what a run asks of its database, after a change that is wished
+	@BASELINE=write $(BIN)/pytest -q tests/costs $(ARGS)
+	@git diff --stat -- tests/costs/baseline 2>/dev/null || true
+
 .PHONY: bench
 bench: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
 	@$(BIN)/python bench/suspended.py $(ARGS)

@@ -100,8 +100,8 @@ baseline: postgres ## Write anew what a run asks of its database, after a change
 	@BASELINE=write $(BIN)/pytest -q tests/costs $(ARGS)
 	@git diff --stat -- tests/costs/baseline 2>/dev/null || true
 
-.PHONY: bench
-bench: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
+.PHONY: bench-suspended
+bench-suspended: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
 	@$(BIN)/python bench/suspended.py $(ARGS)
 
 .PHONY: bench-web
@@ -130,7 +130,7 @@ wheel: setup ## Build the wheel into dist/
 
 .PHONY: clean
 clean: ## Remove everything that these targets made
-	rm -rf .venv .venv-oldest .venv-uv dist build
+	rm -rf .venv .venv-oldest .venv-bench .venv-uv dist build
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -165,16 +165,21 @@ lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 		$(if $(UPGRADE),--upgrade) --output-file requirements-postgres.lock >/dev/null; \
 	echo "requirements-real-model.lock"; \
 	$$uv $(COMPILE) --group real-model --constraints requirements.lock \
-		$(if $(UPGRADE),--upgrade) --output-file requirements-real-model.lock >/dev/null
+		$(if $(UPGRADE),--upgrade) --output-file requirements-real-model.lock >/dev/null; \
+	echo "requirements-bench.lock"; \
+	$$uv --config-file bench/uv.toml $(COMPILE) --group bench --constraints requirements.lock \
+		--constraints requirements-postgres.lock \
+		$(if $(UPGRADE),--upgrade) --output-file requirements-bench.lock >/dev/null
 
 # --- the environments
 
 .venv/.installed: requirements.lock
 .venv-oldest/.installed: requirements-oldest.lock
+.venv-bench/.installed: requirements.lock
 
 # Made from nothing each time, so that nothing stays from an older lock. Compiled in a step of
 # its own, on every core; files that cannot be compiled are templates that nothing imports.
-.venv/.installed .venv-oldest/.installed: pyproject.toml
+.venv/.installed .venv-oldest/.installed .venv-bench/.installed: pyproject.toml
 	@set -e; \
 	python=$${PYTHON:-$$(scripts/find_python.sh)}; \
 	echo "Making $(@D) with $$("$$python" -V), $$python"; \
@@ -188,14 +193,23 @@ lock: ## Write the locks anew; UPGRADE=1 also takes newer versions
 
 .venv/.postgres: .venv/.installed
 .venv-oldest/.postgres: .venv-oldest/.installed
+.venv-bench/.postgres: .venv-bench/.installed
 
 # erlpack is built with the setuptools that are installed, so that those are locked as well.
-.venv/.postgres .venv-oldest/.postgres: requirements-postgres.lock scripts/find_compiler.sh
+.venv/.postgres .venv-oldest/.postgres .venv-bench/.postgres: requirements-postgres.lock scripts/find_compiler.sh
 	@set -e; \
 	scripts/find_compiler.sh $(@D)/bin/python; \
 	echo "Installing what PostgreSQL needs: less than a minute, once"; \
 	$(@D)/bin/python -m pip install -qq --no-compile --no-deps --no-build-isolation \
 		--require-hashes -r requirements-postgres.lock; \
+	$(@D)/bin/python -m compileall -q -j 0 $(@D)/lib >/dev/null 2>&1 || true; \
+	touch $@
+
+# A peer that cannot be installed is left out, and the report says so.
+.venv-bench/.peers: requirements-bench.lock .venv-bench/.postgres
+	@set -e; \
+	echo "Installing what durably is measured beside: a minute or two, once"; \
+	$(@D)/bin/python bench/install.py $<; \
 	$(@D)/bin/python -m compileall -q -j 0 $(@D)/lib >/dev/null 2>&1 || true; \
 	touch $@
 
@@ -212,6 +226,9 @@ ifneq ($(call whole,.venv),yes)
 endif
 ifneq ($(call whole,.venv-oldest),yes)
 .venv-oldest/.installed: again
+endif
+ifneq ($(call whole,.venv-bench),yes)
+.venv-bench/.installed: again
 endif
 .PHONY: again
 again:

@@ -1,7 +1,8 @@
 """What waiting costs: a worker's memory, and claiming, beside ten thousand suspended runs or none.
 
-Run it with `make bench`, which starts a PostgreSQL server of the tests' own. Both ledgers of a
-database are measured in turns, so that a noisy machine disturbs both alike; read the ratios.
+Run it with `make bench-suspended`, which starts a PostgreSQL server of the tests' own. Both
+ledgers of a database are measured in turns, so that a noisy machine disturbs both alike; read the
+ratios.
 """
 
 from __future__ import annotations

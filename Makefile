@@ -100,6 +100,11 @@ baseline: postgres ## Write anew what a run asks of its database, after a change
 	@BASELINE=write $(BIN)/pytest -q tests/costs $(ARGS)
 	@git diff --stat -- tests/costs/baseline 2>/dev/null || true
 
+# --quick in ARGS shows that it works; --only beside, resuming, large or waiting is a part of it.
+.PHONY: bench-queues
+bench-queues: .venv-bench/.peers ## Measure queue and ledger beside other job queues; writes bench/results/queues.json
+	@PYTHONPATH=bench:tests .venv-bench/bin/python -m queues $(ARGS)
+
 .PHONY: bench-suspended
 bench-suspended: postgres ## Measure what ten thousand suspended runs cost a worker and a claim
 	@$(BIN)/python bench/suspended.py $(ARGS)

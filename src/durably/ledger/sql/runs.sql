@@ -49,6 +49,18 @@ SELECT pg_advisory_xact_lock(hashtextextended(:fingerprint, 0));
 -- name: get_run_by_id
 SELECT * FROM durably_runs WHERE id = :run_id;
 
+-- name: list_stopped (sqlite)
+-- For whoever waits for any of these: those that are over, suspended or gone.
+SELECT given.value AS id, r.state, r.waiting_kind
+FROM json_each(:ids) given LEFT JOIN durably_runs r ON r.id = given.value
+WHERE r.id IS NULL OR r.state NOT IN ('scheduled', 'available', 'executing', 'retryable');
+
+-- name: list_stopped (postgres)
+SELECT given.id, r.state, r.waiting_kind
+FROM (SELECT CAST(value AS BIGINT) AS id FROM json_array_elements_text(CAST(:ids AS JSON))) given
+     LEFT JOIN durably_runs r ON r.id = given.id
+WHERE r.id IS NULL OR r.state NOT IN ('scheduled', 'available', 'executing', 'retryable');
+
 -- name: find_recent_run
 SELECT * FROM durably_runs
 WHERE fingerprint = :fingerprint AND inserted_at > durably_after(-:seconds)

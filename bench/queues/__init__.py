@@ -1,1 +1,1 @@
-"""Queue and ledger, measured: enqueueing, starting, draining, resuming, and a ledger grown large."""
+"""Queue and ledger, measured: storing, starting, draining, resuming, and a ledger grown large."""

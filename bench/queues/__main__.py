@@ -1,4 +1,4 @@
-"""Measures queue and ledger, and writes bench/results/queues.json. Run it with `make bench-queues`."""
+"""Measures queue and ledger, into bench/results/queues.json. Run it with `make bench-queues`."""
 
 from __future__ import annotations
 

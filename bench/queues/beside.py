@@ -1,4 +1,4 @@
-"""durably beside other job queues: storing, starting, draining; in turns, each in its own process."""
+"""durably beside other job queues: storing, starting, draining; in turns, one process each."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def in_turns(module: str, databases: Databases, figures: Figures, times: int, *a
                 print(f"  {module} {turn + 1}/{times}: {name} on {database}", flush=True)
                 try:
                     with databases.new(database) as url:
-                        seen[name, database].append(process(module, name, url, *args))
+                        printed = process(module, name, url, *args)
+                    seen[name, database].append(printed)
                 except RuntimeError as error:
                     figures.missing[f"{name}, {database}"] = str(error)
     return seen

@@ -1,4 +1,4 @@
-"""What was measured, as ``bench/results/queues.json`` holds it: measurements, and targets met or not.
+"""What was measured, as ``bench/results/queues.json`` holds it: figures, and targets met or not.
 
 Owns the shape of both; leaves what they mean to whoever measures, and how they look to the report.
 """

@@ -1,4 +1,4 @@
-"""What a ledger with a million ended and a hundred thousand suspended runs answers, beside a small one.
+"""A ledger with a million ended and a hundred thousand suspended runs, beside a small one.
 
 The small one has a hundred of each, so that a page is full there too. Both are asked in turns.
 """

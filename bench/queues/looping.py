@@ -1,5 +1,5 @@
-"""An application whose only agent never ends: each step is a short tool, so that a run can be killed
-or handed back in the middle of it.
+"""An application whose only agent never ends, in short steps: it can be killed, or told to leave,
+in the middle of its run.
 """
 
 from __future__ import annotations

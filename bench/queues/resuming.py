@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -78,12 +78,16 @@ async def _worker(url: str) -> AsyncGenerator[asyncio.subprocess.Process]:
 
 
 async def _until_attempts(run: Run[object], count: int) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(await run.attempts()) < count:
-            await asyncio.sleep(0.01)
+    await _until(lambda: run.attempts(), count)
 
 
 async def _until_workers(app: Durably, count: int) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(await app.workers()) < count:
-            await asyncio.sleep(0.01)
+    await _until(lambda: app.workers(), count)
+
+
+async def _until(ask: Callable[[], Awaitable[Sequence[object]]], count: int) -> None:
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while len(await ask()) < count:
+        if time.monotonic() > give_up_at:
+            raise TimeoutError(f"no {count} in {PATIENCE_SECONDS:g} s")
+        await asyncio.sleep(0.01)

@@ -46,7 +46,7 @@ class _Waiter:
 class Lookout:
     """Looks after every commit, at most every 10 ms, at the runs that somebody waits for.
 
-    Ten thousand handles that each looked by themselves would look ten thousand times at each commit.
+    Ten thousand handles that each looked for themselves would look as often at each commit.
     """
 
     def __init__(self, ledger: Database) -> None:
@@ -62,9 +62,7 @@ class Lookout:
         by_loop = _lookouts.setdefault(ledger, WeakKeyDictionary())
         return by_loop.setdefault(loop, Lookout(ledger))
 
-    async def stopped(
-        self, run_id: int, *, suspended: bool, known: Standing | None = None
-    ) -> None:
+    async def stopped(self, run_id: int, *, suspended: bool, known: Standing | None = None) -> None:
         """Wait until a run is over, or gone, or, if that is asked, suspended.
 
         Args:
@@ -131,6 +129,6 @@ class Lookout:
                     waiter.told.set_result(None)
 
 
-_lookouts: WeakKeyDictionary[
-    Database, WeakKeyDictionary[asyncio.AbstractEventLoop, Lookout]
-] = WeakKeyDictionary()
+_lookouts: WeakKeyDictionary[Database, WeakKeyDictionary[asyncio.AbstractEventLoop, Lookout]] = (
+    WeakKeyDictionary()
+)

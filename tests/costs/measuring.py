@@ -15,10 +15,11 @@ from costs.scenarios import Scenario
 from costs.taps import PostgresTap, sqlite_tap
 from costs.transactions import Record
 from durably import Durably, RunState, agents
+from durably.dispatch.claiming import Claims
 from durably.execution.control import AttemptControl
 from durably.execution.executor import Executor
 from durably.intake import ChildIntake
-from durably.ledger import jobs, runs, workers
+from durably.ledger import runs, workers
 from durably.ledger.jobs import Refusal, Wakeup
 from durably.records import RunRecord
 from durably.run import Run
@@ -64,6 +65,7 @@ class _Site:
         self._record = record
         runner = agents.runner.Runner(app.registry, ChildIntake(app.registry))
         self._executor = Executor(app.ledger, runner)
+        self._claims = Claims(app.ledger, WORKER)
 
     async def complete(self, agent: Agent[None, str], approvals: int) -> None:
         with self._recorded("enqueue"):
@@ -92,7 +94,7 @@ class _Site:
             return claimed
         ((job_id,),) = sql(self._url, f"SELECT job_id FROM durably_runs WHERE id = {run.id}")
         with self._recorded("claim"):
-            found = await write(jobs.claim, WORKER, Wakeup(job_id, run.key, run.scheduled_at))
+            found = await self._claims.claim(Wakeup(job_id, run.key, run.scheduled_at))
         assert not isinstance(found, Refusal), found
         return found
 

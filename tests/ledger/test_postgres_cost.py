@@ -116,6 +116,7 @@ VALUES: dict[str, Any] = {
     "call": 0,
     "job_id": 7,
     "job_ids": [7, 8],
+    "keys": ["r5000", "r5001"],
     "schema": "public",
     "runs_at_once": 3,
     "data": "{}",

@@ -46,6 +46,7 @@ PER_LOOK |= {
 }
 PER_LOOK |= {"ids_before", "ids_of_state_before", "ids_of_thread_before", "ends_of_ids"}
 PER_LOOK |= {"list_stopped"}
+PER_ATTEMPT |= {"begin_attempts", "insert_claimed_events"}
 PER_LOOK |= {"run_from_id", "search_runs", "count_open_runs"}
 
 

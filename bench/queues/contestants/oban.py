@@ -39,6 +39,8 @@ async def opened(url: str, started: Started) -> AsyncGenerator[ObanJobs]:
         async def process(self, job: Job) -> None:
             started()
 
-    async with AsyncConnectionPool(url, min_size=2, max_size=10, open=False) as pool:
-        async with Oban(pool=pool, name="client", queues={}) as client:
-            yield ObanJobs(pool, client, Noop)
+    async with (
+        AsyncConnectionPool(url, min_size=2, max_size=10, open=False) as pool,
+        Oban(pool=pool, name="client", queues={}) as client,
+    ):
+        yield ObanJobs(pool, client, Noop)

@@ -99,6 +99,7 @@ WHERE state = 'available'
 GROUP BY queue ORDER BY queue;
 
 -- name: claim_runs (sqlite)
+-- None of a paused queue: asked here, so that no attempt begins once pausing it is committed.
 -- Two index scans, merged: what is available, and what has come due by time; of each the first by
 -- priority. The second reads every due run's index entry: priority wins over time there too.
 UPDATE durably_runs
@@ -117,6 +118,7 @@ WHERE id IN (
               AND scheduled_at <= durably_now()
             ORDER BY priority, scheduled_at, id LIMIT :limit)
     ) ORDER BY priority, scheduled_at, id LIMIT :limit)
+  AND NOT EXISTS (SELECT 1 FROM durably_queues WHERE queue = :queue AND paused)
 RETURNING *;
 
 -- name: claim_runs (postgres)
@@ -138,6 +140,7 @@ UPDATE durably_runs
 SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
     attempted_at = durably_now(), waited_ms = COALESCE(waited_ms, durably_ms_since(scheduled_at))
 WHERE id IN (SELECT id FROM first)
+  AND NOT EXISTS (SELECT 1 FROM durably_queues WHERE queue = :queue AND paused)
 RETURNING *;
 
 -- name: claim_run

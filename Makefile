@@ -102,13 +102,23 @@ test-oldest: .venv-oldest/.postgres ## The tests against the oldest supported py
 		print("pydantic-ai-slim", v("pydantic-ai-slim"))'
 	@$(OLDEST_BIN)/pytest $(ARGS)
 
+.PHONY: baseline
+baseline: postgres ## Write anew what a run asks of its database, after a change that is wished
+	@BASELINE=write $(BIN)/pytest -q tests/costs $(ARGS)
+	@git diff --stat -- tests/costs/baseline 2>/dev/null || true
+
 # Every part writes bench/results/<part>.json; the page is written of all that there are.
 .PHONY: bench
 bench: .venv-bench/.peers ## Measure durably beside its peers, and write docs/benchmarks.md; 20 quiet minutes, or ARGS=--quick
 	@set -e; cd bench; export PYTHONPATH=.:../tests; python=../.venv-bench/bin/python; \
 	$$python -m runs $(ARGS); \
-	if [ -d queues ]; then $$python -m queues $(filter --quick,$(ARGS)); fi; \
+	$$python -m queues $(filter --quick,$(ARGS)); \
 	$$python -m report
+
+# --quick in ARGS shows that it works; --only beside, resuming, large or waiting is a part of it.
+.PHONY: bench-queues
+bench-queues: .venv-bench/.peers ## Measure queue and ledger beside other job queues; writes bench/results/queues.json
+	@PYTHONPATH=bench:tests .venv-bench/bin/python -m queues $(ARGS)
 
 .PHONY: bench-suspended
 bench-suspended: postgres ## Measure what ten thousand suspended runs cost a worker and a claim

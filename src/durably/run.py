@@ -26,6 +26,7 @@ from durably.errors import (
 from durably.ledger import children, reads, waits
 from durably.ledger.operations import Operation
 from durably.lifecycle import RunState
+from durably.lookout import Lookout
 from durably.records import (
     Attempt,
     Cost,
@@ -52,9 +53,6 @@ LAST_POSITION = 2**31 - 1
 
 LOOK_SECONDS = 0.05
 """The least time from one look of a watcher to the next."""
-
-WAKE_SECONDS = 0.01
-"""The same for one who waits for the end: others' runs may stream."""
 
 EVENT_PAGE = 500
 """How many events one read brings."""
@@ -88,17 +86,22 @@ class Run[OutputT](DecidableRun):
             RunSuspended: with ``wait_suspended=False``.
         """
         async with asyncio.timeout(timeout):
-            with self._notices() as changed:
-                while True:
-                    changed.clear()
-                    looked_at = time.monotonic()
-                    await self._patiently(self.refresh)
-                    asks = self.state is RunState.SUSPENDED and not self.record.in_line
-                    if asks and not wait_suspended:
-                        raise RunSuspended(self.key, self.describe_waiting())
-                    if self.state.final:
-                        return self.output()
-                    await _wait(changed, looked_at + WAKE_SECONDS)
+            await self._patiently(self.refresh)
+            while True:
+                asks = self.state is RunState.SUSPENDED and not self.record.in_line
+                if asks and not wait_suspended:
+                    raise RunSuspended(self.key, self.describe_waiting())
+                if self.state.final:
+                    return self.output()
+                await Lookout.over(self._ledger).stopped(
+                    self.record.id, suspended=not wait_suspended, known=self._standing
+                )
+                await self._patiently(self.refresh)
+
+    @property
+    def _standing(self) -> reads.Standing:
+        kind = (self.record.waiting_on or {}).get("kind")
+        return reads.Standing(self.state, kind)
 
     def output(self) -> OutputT:
         """The output of a run that is known to be final.

@@ -14,11 +14,10 @@ import psycopg
 import pytest
 
 from durably.ledger import runs, steps
-from durably.ledger.postgres.connection import statements
 from durably.ledger.queries import load_queries
 from durably.ledger.written import Step
 from durably.records import RunRecord
-from support.costs import step_of
+from support.costs import statement_of, step_of
 from support.ledgers import Clock, Ledger, PostgresBackend, message
 from support.postgres_run import Postgres
 from support.postgres_server import PostgresServer
@@ -117,6 +116,7 @@ VALUES: dict[str, Any] = {
     "call": 0,
     "job_id": 7,
     "job_ids": [7, 8],
+    "keys": ["r5000", "r5001"],
     "schema": "public",
     "runs_at_once": 3,
     "data": "{}",
@@ -191,19 +191,6 @@ def large(postgres: Postgres) -> Generator[psycopg.Connection[Any]]:
         for statement in FILL.split(";\n"):
             connection.execute(statement.encode())
         yield connection
-
-
-def statement_of(name: str) -> tuple[str, list[str]]:
-    """A statement as the server is given it, and its parameters in their order."""
-    names: list[str] = []
-
-    def number(found: re.Match[str]) -> str:
-        if found[1] not in names:
-            names.append(found[1])
-        return f"${names.index(found[1]) + 1}"
-
-    text = re.sub(r"%\((\w+)\)s", number, statements("public")[name].as_string())
-    return text.replace("%%", "%"), names
 
 
 def literal(connection: psycopg.Connection[Any], value: object) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from durably.ledger.postgres.connection import statements
 from durably.ledger.written import Step
 from support.ledgers import done, message, tool_call
 
@@ -42,6 +45,8 @@ PER_LOOK |= {
     "count_budget_waits",
 }
 PER_LOOK |= {"ids_before", "ids_of_state_before", "ids_of_thread_before", "ends_of_ids"}
+PER_LOOK |= {"list_stopped"}
+PER_ATTEMPT |= {"begin_attempts", "insert_claimed_events"}
 PER_LOOK |= {"run_from_id", "search_runs", "count_open_runs"}
 
 
@@ -54,3 +59,16 @@ def step_of(number: int) -> Step:
         outcomes=(done(tool_call(first)),),
         events=(("step", {"messages": [first, first + 1]}),),
     )
+
+
+def statement_of(name: str) -> tuple[str, list[str]]:
+    """A statement as PostgreSQL is given it, and its parameters in their order."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        if found[1] not in names:
+            names.append(found[1])
+        return f"${names.index(found[1]) + 1}"
+
+    text = re.sub(r"%\((\w+)\)s", number, statements("public")[name].as_string())
+    return text.replace("%%", "%"), names

@@ -44,6 +44,7 @@ class EmbeddedDispatcher:
         self._queues = queues
         self._slots = slots
         self._wake = asyncio.Event()
+        self._more: set[str] = set()
 
     def slot_freed(self) -> None:
         self._wake.set()
@@ -80,17 +81,20 @@ class EmbeddedDispatcher:
             free = self._slots.free(queue)
             if free <= 0:
                 continue
-            due, now = await self._ledger.read(reads.next_due, queue)
-            if due is None:
-                continue
-            if due > now:
-                wait_seconds = min(wait_seconds, _seconds_between(now, due))
-                continue
+            # A queue that filled every slot the last time has more, most likely: nobody asks first.
+            if queue not in self._more:
+                due, now = await self._ledger.read(reads.next_due, queue)
+                if due is None:
+                    continue
+                if due > now:
+                    wait_seconds = min(wait_seconds, _seconds_between(now, due))
+                    continue
             await self._claim(queue, free, start)
             # Whatever else is due shows at the next look, which this claim's own commit causes.
         return wait_seconds
 
     async def _claim(self, queue: str, limit: int, start: Start) -> None:
+        self._more.discard(queue)
         claiming = asyncio.ensure_future(
             self._ledger.write(runs.claim, self._worker_id, queue, limit)
         )
@@ -102,6 +106,8 @@ class EmbeddedDispatcher:
             for run in await claiming:
                 start(run)
             raise
+        if len(claimed) == limit:
+            self._more.add(queue)
         for run in claimed:
             start(run)
 

@@ -17,6 +17,7 @@ from oban import Cancel, Job, Oban, Snooze
 from psycopg_pool import AsyncConnectionPool
 
 from durably import boundaries
+from durably.dispatch.claiming import Claims
 from durably.dispatch.dispatcher import Slots, Start
 from durably.dispatch.fetched import FetchedJobs
 from durably.dispatch.queues import QueueSettings
@@ -123,6 +124,7 @@ class ObanDispatcher:
         self._start: Start | None = None
         self._executing: dict[int, tuple[Job, str]] = {}
         self._fetched = FetchedJobs(ledger, worker_id)
+        self._claims = Claims(ledger, worker_id)
         self._leaving = False
 
     def slot_freed(self) -> None:
@@ -195,7 +197,7 @@ class ObanDispatcher:
             return Cancel(str(error))
         key = request.key
         wakeup = _wakeup(job, key, asks=isinstance(request, RunRequest))
-        claimed = await self._ledger.write(jobs.claim, self._worker_id, wakeup)
+        claimed = await self._claims.claim(wakeup)
         if isinstance(claimed, Refusal):
             return self._refused(job, key, claimed)
         self._executing[job.id] = (job, key)

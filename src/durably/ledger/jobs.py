@@ -6,6 +6,7 @@ dispatcher's. On SQLite there are no jobs, and none of them is ever lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -114,6 +115,21 @@ def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
         return Refusal.NOT_DUE
     yield from execute("take_job", run_id=run.id, job_id=wakeup.job_id)
     return claimed
+
+
+def claim_many(worker_id: str, wakeups: Sequence[Wakeup]) -> Operation[dict[int, RunRecord]]:
+    """`claim`, of many jobs in one statement, for as many as there is nothing to decide about.
+
+    Returns:
+        The runs, by job; `claim` says what is to become of the other jobs.
+    """
+    rows = yield from fetch(
+        "claim_wakeups",
+        worker_id=worker_id,
+        keys=[wakeup.key for wakeup in wakeups],
+        job_ids=[wakeup.job_id for wakeup in wakeups],
+    )
+    return {row["job_id"]: run_from(row) for row in rows}
 
 
 def _is_newer(wakeup: Wakeup, last: datetime | None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from durably.ledger.rows import (
     timestamp,
     worker_from,
 )
+from durably.lifecycle import RunState
 from durably.records import (
     NO_CALL,
     Attempt,
@@ -55,6 +58,24 @@ def get_run(key: str) -> Operation[RunRecord]:
     if row is None:
         raise RunNotFound(key)
     return run_from(row)
+
+
+class Standing(NamedTuple):
+    """Where a run stands, in short."""
+
+    state: RunState
+    waiting_kind: str | None
+
+
+def list_stopped(run_ids: Collection[int]) -> Operation[dict[int, Standing | None]]:
+    """Of these runs, those that are over or suspended; None of one that is gone."""
+    rows = yield from fetch("list_stopped", ids=json.dumps(list(run_ids)))
+    return {
+        int(row["id"]): None
+        if row["state"] is None
+        else Standing(RunState(row["state"]), row["waiting_kind"])
+        for row in rows
+    }
 
 
 def get_input(run_id: int) -> Operation[RunInput]:

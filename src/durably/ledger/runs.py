@@ -14,7 +14,6 @@ from durably.ledger import deltas, notices
 from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
-from durably.ledger.queues import get_setting
 from durably.ledger.rows import run_from
 from durably.ledger.stepping import Pace, find_step
 from durably.ledger.steps import record_step
@@ -84,12 +83,12 @@ def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:
 
     None of a paused queue: asked here, so that no attempt begins once pausing it is committed.
     """
-    if (yield from get_setting(queue)).paused:
-        return []
     rows = yield from fetch("claim_runs", worker_id=worker_id, queue=queue, limit=limit)
     claimed = sorted(map(run_from, rows), key=lambda r: (r.priority, r.scheduled_at, r.id))
-    for run in claimed:
-        yield from _begin_attempt(run)
+    if claimed:
+        ids = json.dumps([run.id for run in claimed])
+        yield from execute("begin_attempts", ids=ids)
+        yield from execute("insert_claimed_events", ids=ids)
     return claimed
 
 

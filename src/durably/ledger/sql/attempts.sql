@@ -4,6 +4,17 @@
 INSERT INTO durably_attempts (run_id, attempt, worker_id, started_at)
 VALUES (:run_id, :attempt, :worker_id, durably_now());
 
+-- name: begin_attempts (sqlite)
+-- Of runs that were claimed a moment ago, in this transaction.
+INSERT INTO durably_attempts (run_id, attempt, worker_id, started_at)
+SELECT id, attempt, worker_id, durably_now() FROM durably_runs
+WHERE id IN (SELECT value FROM json_each(:ids));
+
+-- name: begin_attempts (postgres)
+INSERT INTO durably_attempts (run_id, attempt, worker_id, started_at)
+SELECT id, attempt, worker_id, durably_now() FROM durably_runs
+WHERE id IN (SELECT CAST(json_array_elements_text(CAST(:ids AS JSON)) AS BIGINT));
+
 -- name: end_attempt
 UPDATE durably_attempts
 SET ended_at = durably_now(), outcome = :outcome, error = :error, traceback = :traceback

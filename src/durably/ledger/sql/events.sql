@@ -47,3 +47,15 @@ WHERE run_id = :run_id AND kind = 'delta' AND id > :after ORDER BY id LIMIT 1;
 -- name: drop_deltas
 DELETE FROM durably_events WHERE run_id = :run_id AND kind = 'delta' AND id > :after
 RETURNING id;
+
+-- name: insert_claimed_events (sqlite)
+-- Of runs that were claimed a moment ago, in this transaction.
+INSERT INTO durably_events (run_id, kind, attempt, data, at)
+SELECT id, 'claimed', attempt, json_object('worker', worker_id), durably_now() FROM durably_runs
+WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id;
+
+-- name: insert_claimed_events (postgres)
+INSERT INTO durably_events (run_id, kind, attempt, data, at)
+SELECT id, 'claimed', attempt, json_build_object('worker', worker_id), durably_now()
+FROM durably_runs
+WHERE id IN (SELECT CAST(json_array_elements_text(CAST(:ids AS JSON)) AS BIGINT)) ORDER BY id;

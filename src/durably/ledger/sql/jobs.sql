@@ -42,6 +42,33 @@ SET state = 'discarded', discarded_at = timezone('UTC', now()),
         'error', CAST(:error AS TEXT))
 WHERE id = (SELECT job_id FROM durably_runs WHERE id = :run_id) AND state = 'executing';
 
+-- name: claim_wakeups (postgres)
+-- The runs of many jobs at once, with their attempts and events: those that are due, in no paused
+-- queue, and written about by nobody at this moment. The others are looked at one by one.
+WITH wakeup AS (
+    SELECT * FROM unnest(CAST(:keys AS TEXT[]), CAST(:job_ids AS BIGINT[])) AS w (key, job_id)),
+found AS MATERIALIZED (
+    SELECT r.id, w.job_id FROM wakeup w JOIN durably_runs r ON r.key = w.key
+    WHERE (r.state = 'available' OR (r.state IN ('scheduled', 'retryable')
+                                     AND r.scheduled_at <= durably_now()))
+      AND NOT EXISTS (SELECT 1 FROM durably_queues q WHERE q.queue = r.queue AND q.paused)
+    ORDER BY r.id FOR NO KEY UPDATE OF r SKIP LOCKED),
+run AS (
+    UPDATE durably_runs r
+    SET state = 'executing', attempt = r.attempt + 1, worker_id = :worker_id,
+        attempted_at = durably_now(), job_id = found.job_id,
+        waited_ms = COALESCE(r.waited_ms, durably_ms_since(r.scheduled_at))
+    FROM found WHERE r.id = found.id
+    RETURNING r.*),
+attempt AS (
+    INSERT INTO durably_attempts (run_id, attempt, worker_id, started_at)
+    SELECT id, attempt, worker_id, durably_now() FROM run),
+event AS (
+    INSERT INTO durably_events (run_id, kind, attempt, data, at)
+    SELECT id, 'claimed', attempt, json_build_object('worker', worker_id), durably_now()
+    FROM run ORDER BY id)
+SELECT * FROM run;
+
 -- name: take_job (postgres)
 -- The run is executed for this job: cancelling it there, or its end, are the run's.
 UPDATE durably_runs SET job_id = :job_id WHERE id = :run_id AND job_id IS DISTINCT FROM :job_id;

@@ -49,6 +49,18 @@ SELECT pg_advisory_xact_lock(hashtextextended(:fingerprint, 0));
 -- name: get_run_by_id
 SELECT * FROM durably_runs WHERE id = :run_id;
 
+-- name: list_stopped (sqlite)
+-- For whoever waits for any of these: those that are over, suspended or gone.
+SELECT given.value AS id, r.state, r.waiting_kind
+FROM json_each(:ids) given LEFT JOIN durably_runs r ON r.id = given.value
+WHERE r.id IS NULL OR r.state NOT IN ('scheduled', 'available', 'executing', 'retryable');
+
+-- name: list_stopped (postgres)
+SELECT given.id, r.state, r.waiting_kind
+FROM (SELECT CAST(value AS BIGINT) AS id FROM json_array_elements_text(CAST(:ids AS JSON))) given
+     LEFT JOIN durably_runs r ON r.id = given.id
+WHERE r.id IS NULL OR r.state NOT IN ('scheduled', 'available', 'executing', 'retryable');
+
 -- name: find_recent_run
 SELECT * FROM durably_runs
 WHERE fingerprint = :fingerprint AND inserted_at > durably_after(-:seconds)
@@ -87,6 +99,7 @@ WHERE state = 'available'
 GROUP BY queue ORDER BY queue;
 
 -- name: claim_runs (sqlite)
+-- None of a paused queue: asked here, so that no attempt begins once pausing it is committed.
 -- Two index scans, merged: what is available, and what has come due by time; of each the first by
 -- priority. The second reads every due run's index entry: priority wins over time there too.
 UPDATE durably_runs
@@ -105,6 +118,7 @@ WHERE id IN (
               AND scheduled_at <= durably_now()
             ORDER BY priority, scheduled_at, id LIMIT :limit)
     ) ORDER BY priority, scheduled_at, id LIMIT :limit)
+  AND NOT EXISTS (SELECT 1 FROM durably_queues WHERE queue = :queue AND paused)
 RETURNING *;
 
 -- name: claim_runs (postgres)
@@ -126,6 +140,7 @@ UPDATE durably_runs
 SET state = 'executing', attempt = attempt + 1, worker_id = :worker_id,
     attempted_at = durably_now(), waited_ms = COALESCE(waited_ms, durably_ms_since(scheduled_at))
 WHERE id IN (SELECT id FROM first)
+  AND NOT EXISTS (SELECT 1 FROM durably_queues WHERE queue = :queue AND paused)
 RETURNING *;
 
 -- name: claim_run

@@ -1,0 +1,63 @@
+"""Measures queue and ledger, into bench/results/queues.json. Run it with `make bench-queues`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from queues import bare, beside, large, resuming, waiting
+from queues.databases import Databases, databases
+from queues.figures import Figures
+from queues.sizes import QUICK, Sizes
+
+RESULTS = Path(__file__).parent.parent / "results" / "queues.json"
+
+PARTS: dict[str, Callable[[Databases, Figures, Sizes], None]] = {
+    "beside": beside.measure,
+    "resuming": resuming.measure,
+    "large": large.measure,
+    "waiting": waiting.measure,
+}
+
+PEERS = ("oban", "procrastinate", "pgqueuer", "dbos", "absurd-sdk", "pydantic-ai-slim", "psycopg")
+
+
+def main() -> None:
+    options: Any = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="as little as shows that it works")
+    options.add_argument("--only", choices=PARTS, action="append", help="some parts of it")
+    options.add_argument("--to", type=Path, default=RESULTS, help="where the results go")
+    given = options.parse_args()
+    figures, sizes = Figures(), QUICK if given.quick else Sizes()
+    with databases() as made:
+        figures.circumstances = {
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.platform()}",
+            "load": os.getloadavg(),
+            "python": platform.python_version(),
+            "versions": {name: _version(name) for name in PEERS},
+            "postgres": made.circumstances(),
+            "sqlite": "synchronous=FULL, WAL",
+            "quick": given.quick,
+        }
+        bare.measure(figures, sizes)
+        for name in given.only or PARTS:
+            print(f"== {name}", flush=True)
+            PARTS[name](made, figures, sizes)
+            figures.write(given.to)
+    print(figures.table())
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""durably beside other job queues: storing, starting, draining; in turns, one process each."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from queues.contestant import CONTESTANTS
+from queues.databases import Databases
+from queues.figures import Figures
+from queues.sizes import Sizes
+
+HERE = Path(__file__).parent.parent
+PATIENCE_SECONDS = 900.0
+
+type Seen = dict[tuple[str, str], list[dict[str, Any]]]
+"""What each contestant's processes printed, by contestant and database, one for each repetition."""
+
+
+def process(module: str, *args: str) -> Any:
+    """What a process of the benchmark printed: JSON.
+
+    Raises:
+        RuntimeError: it failed; the last line that it said.
+    """
+    path = os.pathsep.join((str(HERE), str(HERE.parent / "tests")))
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", module, *args],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"no end in {PATIENCE_SECONDS:g} s") from error
+    if ran.returncode != 0:
+        raise RuntimeError((ran.stderr.strip().splitlines() or ["no word"])[-1])
+    return json.loads(ran.stdout)
+
+
+def in_turns(module: str, databases: Databases, figures: Figures, times: int, *args: str) -> Seen:
+    """Everybody once, then everybody again: what disturbs the machine disturbs all alike."""
+    seen: Seen = defaultdict(list)
+    for turn in range(times):
+        for name, on in CONTESTANTS.items():
+            for database in on:
+                if f"{name}, {database}" in figures.missing:
+                    continue
+                print(f"  {module} {turn + 1}/{times}: {name} on {database}", flush=True)
+                try:
+                    with databases.new(database) as url:
+                        printed = process(module, name, url, *args)
+                    seen[name, database].append(printed)
+                except RuntimeError as error:
+                    figures.missing[f"{name}, {database}"] = str(error)
+    return seen
+
+
+def measure(databases: Databases, figures: Figures, sizes: Sizes) -> None:
+    starts = str(sizes.starts)
+    _tell_starting(in_turns("queues.starting", databases, figures, sizes.turns, starts), figures)
+    amounts = str(sizes.many), str(sizes.jobs), str(sizes.limit)
+    drained = in_turns("queues.draining", databases, figures, sizes.turns, *amounts)
+    _tell_draining(drained, figures, sizes)
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def _tell_starting(seen: Seen, figures: Figures) -> None:
+    for (name, database), repeated in seen.items():
+        stored = [1000 * statistics.median(one["enqueue"]) for one in repeated]
+        figures.add("enqueue, one", name, database, "ms", stored)
+        for what, share, most in (("p50", 0.5, 5.0), ("p99", 0.99, 25.0)):
+            values = [1000 * percentile(one["start"], share) for one in repeated]
+            median = figures.add(f"enqueue to start, {what}", name, database, "ms", values)
+            if name == "durably":
+                figures.aim(
+                    f"enqueue to start, idle worker, {what}",
+                    database,
+                    median,
+                    at_most=most,
+                    unit="ms",
+                )
+
+
+def _tell_draining(seen: Seen, figures: Figures, sizes: Sizes) -> None:
+    oban = seen.get(("oban", "postgres"), [])
+    beside = statistics.median([one["a_second"] for one in oban]) if oban else None
+    for (name, database), repeated in seen.items():
+        rates = [one["a_second"] for one in repeated]
+        ratio = None if beside is None else statistics.median(rates) / beside
+        more = {"ratio": ratio, "ratio_to": "oban"}
+        figures.add(f"no-op, {sizes.limit} at once", name, database, "a second", rates, **more)
+        figures.add(
+            "CPU of the worker, a no-op", name, database, "ms", [one["cpu_ms"] for one in repeated]
+        )
+        figures.add(
+            f"enqueue_many of {sizes.many:,}",
+            name,
+            database,
+            "s",
+            [one["enqueue_many_seconds"] for one in repeated],
+        )
+    if beside is None:
+        return
+    for database, least in (("sqlite", 2.0), ("postgres", 0.6)):
+        for name, what in (
+            ("durably", "no-op runs a second / oban's jobs"),
+            ("durably_bare", "the same without pydantic-ai's own run"),
+        ):
+            rate = figures.median(f"no-op, {sizes.limit} at once", name, database)
+            if rate is not None:
+                figures.aim(
+                    what,
+                    database,
+                    rate / beside,
+                    at_least=least,
+                    limit=_limit(figures, database, beside) if name == "durably" else None,
+                )
+
+
+def _limit(figures: Figures, database: str, beside: float) -> str | None:
+    """How near to the target any durable run can come: with nothing to pay but the agent itself."""
+    bare = figures.median("bare agent.run, CPU", "pydantic-ai", "none")
+    if bare is None:
+        return None
+    most = 1000 / bare
+    return f"a bare agent.run alone makes {most:.0f} a second of one core, {most / beside:.2f} x"

@@ -1,0 +1,1 @@
+"""One module for each job queue that is measured."""

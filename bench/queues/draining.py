@@ -1,0 +1,47 @@
+"""A process that works until all of many jobs have begun, and then stores many more at once.
+
+Prints how many began a second, what CPU time of this process each took, and how long storing took.
+The first tenth is its warm-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+from queues.contestant import contestant
+
+PATIENCE_SECONDS = 600.0
+
+
+async def measure(name: str, url: str, many: int, count: int, limit: int) -> dict[str, float]:
+    began: list[tuple[float, float]] = []
+    done = asyncio.Event()
+
+    def started() -> None:
+        began.append((time.monotonic(), time.process_time()))
+        if len(began) == count:
+            loop.call_soon_threadsafe(done.set)
+
+    loop = asyncio.get_running_loop()
+    found: dict[str, float] = {}
+    async with contestant(name, url, started) as jobs:
+        await jobs.enqueue_many(count)
+        async with asyncio.timeout(PATIENCE_SECONDS), jobs.working(limit):
+            await done.wait()
+    first, last = began[count // 10], began[-1]
+    jobs_counted = count - 1 - count // 10
+    found["a_second"] = jobs_counted / (last[0] - first[0])
+    found["cpu_ms"] = 1000 * (last[1] - first[1]) / jobs_counted
+    async with contestant(name, url, started) as jobs:
+        at = time.monotonic()
+        await jobs.enqueue_many(many)
+        found["enqueue_many_seconds"] = time.monotonic() - at
+    return found
+
+
+if __name__ == "__main__":
+    many, count, limit = map(int, sys.argv[3:])
+    print(json.dumps(asyncio.run(measure(sys.argv[1], sys.argv[2], many, count, limit))))

@@ -12,7 +12,13 @@ from typing import Any
 from pydantic_ai.messages import ModelMessage, ModelRequestPart, ModelResponse, UserPromptPart
 from pydantic_ai.tools import ToolDefinition
 
-from durably.agents.positions import after_responses, request_parts, without_parts
+from durably.agents.fingerprint import Fingerprints
+from durably.agents.positions import (
+    after_responses,
+    count_responses,
+    request_parts,
+    without_parts,
+)
 from durably.agents.registry import OnChange, Registry
 from durably.agents.spending import Spending
 from durably.effects import DEFAULT, EffectPolicy
@@ -31,6 +37,7 @@ class AttemptState:
     Attributes:
         replay: the last checkpointed response, until it has been handed back.
         known_responses: how many responses of pydantic-ai's history are in the ledger.
+        last_known: where the last of them stood in it, and which that is.
         saved_requests: how many requests after the last of these are there too.
         stand_ins: names of tools that exist only so that their recorded calls find an answer.
         foreign: parts of requests after the last of these that are an earlier run's of the thread.
@@ -38,6 +45,7 @@ class AttemptState:
             they are saved with the response that they led to.
         spending: what the run has spent, and may.
         registry: the agents that a tool may have run as children.
+        fingerprints: takes the agent's.
         new_child: makes the run of one, from the agent's name, the prompt, a key, and options.
         default_effect: the policy of tools that declare none.
         asked: call ids of the ledger that people are asked about, by tool call id.
@@ -56,6 +64,8 @@ class AttemptState:
     spending: Spending
     registry: Registry
     new_child: NewChild
+    fingerprints: Fingerprints
+    last_known: tuple[int, ModelResponse | None] = (0, None)
     saved_requests: int = 0
     foreign: Sequence[ModelRequestPart] = ()
     steers: list[tuple[Steer, UserPromptPart]] = field(
@@ -72,8 +82,27 @@ class AttemptState:
 
     def unsaved(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
         """What of pydantic-ai's history is this run's and not in the ledger."""
-        new = after_responses(messages, self.known_responses)[self.saved_requests :]
-        return without_parts(new, self.foreign)
+        return without_parts(self.news(messages)[self.saved_requests :], self.foreign)
+
+    def news(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+        """What comes after the responses that are in the ledger.
+
+        Looked for only behind the last of them while that is where it was: the history before may
+        be of any length.
+        """
+        place, response = self.last_known
+        if place < len(messages) and messages[place] is response:
+            return list(messages[place + 1 :])
+        return after_responses(messages, self.known_responses)
+
+    def know(self, messages: Sequence[ModelMessage], response: ModelResponse) -> None:
+        """A response is in the ledger that pydantic-ai is about to append to these messages."""
+        place, last = self.last_known
+        if place < len(messages) and messages[place] is last:
+            self.known_responses += count_responses(messages[place + 1 :]) + 1
+        else:
+            self.known_responses = count_responses(messages) + 1
+        self.last_known = len(messages), response
 
     def seen_in(self, messages: Sequence[ModelMessage]) -> list[Steer]:
         """The messages of the thread that are among these."""

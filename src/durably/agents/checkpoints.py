@@ -21,7 +21,7 @@ from durably import boundaries
 from durably.agents.approvals import answer_deferred
 from durably.agents.attempt import AttemptState
 from durably.agents.codec import decode_prompt
-from durably.agents.fingerprint import Fingerprint, fingerprint_of
+from durably.agents.fingerprint import Fingerprint
 from durably.agents.history import message_to_json
 from durably.agents.positions import after_responses, count_responses, last_response
 from durably.agents.pricing import response_name
@@ -138,22 +138,23 @@ class Checkpoints(AbstractCapability[Any]):
         Without the request, a later attempt would take the response for an accepted one.
         """
         state = self._attempt
-        new = after_responses(ctx.messages, state.known_responses)
+        new = state.news(ctx.messages)
         if count := count_responses(new):
             for message in new:
                 if isinstance(message, ModelResponse):
                     state.spending.pay(message, asked)
             await self._append(state.unsaved(ctx.messages), ctx.usage)
             state.known_responses += count
-            state.saved_requests = len(after_responses(new, count))
+            tail = after_responses(new, count)
+            state.last_known = len(ctx.messages) - len(tail) - 1, last_response(new)
+            state.saved_requests = len(tail)
             state.foreign = ()
 
     async def _save(self, ctx: RunContext[Any], response: ModelResponse, before: RunUsage) -> None:
         state = self._attempt
         new = state.unsaved(ctx.messages)
         await self._append([*new, response], usage_after(before, ctx.usage, response))
-        # What pydantic-ai will hold once it has appended this response itself.
-        state.known_responses = count_responses(ctx.messages) + 1
+        state.know(ctx.messages, response)
         state.saved_requests = 0
         state.foreign = ()
 
@@ -174,13 +175,13 @@ class Checkpoints(AbstractCapability[Any]):
     async def _check_change(self, request_context: ModelRequestContext) -> None:
         state = self._attempt
         journal = state.journal
-        now = fingerprint_of(
+        now, text = state.fingerprints.take(
             request_context.model, request_context.model_request_parameters, state.stand_ins
         )
-        journal.note_fingerprint(now.to_json())
+        journal.note_fingerprint(text)
         # Compared once, at the first step: the same request of the attempt before is its twin.
         last, journal.last_fingerprint = journal.last_fingerprint, None
-        if last is None or not journal.history:
+        if last is None or not journal.length:
             return
         changes = now.changes_since(Fingerprint.from_json(last))
         if not changes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.tools import ToolDefinition
 
 from durably.errors import HistoryError
 
@@ -70,23 +71,66 @@ class Fingerprint:
         return changes
 
 
-def fingerprint_of(
-    model: Model, parameters: ModelRequestParameters, ignored_tools: Collection[str] = ()
-) -> Fingerprint:
-    """The fingerprint of the agent behind one model request.
+class _Hashed:
+    """A value whose hash is known, with a copy of it, as whoever has it may change it."""
 
-    Args:
-        ignored_tools: stand-ins that durably itself added.
-    """
-    static = [p.content for p in parameters.instruction_parts or [] if not p.dynamic]
-    tools = {
-        tool.name: _digest([tool.description, tool.parameters_json_schema])
-        for tool in parameters.function_tools
-        if tool.name not in ignored_tools
-    }
-    return Fingerprint(_digest(static), tools, f"{model.system}:{model.model_name}")
+    def __init__(self, value: object) -> None:
+        self._copy = _copied(value)
+        self.digest = _digest(value)
+
+    def is_of(self, value: object) -> bool:
+        return value == self._copy
+
+
+class Fingerprints:
+    """Takes one agent's fingerprint at every request, of which hardly anything is ever news."""
+
+    def __init__(self) -> None:
+        self._instructions = _Hashed([])
+        self._tools: dict[str, _Hashed] = {}
+        self._last = Fingerprint("", {}, "")
+        self._text = self._last.to_json()
+
+    def take(
+        self, model: Model, parameters: ModelRequestParameters, ignored_tools: Collection[str] = ()
+    ) -> tuple[Fingerprint, str]:
+        """The fingerprint of the agent behind one model request, and the same as it is stored.
+
+        Args:
+            ignored_tools: stand-ins that durably itself added.
+        """
+        static: list[object] = [
+            p.content for p in parameters.instruction_parts or [] if not p.dynamic
+        ]
+        if not self._instructions.is_of(static):
+            self._instructions = _Hashed(static)
+        tools = {
+            tool.name: self._tool_digest(tool)
+            for tool in parameters.function_tools
+            if tool.name not in ignored_tools
+        }
+        now = Fingerprint(self._instructions.digest, tools, f"{model.system}:{model.model_name}")
+        if now != self._last:
+            self._last, self._text = now, now.to_json()
+        return self._last, self._text
+
+    def _tool_digest(self, tool: ToolDefinition) -> str:
+        shown: list[object] = [tool.description, tool.parameters_json_schema]
+        known = self._tools.get(tool.name)
+        if known is None or not known.is_of(shown):
+            known = self._tools[tool.name] = _Hashed(shown)
+        return known.digest
 
 
 def _digest(value: object) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _copied(value: object) -> object:
+    """A copy of what JSON is made of; anything else is left as it is."""
+    if isinstance(value, dict):
+        return {name: _copied(each) for name, each in cast("dict[str, object]", value).items()}
+    if isinstance(value, list):
+        return [_copied(each) for each in cast("list[object]", value)]
+    return value

@@ -32,6 +32,8 @@ class WithStandIns(WrapperToolset[Any]):
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
         tools = await self.wrapped.get_tools(ctx)
+        if self.state.replay is None:
+            return tools
         missing = self._missing(set(tools))
         self.state.stand_ins.update(missing)
         return {**tools, **{name: self._stand_in(name) for name in missing}}

@@ -28,6 +28,8 @@ from durably.ledger.written import CallOutcome, ToolCall, clock
 from durably.lifecycle import EffectState
 from durably.records import Effect
 
+_UNCHANGING = frozenset({str, int, float, bool, type(None)})
+
 
 @dataclass
 class Guarded:
@@ -157,6 +159,8 @@ def copied(args: dict[str, Any]) -> dict[str, Any]:
     What the ledger holds, what ``reconcile`` is asked about, and what the tool is given when it
     runs again, are the arguments that the model gave.
     """
+    if all(type(value) in _UNCHANGING for value in args.values()):
+        return dict(args)
     try:
         return copy.deepcopy(args)
     except Exception:  # Of a type that cannot be copied: the agent's own.

@@ -5,6 +5,7 @@ Owns how a run is continued; the two capabilities do the work inside it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,9 +16,8 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Syst
 from pydantic_ai.usage import RunUsage
 
 from durably.agents.attempt import AttemptState
-from durably.agents.checkpoints import Checkpoints
 from durably.agents.codec import decode_prompt, encode_output
-from durably.agents.guard import EffectGuard
+from durably.agents.fingerprint import Fingerprints
 from durably.agents.history import message_to_json
 from durably.agents.live import merge
 from durably.agents.outputs import OutputGuard
@@ -27,6 +27,7 @@ from durably.agents.registry import Registration, Registry, RunInfo
 from durably.agents.showing import Showing
 from durably.agents.spending import Spending
 from durably.agents.stored import load_stored
+from durably.agents.together import around
 from durably.agents.usage import usage_before, usage_from
 from durably.execution.executor import AttemptOptions
 from durably.execution.journal import Journal
@@ -48,6 +49,7 @@ class Runner:
         self._registry = registry
         self._child_intake = child_intake
         self._prices = Prices(registry.prices)
+        self._fingerprints = defaultdict[str, Fingerprints](Fingerprints)
 
     def options(self, agent: str) -> AttemptOptions:
         registration = self._registry.find(agent)
@@ -69,6 +71,7 @@ class Runner:
             response_seq=journal.last_response,
             registry=self._registry,
             new_child=partial(self._child_intake, journal.run),
+            fingerprints=self._fingerprints[registration.name],
             spending=Spending.of(
                 journal,
                 self._prices,
@@ -78,7 +81,7 @@ class Runner:
             default_effect=registration.default_effect,
             saved_requests=len(after_responses(own, count_responses(own))) if replay is None else 0,
             foreign=()
-            if journal.history
+            if journal.length
             else request_parts(after_responses(before, count_responses(before))),
         )
         async with registration.deps_for(_info(journal)) as deps, _shown(journal, registration):
@@ -95,7 +98,7 @@ class Runner:
         usage: RunUsage,
         deps: Any,
     ) -> Any:
-        fresh = not state.journal.history
+        fresh = not state.journal.length
         return await registration.agent.run(
             decode_prompt(state.journal.input.prompt) if fresh else None,
             message_history=history or None,
@@ -105,8 +108,7 @@ class Runner:
             capabilities=[
                 *_missing_prompt(history),
                 *_showing(state),
-                Checkpoints(state=state),
-                EffectGuard(state=state),
+                *around(registration.agent, state),
                 *_output_guard(state, registration),
             ],
         )

@@ -71,7 +71,7 @@ class Showing(AbstractCapability[Any]):
         if of_model and not state.asking:
             return  # Of a response that is in the ledger: it is handed back, event by event.
         if stream.message is None:
-            stream.message = len(state.journal.history) + len(state.unsaved(ctx.messages))
+            stream.message = state.journal.length + len(state.unsaved(ctx.messages))
             if state.asking:
                 if state.shown is not None:
                     feed.ask_again(state.shown)

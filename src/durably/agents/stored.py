@@ -44,6 +44,8 @@ def load_stored(journal: Journal) -> tuple[list[ModelMessage], list[ModelMessage
         _try(damage, "durably_attempts.fingerprint", lambda: Fingerprint.from_json(last))
     if damage:
         raise CorruptRecord(run.key, damage)
+    # From here on they are pydantic-ai's: their JSON would be held for as long as the run goes on.
+    journal.history.clear()
     return before, messages
 
 

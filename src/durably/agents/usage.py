@@ -18,6 +18,7 @@ from pydantic_ai.usage import RunUsage
 from durably.budgets import FROM_CHILDREN, Spent
 
 _adapter = TypeAdapter(RunUsage)
+_ORDER = tuple(field.name for field in fields(RunUsage))
 
 
 def usage_to_json(usage: RunUsage, from_children: Spent | None = None) -> str:
@@ -26,10 +27,20 @@ def usage_to_json(usage: RunUsage, from_children: Spent | None = None) -> str:
     Args:
         from_children: the part of it that child runs have spent.
     """
-    data: dict[str, Any] = _adapter.dump_python(usage, mode="json")
+    data = _counters(usage)
     if from_children is not None:
         data[FROM_CHILDREN] = from_children.to_json()
     return json.dumps({name: value for name, value in data.items() if value})
+
+
+def _counters(usage: RunUsage) -> dict[str, Any]:
+    """The counters, as JSON has them. Mostly they are numbers, and need no converting."""
+    given = vars(usage)
+    if all(type(count) is int for name, count in given.items() if name != "details") and all(
+        type(count) is int for count in usage.details.values()
+    ):
+        return {name: given[name] for name in _ORDER if name in given} | given
+    return _adapter.dump_python(usage, mode="json")
 
 
 def usage_from(data: dict[str, Any]) -> RunUsage:

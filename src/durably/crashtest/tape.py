@@ -57,7 +57,7 @@ class Tape:
 
     def asked(self, journal: Journal) -> int:
         """Note a request; returns how many responses the run has so far."""
-        number = sum(message.kind == "response" for message in journal.history)
+        number = journal.responses
         self._notes.write("asked", run=journal.run.key, number=number)
         return number
 

@@ -16,7 +16,7 @@ from durably import boundaries
 from durably.budgets import SharedBudget
 from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl
-from durably.execution.damage import damage_of
+from durably.execution.damage import RESPONSE, damage_of
 from durably.execution.feed import Feed, Merge
 from durably.execution.writes import Writes
 from durably.ledger import budgets, children, reads, steps, threads, waits
@@ -45,7 +45,9 @@ class Journal:
     Attributes:
         run: the run as it was claimed.
         input: what it was asked.
-        history: its messages so far, in order.
+        history: its messages as earlier attempts left them, in order, until they have been read.
+        length: how many messages it has by now.
+        responses: how many of them are responses.
         last_fingerprint: the agent's fingerprint as the attempt before recorded it.
         feed: where messages in the making are shown; None: they are not.
         before: what earlier runs of its thread left; positions are the run's own, without it.
@@ -68,6 +70,8 @@ class Journal:
         self.control = control
         self.input = run_input
         self.history = list(history)
+        self.length = len(self.history)
+        self.responses = sum(message.kind == RESPONSE for message in history)
         self.last_fingerprint = last_fingerprint
         self.before = before
         self.damage = damage_of(run, run_input, history, effects)
@@ -112,7 +116,7 @@ class Journal:
     @property
     def last_response(self) -> int:
         """The position of the last checkpointed response."""
-        return self.history[-1].seq if self.history else -1
+        return self.length - 1
 
     def idempotency_key(self, position: CallPosition) -> str:
         """Stable across attempts; derives from the run's key and the call's position only."""
@@ -201,15 +205,12 @@ class Journal:
         self, messages: Sequence[tuple[str, str]], steers: Sequence[Steer] = ()
     ) -> tuple[NewMessage, ...]:
         """Number messages as the next of the history; the caller makes them durable."""
-        start = len(self.history)
         new = tuple(
-            NewMessage(start + i, kind, body, tuple(steers) if i == 0 else ())
+            NewMessage(self.length + i, kind, body, tuple(steers) if i == 0 else ())
             for i, (kind, body) in enumerate(messages)
         )
-        self.history.extend(
-            StoredMessage(m.seq, m.kind, self.run.attempt, m.body, self.run.inserted_at)
-            for m in new
-        )
+        self.length += len(new)
+        self.responses += sum(message.kind == RESPONSE for message in new)
         return new
 
     async def begin(self, call: ToolCall) -> Effect:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from durably.errors import LeaseLost, LedgerUnavailable
@@ -66,7 +66,7 @@ class Writes:
             lambda: self._ledger.write(operation, *args, **kwargs), lambda: None
         )
 
-    async def persist[T](self, write: Callable[[], Awaitable[T]]) -> T:
+    async def persist[T](self, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """`write`, for a write that is more than one operation.
 
         A cancelled attempt still finds out whether its write was committed, since a write that is
@@ -74,7 +74,7 @@ class Writes:
         """
 
         async def to_its_end() -> T:
-            pending = asyncio.ensure_future(write())
+            pending = _begun(write())
             try:
                 return await asyncio.shield(pending)
             except asyncio.CancelledError:
@@ -141,6 +141,12 @@ class Writes:
             if effect is None or effect.state is not outcome.state:
                 raise
             return effect
+
+
+def _begun[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that has begun: it need not wait for its turn to hand its write over."""
+    loop = asyncio.get_running_loop()
+    return asyncio.Task(work, loop=loop, eager_start=True)
 
 
 def _heard(write: asyncio.Future[Any]) -> None:

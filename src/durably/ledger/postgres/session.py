@@ -16,7 +16,7 @@ from psycopg import errors
 from durably import boundaries
 from durably.ledger.budgets import spend_together
 from durably.ledger.database import Clock
-from durably.ledger.lanes import Job
+from durably.ledger.lanes import Answer, Job, tell
 from durably.ledger.operations import Statement, postponing
 from durably.ledger.postgres.connection import (
     BEGIN_READ,
@@ -63,9 +63,8 @@ class Session:
         if connection is not None:
             connection.close()
 
-    def write(self, batch: list[Job]) -> None:
+    def write(self, jobs: list[Job]) -> None:
         """Do every job in one transaction; if one raises, each in a transaction of its own."""
-        jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
         if len(jobs) > 1:
             if self._write_together(jobs):
                 return
@@ -83,8 +82,8 @@ class Session:
                 log.debug("a batch of %d is done one by one: %s", len(jobs), error)
                 return False
             # Lost, perhaps while it committed: who waits may know how to find out.
-            for job in jobs:
-                job.future.set_exception(translate(error, self._where.shown))
+            failure = translate(error, self._where.shown)
+            tell([Answer(job, error=failure) for job in jobs])
         else:
             self._answer(jobs, results)
         return True
@@ -96,28 +95,25 @@ class Session:
         except Exception as error:
             if not patient and isinstance(error, errors.LockNotAvailable):
                 return False
-            job.future.set_exception(translate(error, self._where.shown))
+            tell([Answer(job, error=translate(error, self._where.shown))])
         else:
             self._answer([job], results)
         return True
 
-    def read(self, batch: list[Job]) -> None:
+    def read(self, jobs: list[Job]) -> None:
         """Do every job on a snapshot."""
-        for job in batch:
-            if not job.future.set_running_or_notify_cancel():
-                continue
+        for job in jobs:
             try:
                 result = self._read(job)
             except Exception as error:
-                job.future.set_exception(translate(error, self._where.shown))
+                tell([Answer(job, error=translate(error, self._where.shown))])
             else:
-                job.future.set_result(result)
+                tell([Answer(job, result)])
 
     def _answer(self, jobs: list[Job], results: list[Any]) -> None:
         # First, so that whoever waits for the commit finds it told already.
         self._committed()
-        for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
+        tell([Answer(job, result) for job, result in zip(jobs, results, strict=True)])
 
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):

@@ -101,14 +101,18 @@ class Session:
         return True
 
     def read(self, jobs: list[Job]) -> None:
-        """Do every job on a snapshot."""
-        for job in jobs:
-            try:
-                result = self._read(job)
-            except Exception as error:
-                tell([Answer(job, error=translate(error, self._where.shown))])
-            else:
-                tell([Answer(job, result)])
+        """Do every job on one snapshot, which begins now; if one raises, each on its own."""
+        try:
+            results = self._read(jobs)
+        except Exception as error:
+            if len(jobs) > 1:
+                log.debug("a batch of %d is read one by one: %s", len(jobs), error)
+                for job in jobs:
+                    self.read([job])
+                return
+            tell([Answer(jobs[0], error=translate(error, self._where.shown))])
+        else:
+            tell([Answer(job, result) for job, result in zip(jobs, results, strict=True)])
 
     def _answer(self, jobs: list[Job], results: list[Any]) -> None:
         # First, so that whoever waits for the commit finds it told already.
@@ -140,13 +144,13 @@ class Session:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    def _read(self, job: Job) -> Any:
+    def _read(self, jobs: list[Job]) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
             connection = self._begun(writing=False)
             try:
-                result = drive(connection, self._where.schema, job.operation())
+                results = [drive(connection, self._where.schema, job.operation()) for job in jobs]
                 connection.execute("COMMIT")
-                return result
+                return results
             except BaseException as error:
                 self._undo(connection, error)
                 if not tries_left or not self._undone(error, known=True):

@@ -150,6 +150,9 @@ def drive[T](connection: sqlite3.Connection, operation: Operation[T], clock: Clo
         statement = next(operation)
         now = clock()
         while True:
+            if statement.instead is not None and statement.name not in queries:
+                statement = operation.send(drive(connection, statement.instead(), clock))
+                continue
             prepared = queries[statement.name]
             try:
                 cursor.execute(prepared.text, prepared.bound(statement.params, now))

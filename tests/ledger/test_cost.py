@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -66,9 +67,15 @@ class Writes:
             while True:
                 self.names[statement.name] += 1
                 self.bytes += len(str(dict(statement.params)))
+                if statement.instead is not None:
+                    statement = statement._replace(instead=self.counted_once(statement.instead))
                 statement = operation.send((yield statement))
         except StopIteration as end:
             return end.value
+
+    def counted_once[T](self, operation: Callable[[], Operation[T]]) -> Callable[[], Operation[T]]:
+        """Of what a statement does on a database that has it not."""
+        return lambda: self.counted(operation())
 
 
 async def test_step_costs_the_same_however_long_the_history(ledger: Ledger) -> None:
@@ -79,7 +86,7 @@ async def test_step_costs_the_same_however_long_the_history(ledger: Ledger) -> N
         step = steps.record_step(run.claim, step_of(number))
         await ledger.write(writes.counted, step)
         costs.append((writes.names, writes.bytes))
-    assert costs[0][0].total() > 5
+    assert costs[0][0].total() == (1 if ledger.database.dialect == "postgres" else 7)
     assert all(cost == costs[0] for cost in costs)
 
 

@@ -177,6 +177,15 @@ VALUES: dict[str, Any] = {
     "began_seconds": -1.0,
     "ended_seconds": 0.0,
     "own_nanousd": 1000,
+    "messages": 2,
+    "seq_a": 8,
+    "kind_a": "request",
+    "body_a": "{}",
+    "seq_b": 9,
+    "kind_b": "response",
+    "body_b": "{}",
+    "outcomes": "[]",
+    "events": "[]",
 }
 """What stands for a statement's parameters; any other is the text ``x``."""
 

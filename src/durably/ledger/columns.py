@@ -30,7 +30,7 @@ def timestamp(at: datetime) -> str:
         at = at.astimezone(UTC)
     except OverflowError:
         at = LATEST if at.year > 1 else EARLIEST
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")  # The year has four digits.
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def moment(value: object) -> datetime:

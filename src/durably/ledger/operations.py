@@ -9,7 +9,7 @@ connection, or asynchronously on Postgres, always inside one transaction of the 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 
@@ -25,14 +25,38 @@ class Statement(NamedTuple):
     Attributes:
         last: it may be made at the end of the transaction, whatever comes between; no rows of it
             are looked at.
+        instead: what does the same, and gives the same rows, on a database without this statement.
     """
 
     name: str
     params: Mapping[str, object]
     last: bool = False
+    instead: Callable[[], Operation[Sequence[Row]]] | None = None
 
 
 type Operation[T] = Generator[Statement, Sequence[Row], T]
+
+
+class Deferred(Mapping[str, object]):
+    """Parameters that are put together once they are needed, if they are."""
+
+    def __init__(self, make: Callable[[], dict[str, object]]) -> None:
+        self._make = make
+        self._made: dict[str, object] | None = None
+
+    def _params(self) -> dict[str, object]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getitem__(self, name: str) -> object:
+        return self._params()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._params())
+
+    def __len__(self) -> int:
+        return len(self._params())
 
 
 def fetch(name: str, /, **params: object) -> Operation[Sequence[Row]]:

@@ -7,13 +7,14 @@ The attempt's own writes between claim and settle are in `durably.ledger.steps`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from durably.errors import RunNotFound
 from durably.ledger import deltas, notices
 from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
-from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
+from durably.ledger.operations import Operation, Row, Statement, execute, fetch, fetch_one
 from durably.ledger.rows import run_from
 from durably.ledger.stepping import Pace, find_step
 from durably.ledger.steps import record_step
@@ -296,15 +297,6 @@ def _settle(
     if row is None:
         raise (yield from lease_lost(claim))
     run = run_from(row)
-    yield from execute("doubt_effects", run_id=run.id, attempt=run.attempt)
-    yield from execute(
-        "end_attempt",
-        run_id=run.id,
-        attempt=run.attempt,
-        outcome=outcome,
-        error=error,
-        traceback=traceback,
-    )
     if step.streams:
         # An output is shown with the run's end: what led to it need not be taken back.
         gone = deltas.drop if outcome is AttemptOutcome.COMPLETED else deltas.withdraw
@@ -314,9 +306,36 @@ def _settle(
         data["retry_at"] = run.scheduled_at.isoformat()
     # A failure at the limit ends the run: its event says what became of the run.
     kind = str(run.state) if run.state.final or run.state is RunState.SUSPENDED else str(outcome)
-    yield from record_event(run.claim, kind, **data)
+    yield from _end_attempt(run.claim, outcome, error, traceback, kind, data)
     yield from dispatch(run)
     return run
+
+
+def _end_attempt(
+    claim: Claim,
+    outcome: AttemptOutcome,
+    error: str | None,
+    traceback: str | None,
+    kind: str,
+    data: dict[str, Any],
+) -> Operation[None]:
+    """What an attempt's end leaves: calls in doubt, how it ended, and an event of this kind."""
+    ended: dict[str, object] = {
+        "run_id": claim.run_id,
+        "attempt": claim.attempt,
+        "outcome": outcome.value,
+        "error": error,
+        "traceback": traceback,
+    }
+
+    def in_parts() -> Operation[Sequence[Row]]:
+        yield from execute("doubt_effects", run_id=claim.run_id, attempt=claim.attempt)
+        yield from execute("end_attempt", **ended)
+        yield from record_event(claim, kind, **data)
+        return ()
+
+    params = ended | {"kind": kind, "data": json.dumps(data)}
+    yield Statement("close_attempt", params, instead=in_parts)
 
 
 def _by_hand(transition: str, statement: str, key: str, **params: object) -> Operation[RunRecord]:

@@ -6,18 +6,28 @@ those that the attempt depends on raise `LeaseLost`.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from durably.budgets import spent_of
 from durably.errors import LedgerError
 from durably.ledger import deltas
 from durably.ledger.budgets import spend
 from durably.ledger.fence import hold, lease_lost, record_event
-from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
+from durably.ledger.operations import (
+    Deferred,
+    Operation,
+    Row,
+    Statement,
+    execute,
+    fetch,
+    fetch_one,
+)
 from durably.ledger.rows import effect_from, event_data
 from durably.ledger.threads import take_steer
 from durably.ledger.waking import wake_if_settled
+from durably.ledger.whole import fits, outcome_data, step_params, touch_params
 from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
 from durably.records import CallPosition, Claim, Effect
 
@@ -28,70 +38,88 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
     The same step may come twice, when nobody heard whether the first was committed: its messages,
     or the agent's fingerprint, tell that its events are there as well.
     """
-    before = None if step.sharing is None else (yield from hold(claim))
-    row = yield from fetch_one(
-        "touch_run",
-        run_id=claim.run_id,
-        attempt=claim.attempt,
-        usage=step.usage,
-        cost_nanousd=step.cost_nanousd,
-        model=step.model,
-        **_own_spending(step),
-    )
-    if row is None:
+    before, alone = None, step.fingerprint is not None and not step.messages
+    if step.sharing is not None or alone:
+        before = yield from hold(claim)
+    if alone and not (yield from _set_fingerprint(claim, step)):
+        step = replace(step, events=())
+    in_parts = partial(_write_in_parts, claim, step)
+    if fits(step):
+        params = Deferred(partial(step_params, claim, step))
+        (written,) = yield Statement("record_step", params, instead=in_parts)
+    else:
+        (written,) = yield from in_parts()
+    if not written["held"]:
         raise (yield from lease_lost(claim))
     if step.sharing is not None and before is not None:
         yield from spend(step.sharing, before, step.usage, step.cost_nanousd)
-    for message in step.messages:
-        if not (yield from _append(claim, message)):
-            return  # The whole step is there: it was committed together.
-        for steer in message.steers:
-            yield from take_steer(claim, row["key"], steer)
+    if written["appended"] < len(step.messages):
+        yield from _check_repeat(claim, step.messages, written["appended"])
+        return  # The whole step is there: it was committed together.
     if step.streams and step.messages:
         yield from deltas.drop(claim)
+    if step.messages and step.fingerprint is not None:
+        yield from _set_fingerprint(claim, step)
+
+
+def _write_in_parts(claim: Claim, step: Step) -> Operation[Sequence[Row]]:
+    """What the statement ``record_step`` does at once; its row."""
+    touched = yield from fetch_one("touch_run", **touch_params(claim, step))
+    if touched is None:
+        return [{"held": 0, "appended": 0}]
+    for appended, message in enumerate(step.messages):
+        new = yield from execute(
+            "insert_message",
+            run_id=claim.run_id,
+            attempt=claim.attempt,
+            seq=message.seq,
+            kind=message.kind,
+            body=message.body,
+        )
+        if not new:
+            return [{"held": 1, "appended": appended}]
+        for steer in message.steers:
+            yield from take_steer(claim, touched["key"], steer)
     for outcome in step.outcomes:
-        yield from _record_outcome(claim, outcome)
-    if step.fingerprint is not None:
-        news = yield from execute(
+        yield from _insert_outcome(claim, outcome)
+    for kind, data in step.events:
+        yield from record_event(claim, kind, **data)
+    return [{"held": 1, "appended": len(step.messages)}]
+
+
+def _set_fingerprint(claim: Claim, step: Step) -> Operation[int]:
+    return (
+        yield from execute(
             "set_fingerprint",
             run_id=claim.run_id,
             attempt=claim.attempt,
             fingerprint=step.fingerprint,
         )
-        if not news and not step.messages:
-            return
-    for kind, data in step.events:
-        yield from record_event(claim, kind, **data)
-
-
-def _own_spending(step: Step) -> dict[str, int | None]:
-    """What the run has spent without its child runs; of what was not counted: as it was."""
-    if step.usage is None:
-        return {"tokens": None, "own_nanousd": None}
-    own = spent_of(json.loads(step.usage), step.cost_nanousd or 0, shared=True)
-    cost = None if step.cost_nanousd is None else own.nanousd
-    return {"tokens": own.tokens, "own_nanousd": cost}
-
-
-def _append(claim: Claim, message: NewMessage) -> Operation[bool]:
-    """Append a message; False if this attempt has appended it already."""
-    appended = yield from execute(
-        "insert_message",
-        run_id=claim.run_id,
-        attempt=claim.attempt,
-        seq=message.seq,
-        kind=message.kind,
-        body=message.body,
     )
-    if appended:
-        return True
-    row = yield from fetch_one("get_message", run_id=claim.run_id, seq=message.seq)
-    if row is None or row["attempt"] != claim.attempt or row["body"] != message.body:
+
+
+def _check_repeat(claim: Claim, messages: Sequence[NewMessage], new: int) -> Operation[None]:
+    """See that this attempt has appended these very messages already.
+
+    Args:
+        new: how many of them were not there.
+
+    Raises:
+        LedgerError: others are there.
+    """
+    for message in messages:
+        row = yield from fetch_one("get_message", run_id=claim.run_id, seq=message.seq)
+        known = row is not None and row["attempt"] == claim.attempt and row["body"] == message.body
+        if not known:
+            raise LedgerError(
+                f"Message {message.seq} of the run of attempt {claim.attempt} is another one "
+                "already; nothing was written."
+            )
+    if new:
         raise LedgerError(
-            f"Message {message.seq} of the run of attempt {claim.attempt} is another one already; "
-            "nothing was written."
+            f"Some messages of attempt {claim.attempt} are there already, but not all that come "
+            "with them; nothing was written."
         )
-    return False
 
 
 def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
@@ -146,7 +174,7 @@ def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]
     )
     if row is None:
         return (yield from _effect_at(claim, position))
-    yield from _record_effect_event(claim, outcome)
+    yield from record_event(claim, "effect", **outcome_data(outcome))
     return effect_from(row)
 
 
@@ -237,6 +265,18 @@ def _return_approved(claim: Claim, call: ToolCall) -> Operation[Row | None]:
 
 
 def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
+    row = yield from _insert_outcome(claim, outcome)
+    if row is not None:
+        return effect_from(row)
+    # Settled meanwhile, by late evidence or a person: what is recorded first stays. Or it is
+    # there already, word for word.
+    effect = yield from _effect_at(claim, outcome.call.position)
+    assert effect is not None, "of a run that is held, an outcome is refused only by an effect"
+    return effect
+
+
+def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]:
+    """Record an outcome and its event; None if something is recorded that stays."""
     if outcome.ask is not None:
         row = yield from fetch_one(
             "ask_person",
@@ -251,35 +291,20 @@ def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
         row = yield from fetch_one(
             "record_outcome",
             **call_params(claim, outcome.call),
-            state=outcome.state,
+            state=outcome.state.value,
             asked=outcome.asked,
             result=outcome.result,
             error=outcome.error,
             **outcome.times(),
         )
-    if row is None:
-        # Settled meanwhile, by late evidence or a person: what is recorded first stays. Or it is
-        # there already, word for word.
-        effect = yield from _effect_at(claim, outcome.call.position)
-        assert effect is not None, "of a run that is held, an outcome is refused only by an effect"
-        return effect
-    yield from _record_effect_event(claim, outcome)
-    return effect_from(row)
+    if row is not None:
+        yield from record_event(claim, "effect", **outcome_data(outcome))
+    return row
 
 
 def _effect_at(claim: Claim, position: CallPosition) -> Operation[Effect | None]:
     row = yield from fetch_one("get_effect", run_id=claim.run_id, **position._asdict())
     return None if row is None else effect_from(row)
-
-
-def _record_effect_event(claim: Claim, outcome: CallOutcome) -> Operation[None]:
-    data: dict[str, object] = {
-        "call_id": outcome.call.position.call_id,
-        "tool": outcome.call.tool_name,
-        "state": outcome.state,
-        **({"asked": True} if outcome.asked else {}),
-    }
-    yield from record_event(claim, "effect", **data)
 
 
 def call_params(claim: Claim, call: ToolCall) -> dict[str, object]:

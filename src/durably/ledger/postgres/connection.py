@@ -17,6 +17,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap
 from psycopg.rows import dict_row
 from psycopg.types.datetime import TimestamptzLoader
+from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
 from durably.errors import (
@@ -132,6 +133,8 @@ def adapt(adapters: AdaptersMap) -> None:
     adapters.register_loader("jsonb", TextLoader)
     adapters.register_loader("timestamptz", _Time)
     adapters.register_dumper(str, _Text)
+    # Psycopg's own chooses a type for each number, and each choice is another prepared statement.
+    adapters.register_dumper(int, Int8Dumper)
 
 
 @cache

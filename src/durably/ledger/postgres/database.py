@@ -126,13 +126,13 @@ class PostgresDatabase:
     ) -> T:
         job = partial(operation, *args, **kwargs)
         lane = self._open_lane(self._writer)
-        return await asyncio.wrap_future(lane.submit(job, subject_of(*args)))
+        return await lane.run(job, subject_of(*args))
 
     async def read[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await asyncio.wrap_future(self._open_lane(self._reader).submit(job))
+        return await self._open_lane(self._reader).run(job)
 
     def write_blocking[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs

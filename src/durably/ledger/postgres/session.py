@@ -16,7 +16,7 @@ from psycopg import errors
 from durably import boundaries
 from durably.ledger.budgets import spend_together
 from durably.ledger.database import Clock
-from durably.ledger.lanes import Job
+from durably.ledger.lanes import Answer, Job, tell
 from durably.ledger.operations import Statement, postponing
 from durably.ledger.postgres.connection import (
     BEGIN_READ,
@@ -63,9 +63,8 @@ class Session:
         if connection is not None:
             connection.close()
 
-    def write(self, batch: list[Job]) -> None:
+    def write(self, jobs: list[Job]) -> None:
         """Do every job in one transaction; if one raises, each in a transaction of its own."""
-        jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
         if len(jobs) > 1:
             if self._write_together(jobs):
                 return
@@ -83,8 +82,8 @@ class Session:
                 log.debug("a batch of %d is done one by one: %s", len(jobs), error)
                 return False
             # Lost, perhaps while it committed: who waits may know how to find out.
-            for job in jobs:
-                job.future.set_exception(translate(error, self._where.shown))
+            failure = translate(error, self._where.shown)
+            tell([Answer(job, error=failure) for job in jobs])
         else:
             self._answer(jobs, results)
         return True
@@ -96,28 +95,29 @@ class Session:
         except Exception as error:
             if not patient and isinstance(error, errors.LockNotAvailable):
                 return False
-            job.future.set_exception(translate(error, self._where.shown))
+            tell([Answer(job, error=translate(error, self._where.shown))])
         else:
             self._answer([job], results)
         return True
 
-    def read(self, batch: list[Job]) -> None:
-        """Do every job on a snapshot."""
-        for job in batch:
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = self._read(job)
-            except Exception as error:
-                job.future.set_exception(translate(error, self._where.shown))
-            else:
-                job.future.set_result(result)
+    def read(self, jobs: list[Job]) -> None:
+        """Do every job on one snapshot, which begins now; if one raises, each on its own."""
+        try:
+            results = self._read(jobs)
+        except Exception as error:
+            if len(jobs) > 1:
+                log.debug("a batch of %d is read one by one: %s", len(jobs), error)
+                for job in jobs:
+                    self.read([job])
+                return
+            tell([Answer(jobs[0], error=translate(error, self._where.shown))])
+        else:
+            tell([Answer(job, result) for job, result in zip(jobs, results, strict=True)])
 
     def _answer(self, jobs: list[Job], results: list[Any]) -> None:
         # First, so that whoever waits for the commit finds it told already.
         self._committed()
-        for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
+        tell([Answer(job, result) for job, result in zip(jobs, results, strict=True)])
 
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
@@ -144,13 +144,13 @@ class Session:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    def _read(self, job: Job) -> Any:
+    def _read(self, jobs: list[Job]) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
             connection = self._begun(writing=False)
             try:
-                result = drive(connection, self._where.schema, job.operation())
+                results = [drive(connection, self._where.schema, job.operation()) for job in jobs]
                 connection.execute("COMMIT")
-                return result
+                return results
             except BaseException as error:
                 self._undo(connection, error)
                 if not tries_left or not self._undone(error, known=True):

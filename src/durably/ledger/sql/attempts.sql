@@ -21,6 +21,18 @@ SET ended_at = durably_now(), outcome = :outcome, error = :error, traceback = :t
 WHERE run_id = :run_id AND attempt = :attempt AND ended_at IS NULL
 RETURNING *;
 
+-- name: close_attempt (postgres)
+-- In one round trip what doubt_effects, end_attempt and insert_event do.
+WITH doubted AS (
+    UPDATE durably_effects SET state = 'in_doubt'
+    WHERE run_id = :run_id AND state = 'started' AND attempt <= :attempt),
+ended AS (
+    UPDATE durably_attempts
+    SET ended_at = durably_now(), outcome = :outcome, error = :error, traceback = :traceback
+    WHERE run_id = :run_id AND attempt = :attempt AND ended_at IS NULL)
+INSERT INTO durably_events (run_id, kind, attempt, data, at)
+VALUES (:run_id, :kind, :attempt, :data, durably_now());
+
 -- name: set_fingerprint
 UPDATE durably_attempts SET fingerprint = :fingerprint
 WHERE run_id = :run_id AND attempt = :attempt

@@ -21,10 +21,10 @@ from durably.errors import (
     LedgerUnavailable,
     SchemaError,
 )
-from durably.ledger.columns import LATEST, moment, timestamp
+from durably.ledger.columns import moment, timestamp
 from durably.ledger.database import Clock
 from durably.ledger.operations import Operation
-from durably.ledger.queries import load_queries
+from durably.ledger.sqlite.statements import after, statements
 
 BUSY_SECONDS = 5.0
 """How long SQLite itself waits for another process's commit before it answers 'locked'."""
@@ -111,19 +111,13 @@ def _set_wal(connection: sqlite3.Connection) -> None:
 def register_functions(connection: sqlite3.Connection, clock: Clock) -> None:
     """Give the connection the functions that statements use, as PostgreSQL's ledger has them."""
 
-    def after(seconds: float | None) -> str:
-        try:
-            return timestamp(clock() + timedelta(seconds=seconds or 0.0))
-        except OverflowError:
-            return timestamp(LATEST)
-
     def ms_since(at: str | None) -> int | None:
         if at is None:
             return None
         return max(0, round((clock() - moment(at)) / timedelta(milliseconds=1)))
 
     connection.create_function("durably_now", 0, lambda: timestamp(clock()))
-    connection.create_function("durably_after", 1, after)
+    connection.create_function("durably_after", 1, lambda seconds: after(clock(), seconds or 0.0))
     connection.create_function("durably_ms_since", 1, ms_since)
 
 
@@ -140,32 +134,33 @@ def begin_immediate(connection: sqlite3.Connection) -> None:
             time.sleep(random.uniform(0.001, 0.02))
 
 
-def drive[T](connection: sqlite3.Connection, operation: Operation[T]) -> T:
+def drive[T](connection: sqlite3.Connection, operation: Operation[T], clock: Clock) -> T:
     """Run an operation on a connection, inside whatever transaction is open there.
+
+    Args:
+        clock: what is now, for all its statements; asked once.
 
     Raises:
         LedgerError: a number is too large for any column.
     """
-    queries = load_queries("sqlite")
+    queries = statements()
+    cursor = connection.cursor()
+    cursor.row_factory = sqlite3.Row
     try:
         statement = next(operation)
+        now = clock()
         while True:
-            params = {name: _storable(value) for name, value in statement.params.items()}
+            if statement.instead is not None and statement.name not in queries:
+                statement = operation.send(drive(connection, statement.instead(), clock))
+                continue
+            prepared = queries[statement.name]
             try:
-                cursor = connection.execute(queries[statement.name], params)
+                cursor.execute(prepared.text, prepared.bound(statement.params, now))
             except OverflowError as error:
                 raise LedgerError(f"The ledger refused what was to be written: {error}.") from error
-            cursor.row_factory = sqlite3.Row
             statement = operation.send(cursor.fetchall())
     except StopIteration as end:
         return end.value
-
-
-def _storable(value: object) -> object:
-    """Text as PostgreSQL can hold it, too: a NUL, or half a character, becomes a mark."""
-    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
-        return value
-    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

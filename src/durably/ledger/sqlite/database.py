@@ -6,6 +6,7 @@ Owns threads, connections and change notices; statements and their meaning are t
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
@@ -18,7 +19,7 @@ from durably import boundaries
 from durably.errors import ConfigError, LedgerClosed, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Clock, Listener
 from durably.ledger.following import following
-from durably.ledger.lanes import Job, Lane
+from durably.ledger.lanes import Answer, Job, Lane, tell
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite.connection import (
     begin_immediate,
@@ -34,6 +35,8 @@ from durably.ledger.sqlite.schema import upgrade
 from durably.ledger.sqlite.transaction import SqliteTransaction
 from durably.ledger.sqlite.watch import ChangeWatcher
 from durably.records import Finding
+
+log = logging.getLogger(__name__)
 
 
 def utc_now() -> datetime:
@@ -144,13 +147,13 @@ class SqliteDatabase:
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await asyncio.wrap_future(self._lane(self._writer).submit(job))
+        return await self._lane(self._writer).run(job)
 
     async def read[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await asyncio.wrap_future(self._lane(self._reader).submit(job))
+        return await self._lane(self._reader).run(job)
 
     def write_blocking[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
@@ -180,17 +183,12 @@ class SqliteDatabase:
     def _check_file(self) -> None:
         check_identity(self._file, self._opened)
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[Job]) -> None:
-        """Run every job of the batch in one transaction; a job that raises undoes only itself."""
-        jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
-        if not jobs:
-            return
-        outcomes: list[tuple[Job, object, BaseException | None]] = []
+    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
+        """Run every job in one transaction; a job that raises undoes only itself."""
         try:
             self._check_file()
             begin_immediate(connection)
-            for job in jobs:
-                outcomes.append((job, *_attempt(connection, job, alone=len(jobs) == 1)))
+            answers = self._all(connection, jobs) or self._each(connection, jobs)
             boundaries.reached("commit:before")
             connection.execute("COMMIT")
             boundaries.reached("commit:after")
@@ -198,47 +196,54 @@ class SqliteDatabase:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             failure = translate(error, self.path)
-            for job in jobs:
-                job.future.set_exception(failure)
+            tell([Answer(job, error=failure) for job in jobs])
             return
-        for job, result, error in outcomes:
-            if error is not None:
-                job.future.set_exception(translate(error, self.path))
-            else:
-                job.future.set_result(result)
+        tell(answers)
         self._watcher.notify()
 
-    def _answer(self, connection: sqlite3.Connection, batch: list[Job]) -> None:
-        for job in batch:
-            if not job.future.set_running_or_notify_cancel():
-                continue
+    def _all(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Answer] | None:
+        """Run every job; None if one of several failed: then the transaction begins anew.
+
+        Hardly any job fails, and a savepoint for each would cost all of them something.
+        """
+        try:
+            return [Answer(job, drive(connection, job.operation(), self._clock)) for job in jobs]
+        except Exception as error:
+            # Of a full disk, or a lock that is lost, the next try would tell the same.
+            if len(jobs) == 1 or not connection.in_transaction:
+                raise
+            log.debug("of %d jobs in a transaction one failed: %s", len(jobs), error)
+            connection.execute("ROLLBACK")
+            begin_immediate(connection)
+            return None
+
+    def _each(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Answer]:
+        """Run every job within a savepoint of its own."""
+        answers: list[Answer] = []
+        for job in jobs:
+            connection.execute("SAVEPOINT job")
+            try:
+                answer = Answer(job, drive(connection, job.operation(), self._clock))
+            except Exception as error:
+                # A full disk rolls the whole transaction back: then nobody's write exists.
+                if not connection.in_transaction:
+                    raise
+                connection.execute("ROLLBACK TO job")
+                answer = Answer(job, error=translate(error, self.path))
+            connection.execute("RELEASE job")
+            answers.append(answer)
+        return answers
+
+    def _answer(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
+        for job in jobs:
             try:
                 self._check_file()
                 connection.execute("BEGIN")
                 try:
-                    result = drive(connection, job.operation())
+                    result = drive(connection, job.operation(), self._clock)
                 finally:
                     connection.execute("COMMIT")
             except Exception as error:
-                job.future.set_exception(translate(error, self.path))
+                tell([Answer(job, error=translate(error, self.path))])
             else:
-                job.future.set_result(result)
-
-
-def _attempt(
-    connection: sqlite3.Connection, job: Job, *, alone: bool
-) -> tuple[object, BaseException | None]:
-    if not alone:
-        connection.execute("SAVEPOINT job")
-    try:
-        result = drive(connection, job.operation())
-    except Exception as error:
-        # A full disk rolls the whole transaction back: then nobody's write of this batch exists.
-        if not connection.in_transaction or alone:
-            raise
-        connection.execute("ROLLBACK TO job")
-        connection.execute("RELEASE job")
-        return None, error
-    if not alone:
-        connection.execute("RELEASE job")
-    return result, None
+                tell([Answer(job, result)])

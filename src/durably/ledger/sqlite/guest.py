@@ -35,7 +35,7 @@ def run_as_guest[T](connection: object, path: Path, clock: Clock, operation: Ope
         _join_transaction(own)
         own.execute("SAVEPOINT durably")
         try:
-            result = drive(own, operation)
+            result = drive(own, operation, clock)
         except BaseException:
             if own.in_transaction:
                 own.execute("ROLLBACK TO durably")

@@ -182,7 +182,7 @@ class SqliteTransaction:
     def _commit[T](self, operation: Operation[T]) -> T:
         connection = self._open()
         try:
-            result = drive(connection, operation)
+            result = drive(connection, operation, self._clock)
             connection.set_authorizer(None)
             boundaries.reached("transaction:before_commit")
             connection.execute("COMMIT")

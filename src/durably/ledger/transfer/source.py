@@ -183,4 +183,4 @@ def _utc_now() -> datetime:
 
 
 def _live_workers(connection: sqlite3.Connection, path: Path) -> list[str]:
-    return live_workers(drive(connection, reads.list_workers()), path)
+    return live_workers(drive(connection, reads.list_workers(), _utc_now), path)

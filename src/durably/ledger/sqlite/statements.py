@@ -1,0 +1,95 @@
+"""The named statements as SQLite is given them: the times that they name are parameters.
+
+Owns which times a statement needs, and what text a file can hold. A call from a statement into
+Python costs more than most statements do, so only times that depend on a row are asked for so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cache
+from typing import NamedTuple
+
+from durably.ledger.columns import LATEST, timestamp
+from durably.ledger.queries import load_queries
+
+_TIME = re.compile(
+    r"durably_(?:now\(\)|after\((?P<sign>-?)(?:CAST\()?:(?P<seconds>\w+)"
+    r"(?: AS DOUBLE PRECISION\))?\))"
+)
+
+
+class Time(NamedTuple):
+    """A time that a statement names.
+
+    Attributes:
+        name: of the parameter that holds it.
+        seconds: the parameter that says how many seconds from now it is; None: it is now.
+        sign: 1 for so many seconds from now, -1 for so many seconds ago.
+    """
+
+    name: str
+    seconds: str | None
+    sign: int
+
+
+class Prepared(NamedTuple):
+    """A statement, and the times that it needs besides its own parameters."""
+
+    text: str
+    times: tuple[Time, ...]
+
+    def bound(self, params: Mapping[str, object], now: datetime) -> Mapping[str, object]:
+        """The statement's parameters as SQLite is given them."""
+        params = _storable(params)
+        if not self.times:
+            return params
+        return {**params, **{time.name: _at(time, params, now) for time in self.times}}
+
+
+@cache
+def statements() -> dict[str, Prepared]:
+    """Every statement for SQLite, by name."""
+    return {name: _prepared(text) for name, text in load_queries("sqlite").items()}
+
+
+def _prepared(text: str) -> Prepared:
+    times: dict[str, Time] = {}
+
+    def parameter(found: re.Match[str]) -> str:
+        seconds = found["seconds"]
+        past = found["sign"] == "-"
+        name = "at_now" if seconds is None else f"at_{'minus' if past else 'plus'}_{seconds}"
+        times[name] = Time(name, seconds, -1 if past else 1)
+        return f":{name}"
+
+    return Prepared(_TIME.sub(parameter, text), tuple(times.values()))
+
+
+def _at(time: Time, params: Mapping[str, object], now: datetime) -> str:
+    seconds = None if time.seconds is None else params[time.seconds]
+    return after(now, time.sign * seconds) if isinstance(seconds, (int, float)) else timestamp(now)
+
+
+def after(now: datetime, seconds: float) -> str:
+    """So many seconds from now, or the last time that there is."""
+    try:
+        return timestamp(now + timedelta(seconds=seconds))
+    except OverflowError:
+        return timestamp(LATEST)
+
+
+def _storable(params: Mapping[str, object]) -> Mapping[str, object]:
+    """Text as PostgreSQL can hold it, too: a NUL, or half a character, becomes a mark."""
+    for value in params.values():
+        if isinstance(value, str) and not (value.isascii() and "\0" not in value):
+            return {name: _storable_value(value) for name, value in params.items()}
+    return params
+
+
+def _storable_value(value: object) -> object:
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return value
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

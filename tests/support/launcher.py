@@ -74,7 +74,7 @@ def _serve() -> None:
     import durably.ledger.sqlite.database
     import durably.worker
 
-    durably.cli.main.command()  # so that no command has to make it
+    durably.cli.main.all_commands()  # so that no command has to make it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     for line in sys.stdin:
         if os.fork() == 0:

@@ -44,7 +44,7 @@ def _serve() -> None:
     import durably.cli.main
     import durably.cli.output
 
-    durably.cli.main.command()  # so that no command has to make it
+    durably.cli.main.all_commands()  # so that no command has to make it
     for line in sys.stdin:
         args, folder, output = json.loads(line)
         pid = os.fork()

@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
     exits.enable_debug(False)
     try:
         _check_text(arguments)
-        command()(args=arguments, prog_name="durably")
+        all_commands()(args=arguments, prog_name="durably")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> int:
 
 
 @cache
-def command() -> Callable[..., object]:
+def all_commands() -> Callable[..., object]:
     """All commands. Made once: that takes ten times as long as most commands do."""
     return get_command(app)
 

@@ -94,7 +94,7 @@ def insert_many(alike: NewRun, asked: Mapping[str, str]) -> Operation[dict[str, 
         The runs that this call made, by key.
     """
     made: dict[str, RunRecord] = {}
-    for keys in batched(asked, AT_ONCE, strict=False):
+    for keys in batched(asked, AT_ONCE):
         rows = yield from fetch(
             "insert_runs",
             keys=json.dumps(keys),

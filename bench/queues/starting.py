@@ -17,6 +17,9 @@ from queues.contestant import contestant
 WARM_UP = 10
 PATIENCE_SECONDS = 120.0
 
+IDLE_SECONDS = 0.1
+"""From the start of one job until the next is enqueued: the worker has ended the first by then."""
+
 
 @asynccontextmanager
 async def worker(name: str, url: str) -> AsyncGenerator[asyncio.StreamReader]:
@@ -53,7 +56,7 @@ async def measure(name: str, url: str, count: int) -> dict[str, list[float]]:
             await found.enqueue()
             stored.append(time.monotonic() - at)
             began.append(float(await _line(lines)) - at)
-            await asyncio.sleep(0.02)  # It is idle again.
+            await asyncio.sleep(IDLE_SECONDS)
     return {"enqueue": stored[WARM_UP:], "start": began[WARM_UP:]}
 
 

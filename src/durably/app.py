@@ -32,7 +32,7 @@ from durably.errors import ConfigError, LedgerUnavailable, RunSuspended
 from durably.execution.executor import Executor
 from durably.execution.interrupts import interrupt_for
 from durably.here import drain_here, run_here
-from durably.intake import ChildIntake, JobIntake, check_same, new_run, signal_payload
+from durably.intake import ChildIntake, JobIntake, check_same, many_runs, new_run, signal_payload
 from durably.ledger import reads, runs, threads, waits
 from durably.ledger.connect import database_for
 from durably.ledger.operations import Operation
@@ -273,6 +273,72 @@ class Durably(Searching):
             await self.after_enqueue(run)
         return run
 
+    async def enqueue_many(
+        self,
+        agent: AbstractAgent[Any, OutputT] | str,
+        prompts: Iterable[Prompt],
+        *,
+        keys: Iterable[str] | None = None,
+        args: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        max_attempts: int | None = None,
+        delay: float = 0.0,
+        scheduled_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
+        stream: bool | None = None,
+        conn: object | None = None,
+    ) -> list[Run[OutputT]]:
+        """Store a run for each prompt, in one transaction: all of them, or none.
+
+        Args:
+            keys: one for each prompt, in order; an existing key returns its run. Default: random.
+
+        The other options are as for `enqueue`, and the same for all.
+
+        Returns:
+            The runs, in the order of the prompts.
+
+        Raises:
+            KeyConflict: a key belongs to a run of another agent, prompt, args or thread.
+            ConfigError: an option cannot work.
+        """
+        name = self._name_of(agent)
+        alike = new_run(
+            name,
+            "",
+            self.registry.find(name),
+            key=None,
+            args=args,
+            queue=queue,
+            priority=priority,
+            max_attempts=max_attempts,
+            delay=delay,
+            scheduled_at=scheduled_at,
+            tags=tags,
+            meta=meta,
+            unique_for=None,
+            budget=budget,
+            stream=stream,
+        )
+        given = None if keys is None else list(keys)
+        asked = many_runs(alike, prompts, given)
+        if conn is not None:
+            await self.ledger.open_beside(conn)
+            stored = await self.ledger.run_on(conn, _insert_many(alike, asked))
+        else:
+            await self.open()
+            stored = await self.ledger.write(_insert_many, alike, asked)
+        found: dict[str, Run[OutputT]] = {}
+        for record, created in stored:
+            run = found[record.key] = Run(self.ledger, self.registry, record)
+            run.created = created
+            if self.after_enqueue is not None and created and conn is None:
+                await self.after_enqueue(run)
+        return [found[key] for key in given or asked]
+
     async def conversation(self, thread: str) -> list[ModelMessage]:
         """The messages of a thread so far, as pydantic-ai's own: what its next run starts from.
 
@@ -508,6 +574,26 @@ def _insert(new: NewRun) -> Operation[tuple[RunRecord, RunInput | None]]:
     """Insert a run; or the run that is there already, and what that was asked."""
     record, created = yield from runs.insert(new)
     return record, None if created else (yield from reads.get_input(record.id))
+
+
+def _insert_many(
+    alike: NewRun, asked: Mapping[str, str]
+) -> Operation[list[tuple[RunRecord, bool]]]:
+    """Insert runs, or find those that are there already; each with whether this call made it.
+
+    Raises:
+        KeyConflict: a key already means something else.
+    """
+    made = yield from runs.insert_many(alike, asked)
+    stored: list[tuple[RunRecord, bool]] = []
+    for key, prompt in asked.items():
+        record = made.get(key)
+        if record is None:
+            record = yield from reads.get_run(key)
+            known = yield from reads.get_input(record.id)
+            check_same(replace(alike, key=key, prompt=prompt), record, known)
+        stored.append((record, key in made))
+    return stored
 
 
 def _first[T](*values: T | None) -> T:

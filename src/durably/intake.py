@@ -96,6 +96,31 @@ def new_run(
     )
 
 
+def many_runs(
+    alike: NewRun, prompts: Iterable[Prompt], keys: Iterable[str] | None
+) -> dict[str, str]:
+    """The prompt of each of many runs, as JSON, by its key; random keys unless there are any given.
+
+    Raises:
+        ConfigError: a key cannot be, or there are not as many as prompts.
+        KeyConflict: two of them have one key, and another prompt.
+    """
+    asked = [agents.codec.encode_prompt(prompt) for prompt in prompts]
+    if keys is None:
+        return {f"{alike.agent}-{uuid.uuid4().hex[:12]}": prompt for prompt in asked}
+    named = list(keys)
+    if len(named) != len(asked):
+        raise ConfigError(f"{len(asked)} prompts with {len(named)} keys: one for each.")
+    found: dict[str, str] = {}
+    for key, prompt in zip(named, asked, strict=True):
+        if not key.strip():
+            raise ConfigError("A key is empty.")
+        _check_text("key", key)
+        if found.setdefault(key, prompt) != prompt:
+            raise KeyConflict(f"The key {key!r} is given twice, with two prompts.")
+    return found
+
+
 class ChildIntake:
     """The rules for runs that a run's tool starts (see `agents.runner.ChildIntake`)."""
 

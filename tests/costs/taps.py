@@ -31,6 +31,12 @@ SETTING_UP = ("SHOW", "SET", "PRAGMA", "LISTEN", "SELECT set_config", "SELECT pg
 LITERAL = r"(?:NULL|[-+.\de]+|'(?:[^']|'')*')"
 """How SQLite shows a parameter that is filled in."""
 
+TIME = rf"durably_(?:now\(\)|after\((?:-?{LITERAL}|CAST\({LITERAL} AS DOUBLE PRECISION\))\))"
+FILLED_IN = re.compile(
+    r"durably_(?:now\(\)|after\((?:-?:\w+|CAST\(:\w+ AS DOUBLE PRECISION\))\))|:[a-z]\w*"
+)
+"""Parameters, and times, which may be parameters as well by the time they are asked for."""
+
 
 def _begins(text: str, words: tuple[str, ...]) -> bool:
     return text.startswith(words)
@@ -96,13 +102,14 @@ def _sqlite_patterns() -> list[tuple[str, str, re.Pattern[str]]]:
     """Every statement: its name, how it begins, and how it reads with any parameters."""
     found: list[tuple[str, str, re.Pattern[str]]] = []
     for name, text in load_queries("sqlite").items():
-        parts = re.split(r":[a-z]\w*", text)
-        found.append((name, parts[0], re.compile(LITERAL.join(map(re.escape, parts)))))
+        parts = FILLED_IN.split(text)
+        pattern = re.compile(f"(?:{LITERAL}|{TIME})".join(map(re.escape, parts)))
+        found.append((name, parts[0], pattern))
     return found
 
 
 def _literal_length(name: str) -> int:
-    return len(re.sub(r":[a-z]\w*", "", load_queries("sqlite")[name]))
+    return len(FILLED_IN.sub("", load_queries("sqlite")[name]))
 
 
 # --- PostgreSQL

@@ -45,7 +45,7 @@ PER_LOOK |= {
     "count_budget_waits",
 }
 PER_LOOK |= {"ids_before", "ids_of_state_before", "ids_of_thread_before", "ends_of_ids"}
-PER_LOOK |= {"list_stopped"}
+PER_LOOK |= {"list_stopped", "insert_runs", "insert_inputs", "insert_enqueued_events"}
 PER_ATTEMPT |= {"begin_attempts", "insert_claimed_events"}
 PER_LOOK |= {"run_from_id", "search_runs", "count_open_runs"}
 

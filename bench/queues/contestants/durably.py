@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -30,7 +29,7 @@ class Runs:
         await self.app.enqueue("noop", "hi")
 
     async def enqueue_many(self, count: int) -> None:
-        await asyncio.gather(*(self.enqueue() for _ in range(count)))
+        await self.app.enqueue_many("noop", ["hi"] * count)
 
     @asynccontextmanager
     async def working(self, limit: int) -> AsyncGenerator[None]:

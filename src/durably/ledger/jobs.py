@@ -126,7 +126,7 @@ def claim_many(worker_id: str, wakeups: Sequence[Wakeup]) -> Operation[dict[int,
     rows = yield from fetch(
         "claim_wakeups",
         worker_id=worker_id,
-        keys=[wakeup.key for wakeup in wakeups],
+        run_keys=[wakeup.key for wakeup in wakeups],
         job_ids=[wakeup.job_id for wakeup in wakeups],
     )
     return {row["job_id"]: run_from(row) for row in rows}

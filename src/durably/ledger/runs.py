@@ -7,7 +7,8 @@ The attempt's own writes between claim and settle are in `durably.ledger.steps`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import batched
 from typing import Any
 
 from durably.errors import RunNotFound
@@ -23,6 +24,9 @@ from durably.ledger.waking import dispatch, wake_if_over, wake_if_settled
 from durably.ledger.written import Step
 from durably.lifecycle import AttemptOutcome, RunState, refuse
 from durably.records import Claim, NewRun, RunRecord
+
+AT_ONCE = 1000
+"""How many runs one statement inserts."""
 
 LEASE_ENDED = "The worker's lease ended before the attempt did."
 
@@ -77,6 +81,42 @@ def insert(new: NewRun, job_id: int | None = None) -> Operation[tuple[RunRecord,
     else:
         yield from dispatch(run)
     return run, True
+
+
+def insert_many(alike: NewRun, asked: Mapping[str, str]) -> Operation[dict[str, RunRecord]]:
+    """Insert runs that differ by their keys and prompts alone; those whose key there is are not.
+
+    Args:
+        alike: what they have in common, without a thread, a parent or a twin.
+        asked: the prompt of each, as JSON, by its key.
+
+    Returns:
+        The runs that this call made, by key.
+    """
+    made: dict[str, RunRecord] = {}
+    for keys in batched(asked, AT_ONCE):
+        rows = yield from fetch(
+            "insert_runs",
+            keys=json.dumps(keys),
+            agent=alike.agent,
+            queue=alike.queue,
+            priority=alike.priority,
+            max_attempts=alike.max_attempts,
+            tags=alike.tags,
+            meta=alike.meta,
+            budget=alike.budget,
+            stream=alike.stream,
+            scheduled_at=alike.scheduled_at,
+            delay_seconds=alike.delay_seconds,
+        )
+        new = [run_from(row) for row in rows]
+        ids = json.dumps([run.id for run in new])
+        inputs = json.dumps([[run.id, asked[run.key]] for run in new])
+        yield from execute("insert_inputs", inputs=inputs, args=alike.args)
+        yield from execute("insert_enqueued_events", ids=ids)
+        yield from execute("insert_jobs", ids=ids)
+        made |= {run.key: run for run in new}
+    return made
 
 
 def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:

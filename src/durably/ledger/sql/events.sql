@@ -59,3 +59,14 @@ INSERT INTO durably_events (run_id, kind, attempt, data, at)
 SELECT id, 'claimed', attempt, json_build_object('worker', worker_id), durably_now()
 FROM durably_runs
 WHERE id IN (SELECT CAST(json_array_elements_text(CAST(:ids AS JSON)) AS BIGINT)) ORDER BY id;
+
+-- name: insert_enqueued_events (sqlite)
+INSERT INTO durably_events (run_id, kind, attempt, data, at)
+SELECT id, 'enqueued', attempt, json_object('agent', agent, 'queue', queue), durably_now()
+FROM durably_runs WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id;
+
+-- name: insert_enqueued_events (postgres)
+INSERT INTO durably_events (run_id, kind, attempt, data, at)
+SELECT id, 'enqueued', attempt, json_build_object('agent', agent, 'queue', queue), durably_now()
+FROM durably_runs
+WHERE id IN (SELECT CAST(json_array_elements_text(CAST(:ids AS JSON)) AS BIGINT)) ORDER BY id;

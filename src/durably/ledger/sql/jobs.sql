@@ -20,6 +20,29 @@ RETURNING CASE WHEN job.state = 'available'
                THEN pg_notify(:schema || '.oban_insert',
                               CAST(json_build_object('queue', job.queue) AS TEXT)) END;
 
+-- name: insert_jobs (sqlite)
+SELECT 1 WHERE FALSE;
+
+-- name: insert_jobs (postgres)
+-- As insert_job, for runs of one queue; producers are told once.
+WITH new AS MATERIALIZED (
+    SELECT r.* FROM durably_runs r
+    WHERE r.id IN (SELECT CAST(json_array_elements_text(CAST(:ids AS JSON)) AS BIGINT))),
+job AS (
+    INSERT INTO oban_jobs (state, queue, worker, args, priority, max_attempts, inserted_at,
+                           scheduled_at)
+    SELECT CAST(CASE WHEN state = 'available' OR scheduled_at <= durably_now()
+                     THEN 'available' ELSE 'scheduled' END AS oban_job_state),
+           queue, 'durably.RunAgent', jsonb_build_object('key', key), priority, 20,
+           timezone('UTC', now()), timezone('UTC', scheduled_at)
+    FROM new ORDER BY id
+    RETURNING id, args ->> 'key' AS key, queue, state),
+taken AS (
+    UPDATE durably_runs r SET job_id = job.id
+    FROM job JOIN new ON new.key = job.key WHERE r.id = new.id)
+SELECT pg_notify(:schema || '.oban_insert', CAST(json_build_object('queue', queue) AS TEXT))
+FROM (SELECT DISTINCT queue FROM job WHERE state = 'available') told;
+
 -- name: cancel_job (sqlite)
 SELECT 1 WHERE FALSE;
 
@@ -46,7 +69,7 @@ WHERE id = (SELECT job_id FROM durably_runs WHERE id = :run_id) AND state = 'exe
 -- The runs of many jobs at once, with their attempts and events: those that are due, in no paused
 -- queue, and written about by nobody at this moment. The others are looked at one by one.
 WITH wakeup AS (
-    SELECT * FROM unnest(CAST(:keys AS TEXT[]), CAST(:job_ids AS BIGINT[])) AS w (key, job_id)),
+    SELECT * FROM unnest(CAST(:run_keys AS TEXT[]), CAST(:job_ids AS BIGINT[])) AS w (key, job_id)),
 found AS MATERIALIZED (
     SELECT r.id, w.job_id FROM wakeup w JOIN durably_runs r ON r.key = w.key
     WHERE (r.state = 'available' OR (r.state IN ('scheduled', 'retryable')

@@ -15,6 +15,45 @@ VALUES (:key, :agent, :queue,
 ON CONFLICT (key) DO NOTHING
 RETURNING *;
 
+-- name: insert_runs (sqlite)
+-- Many at once that differ by their keys, and what they are asked, alone.
+INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta, budget,
+                          stream, scheduled_at, inserted_at)
+SELECT value, :agent, :queue,
+       CASE WHEN COALESCE(:scheduled_at, durably_after(:delay_seconds)) > durably_now()
+            THEN 'scheduled' ELSE 'available' END,
+       :priority, :max_attempts, :tags, :meta, :budget, :stream,
+       COALESCE(:scheduled_at, durably_after(:delay_seconds)), durably_now()
+FROM json_each(:keys) WHERE TRUE
+ON CONFLICT (key) DO NOTHING
+RETURNING *;
+
+-- name: insert_runs (postgres)
+INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta, budget,
+                          stream, scheduled_at, inserted_at)
+SELECT given.key, CAST(:agent AS TEXT), CAST(:queue AS TEXT),
+       CASE WHEN COALESCE(CAST(:scheduled_at AS TIMESTAMPTZ), durably_after(:delay_seconds))
+                 > durably_now()
+            THEN 'scheduled' ELSE 'available' END,
+       CAST(:priority AS INTEGER), CAST(:max_attempts AS INTEGER), CAST(:tags AS JSONB),
+       CAST(:meta AS JSON), CAST(:budget AS JSON), CAST(:stream AS BOOLEAN),
+       COALESCE(CAST(:scheduled_at AS TIMESTAMPTZ), durably_after(:delay_seconds)), durably_now()
+FROM unnest(ARRAY(SELECT json_array_elements_text(CAST(:keys AS JSON))))
+     WITH ORDINALITY AS given (key, n)
+ORDER BY n
+ON CONFLICT (key) DO NOTHING
+RETURNING *;
+
+-- name: insert_inputs (sqlite)
+-- What is asked is text in the JSON that holds it: it is stored as it was written.
+INSERT INTO durably_inputs (run_id, prompt, args)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), :args FROM json_each(:inputs);
+
+-- name: insert_inputs (postgres)
+INSERT INTO durably_inputs (run_id, prompt, args)
+SELECT CAST(value ->> 0 AS BIGINT), CAST(value ->> 1 AS JSON), CAST(:args AS JSON)
+FROM json_array_elements(CAST(:inputs AS JSON));
+
 -- name: insert_input
 INSERT INTO durably_inputs (run_id, prompt, args) VALUES (:run_id, :prompt, :args);
 

@@ -62,6 +62,10 @@ def test_the_news_of_a_history_are_those_after_the_responses_that_are_known(
         assert state.news(messages) == []
 
 
+def unchanged(messages: list[ModelMessage]) -> list[ModelMessage]:
+    return messages
+
+
 class Outside(AbstractCapability[Any]):
     def get_ordering(self) -> CapabilityOrdering:
         return CapabilityOrdering(position="outermost")
@@ -81,4 +85,4 @@ def test_checkpoints_and_guard_are_one_capability_unless_the_agent_has_some_betw
     assert capabilities_for(Outside()) == [Together]
     assert capabilities_for(Between()) == [Checkpoints, EffectGuard]
     assert capabilities_for(Outside(), Between()) == [Checkpoints, EffectGuard]
-    assert capabilities_for(ProcessHistory(lambda m: m)) == [Checkpoints, EffectGuard]
+    assert capabilities_for(ProcessHistory(unchanged)) == [Checkpoints, EffectGuard]

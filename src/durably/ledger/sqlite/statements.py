@@ -51,9 +51,11 @@ class Prepared(NamedTuple):
             return params
         bound = dict(params)
         for name, seconds, sign in self.times:
-            given = None if seconds is None else params[seconds]
-            ahead = isinstance(given, (int, float)) and given != 0
-            bound[name] = after(now, sign * given) if ahead else timestamp(now)
+            ahead = None if seconds is None else params[seconds]
+            if isinstance(ahead, (int, float)) and ahead:
+                bound[name] = after(now, sign * ahead)
+            else:
+                bound[name] = timestamp(now)
         return bound
 
 

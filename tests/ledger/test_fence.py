@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,13 @@ EVERYTHING = Step(
     events=(("note", {}),),
 )
 
+PLAIN = Step(
+    messages=(message(7),), outcomes=(done(tool_call(7)),), events=(("step", {"messages": [7]}),)
+)
+"""One that PostgreSQL writes with a single statement."""
+
 WRITES: dict[str, Write] = {
+    "plain step": lambda ledger, c: ledger.write(steps.record_step, c, PLAIN),
     "step": lambda ledger, c: ledger.write(steps.record_step, c, EVERYTHING),
     "intent": lambda ledger, c: ledger.write(steps.record_intent, c, tool_call(7)),
     "intent again": lambda ledger, c: ledger.write(steps.record_intent, c, tool_call()),
@@ -179,3 +186,26 @@ async def test_messages_are_only_appended(ledger: Ledger) -> None:
             steps.record_step, run.claim, Step(messages=(message(0, '"second"'), message(1)))
         )
     assert [m.body for m in await ledger.read(reads.list_messages, run.id)] == ['"first"']
+
+
+async def test_results_with_a_nul_are_recorded_with_their_step(ledger: Ledger) -> None:
+    """As text that both databases can hold; beside others, and with their events."""
+    run = await ledger.executing()
+    odd = replace(tool_call(0, 1), tool_call_id="c\0d", args='{"a": "\\u0000"}')
+    outcomes = (done(tool_call(0)), done(odd, '"\\u0000 \\ud800"'))
+    step = Step(messages=(message(0),), outcomes=outcomes, events=(("step", {"messages": [0]}),))
+    await ledger.write(steps.record_step, run.claim, step)
+    effects = await ledger.read(reads.list_effects, run.id)
+    assert [(e.tool_call_id, e.result) for e in effects][1] == ("c\ufffdd", '"\\u0000 \\ud800"')
+    kinds = [event.kind for event in await ledger.read(reads.list_events, run.id, 0, 100)]
+    assert kinds[-3:] == ["effect", "effect", "step"]
+
+
+async def test_step_is_refused_whose_messages_are_there_in_part(ledger: Ledger) -> None:
+    run = await ledger.executing()
+    await ledger.write(steps.record_step, run.claim, Step(messages=(message(0),)))
+    both = Step(messages=(message(0), message(1)), outcomes=(done(tool_call(0)),))
+    with pytest.raises(LedgerError):
+        await ledger.write(steps.record_step, run.claim, both)
+    assert len(await ledger.read(reads.list_messages, run.id)) == 1
+    assert await ledger.read(reads.list_effects, run.id) == []

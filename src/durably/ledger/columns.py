@@ -26,10 +26,11 @@ _NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a text", typ
 
 def timestamp(at: datetime) -> str:
     """A moment as the ledger writes it: ISO 8601, UTC, microseconds, so that text sorts by time."""
-    try:
-        at = at.astimezone(UTC)
-    except OverflowError:
-        at = LATEST if at.year > 1 else EARLIEST
+    if at.tzinfo is not UTC:
+        try:
+            at = at.astimezone(UTC)
+        except OverflowError:
+            at = LATEST if at.year > 1 else EARLIEST
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

@@ -140,7 +140,11 @@ def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
 def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     """Record what became of a call, now."""
     yield from hold(claim)
-    return (yield from _record_outcome(claim, outcome))
+    yield from _insert_outcome(claim, outcome)
+    # Perhaps not what is recorded now: late evidence, or a person, may have settled it meanwhile.
+    effect = yield from _effect_at(claim, outcome.call.position)
+    assert effect is not None, "of a run that is held, an outcome is refused only by an effect"
+    return effect
 
 
 def find_outcome(claim: Claim, position: CallPosition) -> Operation[Effect | None]:
@@ -264,19 +268,8 @@ def _return_approved(claim: Claim, call: ToolCall) -> Operation[Row | None]:
     )
 
 
-def _record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
-    row = yield from _insert_outcome(claim, outcome)
-    if row is not None:
-        return effect_from(row)
-    # Settled meanwhile, by late evidence or a person: what is recorded first stays. Or it is
-    # there already, word for word.
-    effect = yield from _effect_at(claim, outcome.call.position)
-    assert effect is not None, "of a run that is held, an outcome is refused only by an effect"
-    return effect
-
-
-def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]:
-    """Record an outcome and its event; None if something is recorded that stays."""
+def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[None]:
+    """Record an outcome and its event, unless something is recorded that stays."""
     if outcome.ask is not None:
         row = yield from fetch_one(
             "ask_person",
@@ -299,7 +292,6 @@ def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]
         )
     if row is not None:
         yield from record_event(claim, "effect", **outcome_data(outcome))
-    return row
 
 
 def _effect_at(claim: Claim, position: CallPosition) -> Operation[Effect | None]:

@@ -34,7 +34,7 @@ WHERE durably_effects.state NOT IN ('done', 'failed', 'denied')
   AND (durably_effects.state <> excluded.state OR durably_effects.asked <> excluded.asked
        OR COALESCE(durably_effects.error, '')
           <> COALESCE(excluded.error, durably_effects.error, ''))
-RETURNING *;
+RETURNING run_id;
 
 -- name: doubt_effect
 -- Never inserts: a call whose record is gone was withdrawn, and is in no doubt. What is recorded

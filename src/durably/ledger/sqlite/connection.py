@@ -111,13 +111,16 @@ def _set_wal(connection: sqlite3.Connection) -> None:
 def register_functions(connection: sqlite3.Connection, clock: Clock) -> None:
     """Give the connection the functions that statements use, as PostgreSQL's ledger has them."""
 
+    def from_now(seconds: float | None) -> str:
+        return after(clock(), seconds or 0.0)
+
     def ms_since(at: str | None) -> int | None:
         if at is None:
             return None
         return max(0, round((clock() - moment(at)) / timedelta(milliseconds=1)))
 
     connection.create_function("durably_now", 0, lambda: timestamp(clock()))
-    connection.create_function("durably_after", 1, lambda seconds: after(clock(), seconds or 0.0))
+    connection.create_function("durably_after", 1, from_now)
     connection.create_function("durably_ms_since", 1, ms_since)
 
 

@@ -43,10 +43,20 @@ class Prepared(NamedTuple):
 
     def bound(self, params: Mapping[str, object], now: datetime) -> Mapping[str, object]:
         """The statement's parameters as SQLite is given them."""
-        params = _storable(params)
+        for value in params.values():
+            if isinstance(value, str) and not (value.isascii() and "\0" not in value):
+                params = {name: _storable(value) for name, value in params.items()}
+                break
         if not self.times:
             return params
-        return {**params, **{time.name: _at(time, params, now) for time in self.times}}
+        bound = dict(params)
+        for name, seconds, sign in self.times:
+            ahead = None if seconds is None else params[seconds]
+            if isinstance(ahead, (int, float)) and ahead:
+                bound[name] = after(now, sign * ahead)
+            else:
+                bound[name] = timestamp(now)
+        return bound
 
 
 @cache
@@ -68,11 +78,6 @@ def _prepared(text: str) -> Prepared:
     return Prepared(_TIME.sub(parameter, text), tuple(times.values()))
 
 
-def _at(time: Time, params: Mapping[str, object], now: datetime) -> str:
-    seconds = None if time.seconds is None else params[time.seconds]
-    return after(now, time.sign * seconds) if isinstance(seconds, (int, float)) else timestamp(now)
-
-
 def after(now: datetime, seconds: float) -> str:
     """So many seconds from now, or the last time that there is."""
     try:
@@ -81,15 +86,8 @@ def after(now: datetime, seconds: float) -> str:
         return timestamp(LATEST)
 
 
-def _storable(params: Mapping[str, object]) -> Mapping[str, object]:
+def _storable(value: object) -> object:
     """Text as PostgreSQL can hold it, too: a NUL, or half a character, becomes a mark."""
-    for value in params.values():
-        if isinstance(value, str) and not (value.isascii() and "\0" not in value):
-            return {name: _storable_value(value) for name, value in params.items()}
-    return params
-
-
-def _storable_value(value: object) -> object:
     if not isinstance(value, str) or (value.isascii() and "\0" not in value):
         return value
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

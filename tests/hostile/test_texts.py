@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,12 @@ def test_any_value_is_a_history_or_refused(data: str | bytes) -> None:
     except HistoryError:
         return
     assert isinstance(read, list)
+
+
+@given(JSON.filter(lambda value: not isinstance(value, dict)))
+def test_args_that_are_no_object_are_refused(args: Any) -> None:
+    with pytest.raises(ConfigError, match="args of this job"):
+        read_args(args)
 
 
 @given(

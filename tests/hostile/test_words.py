@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from durably import Durably
 from durably.cli.main import run as command
+from support.sample import examples
 
 CODES = {0, 1, 2}
 WORDS = st.one_of(
@@ -26,8 +27,8 @@ COMMANDS = st.sampled_from([*NAMES.split(), "prune", "audit", "doctor", "migrate
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    url = f"sqlite:///{tmp_path}/ledger.db"
+def ledger(app_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = app_url
 
     async def make() -> None:
         async with Durably(url) as app:
@@ -42,7 +43,10 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_any_words_end_in_a_documented_way(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    # Each is a new connection on PostgreSQL, which take their time.
+    few = examples(100 if ledger.startswith("sqlite") else 40)
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=few)
     @given(COMMANDS, st.lists(WORDS, max_size=5))
     def say(name: str, words: list[str]) -> None:
         code = command([name, *words])

@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from matrix.faults import ALL
+
 
 def proved(fault: str, *, moment: str, policy: str, database: str, times: int = 1) -> None:
     """Note that a fault was survived, once everything about it has been checked.
@@ -19,6 +21,7 @@ def proved(fault: str, *, moment: str, policy: str, database: str, times: int = 
         database: ``"sqlite"`` or ``"postgres"``.
         times: how many such faults were survived.
     """
+    assert fault in ALL, f"{fault!r} is no fault that matrix.faults has"
     path = os.environ.get("DURABLY_PROVED")
     if path is None:
         return

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
-PAGE = TESTS.parent / "docs" / "reliability.md"
+from matrix.faults import ALL, OF_TOOLS
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 HEAD = "| Fault | SQLite |"
 
 
 def test_table_has_every_fault_that_the_tests_prove() -> None:
-    named = {fault for tree in trees() for fault in proved_in(tree)}
-    assert named, "the tests name faults"
-    missing = named - faults_of_the_table()
+    """Or, if a sample wrote it, some of each kind."""
+    found = faults_of_the_table()
+    if is_a_sample():
+        assert len(found & set(OF_TOOLS)) > 5 < len(found - set(OF_TOOLS))
+        return
+    missing = ALL - found
     assert not missing, f"not in the table: {sorted(missing)}; run `make crash` to write it anew"
 
 
 def test_table_has_no_fault_that_no_test_proves() -> None:
-    words = {
-        node.value
-        for tree in trees()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    gone = faults_of_the_table() - words
+    gone = faults_of_the_table() - ALL
     assert not gone, f"no test proves {sorted(gone)} any more; run `make crash` to write it anew"
 
 
-def trees() -> Iterator[ast.Module]:
-    for folder in ("crash", "faults", "matrix"):
-        for file in sorted((TESTS / folder).glob("test_*.py")):
-            yield ast.parse(file.read_text())
-
-
-def proved_in(tree: ast.Module) -> Iterator[str]:
-    """The faults that are named where they are proved."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "proved":
-            (fault, *_) = node.args
-            if isinstance(fault, ast.Constant):
-                yield str(fault.value)
+def is_a_sample() -> bool:
+    (said,) = re.findall(r"survived with every promise kept: `([^`]+)`", PAGE.read_text())
+    assert said in ("make crash", "make crash SAMPLE=1"), said
+    return said != "make crash"
 
 
 def faults_of_the_table() -> set[str]:

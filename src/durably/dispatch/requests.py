@@ -6,7 +6,7 @@ Owns the contract with whoever inserts jobs (docs/postgres.md); making the run i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -69,15 +69,16 @@ class Intake(Protocol):
         ...
 
 
-def read_args(args: Mapping[str, Any]) -> WakeRequest | RunRequest:
-    """Understand a job's args.
+def read_args(args: object) -> WakeRequest | RunRequest:
+    """Understand a job's args: an object, if whoever inserted it knew what they did.
 
     Raises:
         ConfigError: they are none that durably takes; one sentence says what is wrong.
     """
-    kind = RunRequest if "agent" in args or "prompt" in args else WakeRequest
+    given: Mapping[str, Any] = cast("Mapping[str, Any]", args) if isinstance(args, Mapping) else {}
+    kind = RunRequest if "agent" in given or "prompt" in given else WakeRequest
     try:
-        return kind.model_validate(dict(args))
+        return kind.model_validate(args)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'args'}: {e['msg'].lower()}" for e in error.errors()

@@ -27,6 +27,10 @@ class Runs:
     def samples(self, workload: str, contestant: str) -> list[Json]:
         return self.results["samples"].get(workload, {}).get(contestant, [])
 
+    def measured(self, workload: str) -> bool:
+        """True if durably has figures of it."""
+        return any(self.samples(workload, name) for name in self.contestants if "durably" in name)
+
     def spread(self, workload: str, contestant: str, metric: str) -> Spread | None:
         samples = self.samples(workload, contestant)
         values = [sample[metric] for sample in samples if metric in sample]

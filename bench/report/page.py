@@ -28,10 +28,11 @@ DESCRIPTIONS = {
 }
 
 PICTURES = {
-    "CPU of a run, by contestant": "images/benchmarks/cpu.svg",
-    "Time of a run, by contestant": "images/benchmarks/wall.svg",
-    "Time of a step, by the number of steps": "images/benchmarks/steps.svg",
+    "read-50": ("CPU of a run, by contestant", "images/benchmarks/cpu.svg"),
+    "read-1": ("Time of a run, by contestant", "images/benchmarks/wall.svg"),
+    "steps-1000": ("Time of a step, by the number of steps", "images/benchmarks/steps.svg"),
 }
+"""What plots show and where they are, beside the page, by the workload that they need."""
 
 INTRODUCTION = """\
 # Benchmarks
@@ -71,8 +72,9 @@ def in_short(runs: Runs) -> Iterator[str]:
         "answer; the\nmodel takes no time. CPU is the process's own, with 50 runs at once.\n"
     )
     yield tables.headline(runs)
-    for what, path in PICTURES.items():
-        yield f"![{what}]({path})\n"
+    for workload, (what, path) in PICTURES.items():
+        if runs.measured(workload):
+            yield f"![{what}]({path})\n"
 
 
 def targets(runs: Runs | None, others: dict[str, Json]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from report.figures import Runs
+from report.page import PICTURES
 
 OURS, THEIRS, BARE, DATABASE = "#0b7285", "#868e96", "#ced4da", "#ffd8a8"
 
@@ -33,15 +34,19 @@ STYLE = {
 def draw(runs: Runs, folder: Path) -> None:
     """Write all plots for which there are figures."""
     folder.mkdir(parents=True, exist_ok=True)
+    for_bars = 0.42 * len(runs.contestants) + 1.3
+    plots = {"read-50": (cpu, for_bars), "read-1": (wall, for_bars), "steps-1000": (steps, 4.4)}
     with matplotlib.rc_context(STYLE):
-        save(folder / "cpu.svg", 0.42 * len(runs.contestants) + 1.3, lambda axes: cpu(axes, runs))
-        save(folder / "wall.svg", 0.42 * len(runs.contestants) + 1.3, lambda axes: wall(axes, runs))
-        save(folder / "steps.svg", 4.4, lambda axes: steps(axes, runs))
+        for workload, (fill, height) in plots.items():
+            path = folder / Path(PICTURES[workload][1]).name
+            path.unlink(missing_ok=True)
+            if runs.measured(workload):
+                save(path, height, fill, runs)
 
 
-def save(path: Path, height: float, fill: Callable[[Axes], None]) -> None:
+def save(path: Path, height: float, fill: Callable[[Axes, Runs], None], runs: Runs) -> None:
     figure, axes = pyplot.subplots(figsize=(9, height), layout="constrained")
-    fill(axes)
+    fill(axes, runs)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
     # Every line ends with spaces otherwise.

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from runs.contestant import CONTESTANTS, Contestant
 from runs.machine import machine, versions
 from runs.plan import READ_50, Plan, Round
@@ -182,7 +184,7 @@ class Comparison:
         began = time.monotonic()
         try:
             do()
-        except (Failed, subprocess.CalledProcessError) as error:
+        except (Failed, subprocess.CalledProcessError, psycopg.Error) as error:
             self._miss(what, who, str(error))
             return False
         print(f"{what:28} {who:20} {time.monotonic() - began:5.1f} s", flush=True)

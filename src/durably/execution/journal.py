@@ -98,13 +98,11 @@ class Journal:
         """
 
         def load() -> Operation[tuple[Any, ...]]:
-            return (
-                (yield from reads.get_input(run.id)),
-                (yield from reads.list_messages(run.id)),
-                (yield from reads.list_effects(run.id)),
-                (yield from reads.last_fingerprint(run.id, run.attempt)),
-                (yield from threads.list_earlier(run.thread, run.id)) if run.thread else [],
-            )
+            run_input = yield from reads.get_input(run.id)
+            # Only attempts write these, and this may be the first.
+            made = (yield from _made(run)) if run.attempt > 1 else _NOTHING
+            before = (yield from threads.list_earlier(run.thread, run.id)) if run.thread else []
+            return (run_input, *made, before)
 
         return cls(ledger, run, control, *(await Writes(ledger, run, control).read(load)))
 
@@ -390,3 +388,17 @@ class Journal:
         del self._events[: len(step.events)]
         if step.fingerprint == self._fingerprint:
             self._fingerprint_is_news = False
+
+
+type _Made = tuple[list[StoredMessage], list[Effect], str | None]
+
+_NOTHING: _Made = ([], [], None)
+
+
+def _made(run: RunRecord) -> Operation[_Made]:
+    """What earlier attempts made durable: history, effects, the agent's fingerprint."""
+    return (
+        (yield from reads.list_messages(run.id)),
+        (yield from reads.list_effects(run.id)),
+        (yield from reads.last_fingerprint(run.id, run.attempt)),
+    )

@@ -1,10 +1,13 @@
 """Effect policies: what is run again, what is asked, what is told."""
 
+import asyncio
 import errno
 from typing import Any
 
 import pytest
 from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from durably import (
     Durably,
@@ -17,6 +20,7 @@ from durably import (
     effects,
 )
 from durably.ledger import decisions
+from support.ledgers import PATIENCE_SECONDS
 from support.scripted import NOW, Script, call, tool_texts
 
 
@@ -36,6 +40,27 @@ def refunds(script: Script, log: list[str], policy: dict[str, Any] | None, *erro
 
 
 ONE_REFUND = ([call("refund", amount=5)], "done")
+
+
+async def test_idempotent_result_is_durable_while_the_model_still_thinks(app: Durably) -> None:
+    async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        if len(messages) == 1:
+            return ModelResponse([ToolCallPart("put", {})])
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not [e for e in await run.effects() if e.state is EffectState.DONE]:
+                await asyncio.sleep(0.01)
+        return ModelResponse([TextPart("done")])
+
+    agent = Agent(FunctionModel(answer), name="putter")
+
+    @agent.tool_plain(metadata=effects.IDEMPOTENT)
+    def put() -> str:
+        return "put"
+
+    app.register(agent)
+    run = await app.enqueue(agent, "go", key="k")
+    await app.drain()
+    assert (await run.refresh()).output() == "done"
 
 
 async def test_read_and_idempotent_tools_run_again_with_the_same_key(

@@ -16,6 +16,7 @@ from pydantic_ai import Agent, ModelRetry
 from pydantic_ai.exceptions import ModelHTTPError
 
 from durably import Durably, NotDone, Run, RunCancelled, current_call, effects
+from durably.execution import journal
 from support.databases import sql
 from support.ledgers import until
 from support.scripted import NOW, Script, call
@@ -189,6 +190,12 @@ async def story(run: Run[Any]) -> dict[str, Any]:
 
 def _steady(data: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name not in ("worker", "retry_at")}
+
+
+@pytest.fixture(autouse=True)
+def model_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result is written by itself, as it is where the next response takes longer than that."""
+    monkeypatch.setattr(journal, "SOON_SECONDS", 0.0)
 
 
 WRITES: dict[str, tuple[Make, Live, str, int]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from durably.execution import journal
 from support.databases import sql
 
 
@@ -23,3 +24,9 @@ def url(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> str:
         url = request.getfixturevalue("migrated_url")
     sql(url, "CREATE TABLE books (n INTEGER)")
     return url
+
+
+@pytest.fixture(autouse=True)
+def model_answers_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, the next response comes before a result is written by itself."""
+    monkeypatch.setattr(journal, "SOON_SECONDS", 3600.0)

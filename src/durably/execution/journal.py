@@ -15,7 +15,7 @@ from typing import Any
 from durably import boundaries
 from durably.budgets import SharedBudget
 from durably.errors import LeaseLost
-from durably.execution.control import AttemptControl
+from durably.execution.control import AttemptControl, Ending
 from durably.execution.damage import RESPONSE, damage_of
 from durably.execution.feed import Feed, Merge
 from durably.execution.writes import Writes
@@ -37,6 +37,10 @@ from durably.records import (
     Steer,
     StoredMessage,
 )
+
+SOON_SECONDS = 0.01
+"""How long an outcome waits for a write that it can ride along with: a model that answers at once
+brings one, others take far longer."""
 
 
 class Journal:
@@ -86,6 +90,7 @@ class Journal:
         self._fingerprint_is_news = False
         self._events: list[tuple[str, dict[str, object]]] = []
         self._kept: dict[CallPosition, CallOutcome] = {}
+        self._flush_due: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -288,11 +293,12 @@ class Journal:
         """Let an outcome ride along with the next write.
 
         Args:
-            soon: start that write now, without waiting for it.
+            soon: if there is none in `SOON_SECONDS`, write it then, without waiting for it.
         """
         self._kept[outcome.call.position] = outcome
-        if soon and self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
+        if soon and self._flushing is None and self._flush_due is None:
+            loop = asyncio.get_running_loop()
+            self._flush_due = loop.call_later(SOON_SECONDS, self._start_flush)
 
     async def withdraw(self, call: ToolCall, reason: str) -> None:
         """Forget an intent: the call certainly did not happen."""
@@ -334,8 +340,8 @@ class Journal:
         self, ending: AttemptOutcome, transition: Callable[[Step], Awaitable[RunRecord]], step: Step
     ) -> RunRecord:
         """Write the transition that ends the attempt (see `Writes.settle`)."""
-        if self._flushing is not None:
-            await self._finish_flush()
+        await self._finish_flush()
+        if self._kept or step.outcomes:
             step = replace(step, outcomes=tuple(self._kept.values()))
         if self.feed is not None:
             self.feed.end()
@@ -349,6 +355,11 @@ class Journal:
         if self._kept or self._events or self._fingerprint_is_news:
             await self._write_step()
 
+    def _start_flush(self) -> None:
+        self._flush_due = None
+        if self._kept and self.control.ending is not Ending.LOST:
+            self._flushing = asyncio.create_task(self._flush())
+
     async def _flush(self) -> None:
         try:
             await self._write_step(flush=True)
@@ -359,6 +370,10 @@ class Journal:
             self._flushing = None
 
     async def _finish_flush(self) -> None:
+        """See that no flush is under way, nor begins: the write that comes now takes its place."""
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+            self._flush_due = None
         while self._flushing is not None:
             await asyncio.wait({self._flushing})
 

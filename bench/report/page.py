@@ -86,8 +86,9 @@ def targets(runs: Runs | None, others: dict[str, Json]) -> Iterator[str]:
     yield (
         "A *step* is a model request with its tool calls. The *best peer* has the smallest "
         "overhead over\nthe same loop with nothing stored, of those that save every step: the "
-        "plain recipe saves only\nthe end. Commits are all that reach the database for a step "
-        "more, waited for or not.\n"
+        "plain recipe saves only\nthe end. Commits that a step waits for are counted by a test, "
+        "`tests/costs`; the other tables have\nall that reach the database for a step more, "
+        "heartbeats and notices among them.\n"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from report.figures import Json, Runs
+from report.waited import commits_a_step
 
 DATABASES = {"sqlite": "SQLite", "postgres": "Postgres"}
 
@@ -60,11 +61,9 @@ def of_runs(runs: Runs) -> Iterator[Target]:
             yield beside_best(runs, database, what, workload, metric)
     for database in DATABASES:
         for policy, bound in (("read", 1), ("idempotent", 1), ("once", 3), ("transactional", 2)):
-            counted = runs.results["commits"].get(policy, {}).get(f"durably-{database}")
-            if counted is not None:
-                counted = round(counted, 1)  # Heartbeats are among them.
             what = policy.upper() if policy in ("read", "idempotent") else policy
-            yield at_most(f"commits a step, {what}", database, bound, counted)
+            waited = commits_a_step(database, policy)
+            yield at_most(f"commits that a step waits for, {what}", database, bound, waited)
     yield at_least(
         "checkpoints a second, 500 at once / single commits a second", "sqlite", 5, grouped(runs)
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from durably import boundaries
 from durably.errors import EffectNotFound, LedgerUnavailable, RunNotFound, TransitionRefused
@@ -52,7 +53,7 @@ async def maintain(ledger: Database, lease: WorkerLease) -> None:
         try:
             steady = lease.steady
             if steady:
-                await _rescue(ledger, lease.pace)
+                await _rescue(ledger, lease.pace, lambda: lease.steady)
             if steady and loop.time() - mended_at > LOST_SECONDS:
                 if not await ledger.read(find_step, lease.pace):
                     await _mend_wakeups(ledger)
@@ -80,10 +81,16 @@ async def catch_up(ledger: Database) -> None:
         page = await wake_funded(ledger, page)
 
 
-async def _rescue(ledger: Database, pace: Pace | None = None) -> None:
-    """Take the runs of dead workers."""
+async def _rescue(
+    ledger: Database, pace: Pace | None = None, steady: Callable[[], bool] = lambda: True
+) -> None:
+    """Take the runs of dead workers.
+
+    Raises:
+        LedgerUnavailable: the database is away, or stood still while it was asked.
+    """
     if await ledger.read(runs.count_orphans):
-        for run in await ledger.write(runs.rescue, pace):
+        for run in await ledger.write(runs.rescue, pace, steady):
             log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
             with apart(f"telling the end of run {run.key!r}"):
                 await tell_end(ledger, run)

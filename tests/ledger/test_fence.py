@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from durably.errors import LeaseLost, LedgerError
+from durably.errors import LeaseLost, LedgerError, LedgerUnavailable
 from durably.ledger import reads, runs, steps
 from durably.ledger.written import CallOutcome, Step
 from durably.lifecycle import EffectState, RunState
@@ -74,6 +74,16 @@ async def test_attempt_whose_run_was_rescued_cannot_write(ledger: Ledger, name: 
     ledger.clock.advance(LEASE_SECONDS + 1)
     await ledger.write(runs.rescue)
     await _refused(ledger, WRITES[name], run.claim)
+
+
+async def test_nobody_is_dead_because_the_database_stood_still(ledger: Ledger) -> None:
+    """Health is not progress: the one who asked had no heartbeat through in that time either."""
+    run = await ledger.executing()
+    ledger.clock.advance(LEASE_SECONDS + 1)
+    with pytest.raises(LedgerUnavailable, match="stood still"):
+        await ledger.write(runs.rescue, None, lambda: False)
+    assert (await ledger.read(reads.get_run, run.key)).state is RunState.EXECUTING
+    assert [r.key for r in await ledger.write(runs.rescue, None, lambda: True)] == [run.key]
 
 
 @pytest.mark.parametrize("name", WRITES)

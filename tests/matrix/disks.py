@@ -130,6 +130,13 @@ class ServersDisk:
         return row["last_value"] if row["is_called"] else 0
 
 
+def make_room(world: World) -> None:
+    """There is room again, however few writes were refused: a full volume lets nobody in."""
+    named = world.folder / VOLUME
+    if named.exists():
+        (Path(named.read_text()) / FILLER).unlink(missing_ok=True)
+
+
 _MAKE = f"""
 CREATE TABLE full_disk (since boolean);
 CREATE SEQUENCE refused_writes;
@@ -178,5 +185,5 @@ def small_disk(world: World, *, real: bool = True) -> Iterator[str]:
     try:
         yield FULL
     finally:
-        (volume.folder / FILLER).unlink(missing_ok=True)
+        make_room(world)
         volume.remove()

@@ -13,7 +13,7 @@ from crash.promises import Moment, check_after_many
 from crash.scenarios import MIXED
 from crash.undisturbed import EVERYTHING, Undisturbed, each, layer, logs
 from matrix import children
-from matrix.disks import small_disk
+from matrix.disks import make_room, small_disk
 from matrix.record import proved
 
 pytestmark = pytest.mark.timeout(3600)
@@ -29,6 +29,7 @@ def fill(
     with small_disk(world, real=real) as fault:
         code = processes.run(children.disk_full, world.folder, MIXED.name, strike)
         assert code == 0, logs(world.folder)
+        make_room(world)
         end = Moment.of(world)
         check_after_many(MIXED, undisturbed.end, end, crashes=0)
         assert [attempt["outcome"] for attempt in end.attempts] == ["completed"]

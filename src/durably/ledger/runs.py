@@ -7,11 +7,11 @@ The attempt's own writes between claim and settle are in `durably.ledger.steps`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import batched
 from typing import Any
 
-from durably.errors import RunNotFound
+from durably.errors import LedgerUnavailable, RunNotFound
 from durably.ledger import deltas, notices
 from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
@@ -272,11 +272,18 @@ def count_orphans() -> Operation[int]:
     return 0 if row is None else row["runs"]
 
 
-def rescue(pace: Pace | None = None) -> Operation[list[RunRecord]]:
+def rescue(
+    pace: Pace | None = None, steady: Callable[[], bool] = lambda: True
+) -> Operation[list[RunRecord]]:
     """Take runs from dead workers: another try, or discard after too many crashes.
 
     Args:
         pace: of the worker that does it: none is dead because the clock was set a moment ago.
+        steady: whether that worker's own heartbeats get through. Asked in the end: the database
+            may have stood still while it was asked who is dead, and then all of them seem so.
+
+    Raises:
+        LedgerUnavailable: they do not; nothing is rescued.
     """
     rescued: list[RunRecord] = []
     if pace is not None and (yield from find_step(pace)):
@@ -301,6 +308,10 @@ def rescue(pace: Pace | None = None) -> Operation[list[RunRecord]]:
         yield from execute("abandon_job", run_id=run.id, error=LEASE_ENDED)
         yield from record_event(run.claim, "rescued", state=run.state, crashes=run.crashes)
         yield from dispatch(run)
+    if rescued and not steady():
+        raise LedgerUnavailable(
+            "The database stood still for a while: nobody counts as dead by that."
+        )
     return rescued
 
 

@@ -78,7 +78,9 @@ def damages(sqlite: bool) -> Iterator[tuple[str, str, str | bytes]]:
     for known, any_text in ((JSON_COLUMNS, sqlite), (TEXT_COLUMNS, True)):
         for table, columns in known.items():
             for column in columns:
-                junks = (*(NOT_JSON if any_text else ()), *WRONG_SHAPE)
+                # PostgreSQL's JSON takes no half character.
+                shapes = WRONG_SHAPE if any_text else WRONG_SHAPE[:-1]
+                junks = (*(NOT_JSON if any_text else ()), *shapes)
                 turn += 1
                 for junk in junks if EVERYTHING else (junks[turn * 3 % len(junks)],):
                     yield table, column, junk

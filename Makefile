@@ -20,7 +20,7 @@ OLDEST_BIN := .venv-oldest/bin
 
 .PHONY: help
 help: ## Say what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-24s%s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: .venv/.installed ## Make .venv with the locked dependencies; the other targets do it by themselves
@@ -109,7 +109,7 @@ baseline: postgres ## Write anew what a run asks of its database, after a change
 
 # Every part writes bench/results/<part>.json; the page is written of all that there are.
 .PHONY: bench
-bench: .venv-bench/.peers ## Measure durably beside its peers, and write docs/benchmarks.md; 20 quiet minutes, or ARGS=--quick
+bench: .venv-bench/.peers ## Measure durably beside its peers, and write docs/benchmarks.md; 15 minutes for runs, more for queues; ARGS=--quick
 	@set -e; cd bench; export PYTHONPATH=.:../tests; python=../.venv-bench/bin/python; \
 	$$python -m runs $(ARGS); \
 	$$python -m queues $(filter --quick,$(ARGS)); \

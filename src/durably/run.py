@@ -86,17 +86,18 @@ class Run[OutputT](DecidableRun):
             RunSuspended: with ``wait_suspended=False``.
         """
         async with asyncio.timeout(timeout):
-            await self._patiently(self.refresh)
+            known: reads.Standing | None = None
             while True:
+                await Lookout.over(self._ledger).stopped(
+                    self.record.id, suspended=not wait_suspended, known=known
+                )
+                await self._patiently(self.refresh)
                 asks = self.state is RunState.SUSPENDED and not self.record.in_line
                 if asks and not wait_suspended:
                     raise RunSuspended(self.key, self.describe_waiting())
                 if self.state.final:
                     return self.output()
-                await Lookout.over(self._ledger).stopped(
-                    self.record.id, suspended=not wait_suspended, known=self._standing
-                )
-                await self._patiently(self.refresh)
+                known = self._standing
 
     @property
     def _standing(self) -> reads.Standing:
@@ -320,7 +321,7 @@ class Run[OutputT](DecidableRun):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(changed.set)
 
-        with self._ledger.subscribe(wake):
+        with self._ledger.subscribe(wake, progress=True):
             yield changed
 
     async def _look(self, after: int, deltas: bool) -> list[Event]:

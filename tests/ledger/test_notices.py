@@ -8,12 +8,15 @@ import time
 
 import pytest
 
-from durably.ledger import runs
+from durably.ledger import runs, steps
 from durably.ledger.sqlite.database import SqliteDatabase
-from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run, until
+from durably.ledger.written import Step
+from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, message, new_run, until
 from support.processes import LedgerProcess
 
 NEVER_SECONDS = 3600.0
+
+TRIES = 100
 
 
 def watchers() -> set[threading.Thread]:
@@ -53,6 +56,64 @@ async def test_commit_right_after_subscribing_is_told(ledger: Ledger) -> None:
         with ledger.database.subscribe(told.set):
             connection.commit()
             assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
+
+
+async def test_progress_of_a_run_is_told_to_those_who_follow_it(ledger: Ledger) -> None:
+    run = await ledger.executing()
+    news, followed = threading.Event(), threading.Event()
+    database = ledger.database
+    with database.subscribe(news.set), database.subscribe(followed.set, progress=True):
+        for seq in range(TRIES):
+            news.clear()
+            followed.clear()
+            await database.write(steps.record_step, run.claim, Step(messages=(message(seq),)))
+            assert await asyncio.to_thread(followed.wait, PATIENCE_SECONDS)
+            if not news.is_set():
+                break  # At first everybody is told, whatever was committed.
+        else:
+            pytest.fail("everybody is told of every step")
+        followed.clear()
+        await ledger.insert()
+        assert await asyncio.to_thread(news.wait, PATIENCE_SECONDS)
+        assert followed.is_set()
+
+
+async def test_other_processs_commit_beside_own_progress_is_told(sqlite: SqliteBackend) -> None:
+    """Found out with the own commit, not by looking: this one would look in an hour."""
+    database, other = (
+        SqliteDatabase(sqlite.path, watch_seconds=NEVER_SECONDS),
+        SqliteDatabase(sqlite.path),
+    )
+    await database.open()
+    await other.open()
+    await database.write(runs.insert, new_run("r"))
+    (run,) = await database.write(runs.claim, "w1", "agents", 1)
+    told = threading.Event()
+    with database.subscribe(told.set):
+        assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS), "the first look"
+        told.clear()
+        await other.write(runs.insert, new_run("another's"))
+        await database.write(steps.record_step, run.claim, Step(messages=(message(0),)))
+        assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
+    await other.close()
+    await database.close()
+
+
+async def test_closing_while_the_watcher_looks(sqlite: SqliteBackend) -> None:
+    """It looks on the writer's connection, which must not be closed under it."""
+    other = SqliteDatabase(sqlite.path)
+    await other.open()
+    for round in range(60):
+        database = SqliteDatabase(sqlite.path, watch_seconds=0.0005)
+        await database.open()
+        with database.subscribe(lambda: None):
+            keys = [f"r{round}-{number}" for number in range(5)]
+            writes = [other.write(runs.insert, new_run(key)) for key in keys]
+            committing = asyncio.gather(*writes)
+            await asyncio.sleep(0.002)
+            await database.close()
+            await committing
+    await other.close()
 
 
 async def test_nobody_watches_while_nobody_listens(ledger: Ledger) -> None:

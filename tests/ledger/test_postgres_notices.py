@@ -11,14 +11,17 @@ from contextlib import asynccontextmanager, contextmanager
 import psycopg
 import pytest
 
-from durably.ledger import runs
+from durably.ledger import runs, steps
 from durably.ledger.postgres import hearing, telling
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.postgres.telling import Echo
-from support.ledgers import PATIENCE_SECONDS, Ledger, PostgresBackend, new_run, until
+from durably.ledger.written import Step
+from support.ledgers import PATIENCE_SECONDS, Ledger, PostgresBackend, message, new_run, until
 from support.pg_proxy import NOTIFICATION, PgProxy
 from support.postgres_server import PostgresServer
 from support.processes import LedgerProcess
+
+TRIES = 100
 
 NEVER_SECONDS = 3600.0
 
@@ -155,6 +158,26 @@ async def opened_new(url: str) -> AsyncGenerator[PostgresDatabase]:
         await database.close()
 
 
+async def test_progress_elsewhere_is_told_to_those_who_follow(pg: PostgresBackend) -> None:
+    async with opened(pg.url) as database, opened(pg.url) as other:
+        await other.write(runs.insert, new_run("r"))
+        (run,) = await other.write(runs.claim, "w1", "agents", 1)
+        news, followed = threading.Event(), threading.Event()
+        with database.subscribe(news.set), database.subscribe(followed.set, progress=True):
+            await until(lambda: bool(listening(pg.url)), "it listens")
+            for seq in range(TRIES):
+                news.clear()
+                followed.clear()
+                await other.write(steps.record_step, run.claim, Step(messages=(message(seq),)))
+                assert await asyncio.to_thread(followed.wait, PATIENCE_SECONDS)
+                if not news.is_set():
+                    break  # What was committed before is told as well.
+            else:
+                pytest.fail("everybody is told of every step")
+            await other.write(runs.insert, new_run("another"))
+            assert await asyncio.to_thread(news.wait, PATIENCE_SECONDS)
+
+
 # --- not heard
 
 
@@ -214,11 +237,11 @@ def test_echo_that_comes_before_its_notice_is_known_to_be_sent_is_not_missed(
     """Two threads: the one that hears may be quicker than the one that has sent."""
     monkeypatch.setattr(telling, "ECHO_SECONDS", 0.0)
     echo = Echo()
-    number, payload = echo.next()
+    number, payload = echo.next(progress=False)
     assert echo.heard(payload)
     echo.sent(number)
     assert not echo.lost
-    number, payload = echo.next()
+    number, payload = echo.next(progress=False)
     echo.sent(number)
     assert echo.lost
     assert not Echo().heard(payload)

@@ -28,9 +28,9 @@ RETRY_SECONDS = 0.5
 class EmbeddedDispatcher:
     """Drains queues of the ledger.
 
-    Woken by any commit of any process (`Database.subscribe`), by a slot that came free, by a queue
-    that was resumed or scaled, and by the time at which the next scheduled or retryable run comes
-    due. It sleeps otherwise.
+    Woken by any commit of any process that is more than progress (`Database.subscribe`), by a slot
+    that came free, by a queue that was resumed or scaled, and by the time at which the next
+    scheduled or retryable run comes due. It sleeps otherwise.
 
     Args:
         queues: those that this worker serves.
@@ -89,11 +89,14 @@ class EmbeddedDispatcher:
                 if due > now:
                     wait_seconds = min(wait_seconds, _seconds_between(now, due))
                     continue
-            await self._claim(queue, free, start)
-            # Whatever else is due shows at the next look, which this claim's own commit causes.
+            if await self._claim(queue, free, start) < free:
+                # Nothing more is due now: when something will be shows at the next look.
+                self._wake.set()
         return wait_seconds
 
-    async def _claim(self, queue: str, limit: int, start: Start) -> None:
+    async def _claim(self, queue: str, limit: int, start: Start) -> int:
+        """Claim so many runs at most, and start them; returns how many."""
+        knew_of_more = queue in self._more
         self._more.discard(queue)
         claiming = asyncio.ensure_future(
             self._ledger.write(runs.claim, self._worker_id, queue, limit)
@@ -106,10 +109,12 @@ class EmbeddedDispatcher:
             for run in await claiming:
                 start(run)
             raise
-        if len(claimed) == limit:
+        # Of one at a time, the first says nothing about a second.
+        if len(claimed) == limit and (limit > 1 or knew_of_more):
             self._more.add(queue)
         for run in claimed:
             start(run)
+        return len(claimed)
 
 
 def _seconds_between(now: datetime, due: datetime) -> float:

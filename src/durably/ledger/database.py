@@ -188,6 +188,13 @@ class Database(Protocol):
         """A transaction of its own for one tool call; not yet begun."""
         ...
 
-    def subscribe(self, listener: Listener) -> AbstractContextManager[None]:
-        """Call ``listener``, from any thread, soon after any process has committed something."""
+    def subscribe(
+        self, listener: Listener, *, progress: bool = False
+    ) -> AbstractContextManager[None]:
+        """Call ``listener``, from any thread, soon after any process has committed something.
+
+        Args:
+            progress: also when it was nothing but the progress of runs (`operations.progress`).
+                Where nobody knows what was committed, everybody is called.
+        """
         ...

@@ -6,11 +6,12 @@ Owns when they are written and when they go; what they say is the agents'.
 from __future__ import annotations
 
 from durably.ledger.fence import hold, record_event
-from durably.ledger.operations import Operation, execute, fetch_one
+from durably.ledger.operations import Operation, execute, fetch_one, progress
 from durably.ledger.rows import event_data
 from durably.records import Claim
 
 
+@progress
 def write(claim: Claim, message: int, data: str, last: int) -> Operation[int]:
     """Append a delta, unless the message that it forms is there; the same may come twice.
 
@@ -45,6 +46,7 @@ def drop(claim: Claim) -> Operation[None]:
     yield from execute("drop_deltas", run_id=claim.run_id, after=0)
 
 
+@progress
 def withdraw(claim: Claim, after: int = 0) -> Operation[None]:
     """Take back what was shown of messages that will not come; in the write that says so.
 
@@ -57,6 +59,7 @@ def withdraw(claim: Claim, after: int = 0) -> Operation[None]:
         yield from record_event(claim, "withdrawn", message=event_data(row).get("message"))
 
 
+@progress
 def ask_again(claim: Claim, after: int) -> Operation[None]:
     """The model is asked again in the middle of a message: what was shown of it is taken back.
 

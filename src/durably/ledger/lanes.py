@@ -30,6 +30,7 @@ class Job:
     Attributes:
         future: what they wait for, in a thread or on ``loop``.
         subject: what it writes about, if it is known: a run.
+        progress: whether it writes only what `operations.progress` says.
         release: called once it is done.
     """
 
@@ -37,6 +38,7 @@ class Job:
     future: Future[Any] | asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop | None = None
     subject: Hashable = None
+    progress: bool = False
     release: Callable[[Job], None] | None = None
 
     def begin(self) -> bool:
@@ -120,11 +122,17 @@ class Lane:
         self._put(Job(operation, future, None, subject))
         return future
 
-    async def run[T](self, operation: Callable[[], Operation[T]], subject: Hashable = None) -> T:
+    async def run[T](
+        self,
+        operation: Callable[[], Operation[T]],
+        subject: Hashable = None,
+        *,
+        progress: bool = False,
+    ) -> T:
         """Have a job done, and wait for it; cancelled before it has begun, it is not done."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(Job(operation, future, loop, subject))
+        self._put(Job(operation, future, loop, subject, progress))
         return await future
 
     def stop(self) -> None:

@@ -36,6 +36,23 @@ class Statement(NamedTuple):
 
 type Operation[T] = Generator[Statement, Sequence[Row], T]
 
+_PROGRESS = "_durably_progress"
+
+
+def progress[F: Callable[..., Operation[Any]]](operation: F) -> F:
+    """Mark what a run under way writes about itself: it is news to nobody but who follows the run.
+
+    After its commit no run is due that was not before, none has ended, and none waits: whoever
+    waits for that need not look.
+    """
+    setattr(operation, _PROGRESS, True)
+    return operation
+
+
+def is_progress(operation: Callable[..., Operation[Any]]) -> bool:
+    """Whether the operation is marked as `progress`."""
+    return getattr(operation, _PROGRESS, False)
+
 
 class Deferred(Mapping[str, object]):
     """Parameters that are put together once they are needed, if they are."""

@@ -1,6 +1,7 @@
 """Loads the named statements from the ``.sql`` files beside this module.
 
-Owns the file format (``-- name: claim_run`` and, where databases differ, ``(postgres)``).
+Owns the file format: ``-- name: claim_run`` and, where databases differ, ``(postgres)``; where they
+do in a few words, ``/*postgres: FOR UPDATE*/`` within the text of all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from functools import cache
 from importlib.resources import files
 
 _NAME = re.compile(r"^-- name: (\w+)(?: \((\w+)\))?$", re.MULTILINE)
+
+_SOME = re.compile(r"/\*(\w+): (.*?)\*/")
 
 
 @cache
@@ -30,6 +33,7 @@ def load_queries(dialect: str) -> dict[str, str]:
         for name, tag, text in _statements(entry.read_text("utf-8")):
             if tag not in ("", dialect):
                 continue
+            text = _SOME.sub(lambda found: found[2] if found[1] == dialect else "", text)
             target = special if tag else common
             if name in target:
                 raise ValueError(f"{entry.name}: statement {name!r} is defined twice.")

@@ -15,7 +15,15 @@ from durably.errors import LedgerUnavailable, RunNotFound
 from durably.ledger import deltas, notices
 from durably.ledger.budgets import wake_if_funded
 from durably.ledger.fence import lease_lost, record_event
-from durably.ledger.operations import Operation, Row, Statement, execute, fetch, fetch_one
+from durably.ledger.operations import (
+    Operation,
+    Row,
+    Statement,
+    execute,
+    fetch,
+    fetch_one,
+    progress,
+)
 from durably.ledger.rows import run_from
 from durably.ledger.stepping import Pace, find_step
 from durably.ledger.steps import record_step
@@ -119,6 +127,7 @@ def insert_many(alike: NewRun, asked: Mapping[str, str]) -> Operation[dict[str, 
     return made
 
 
+@progress
 def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:
     """Take up to ``limit`` due runs of a queue: by priority, then by when they were due.
 
@@ -133,6 +142,7 @@ def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:
     return claimed
 
 
+@progress
 def claim_one(worker_id: str, run_id: int) -> Operation[RunRecord | None]:
     """Take one run if it is due; None if somebody else has it or it is not due.
 

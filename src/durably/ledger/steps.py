@@ -23,6 +23,7 @@ from durably.ledger.operations import (
     execute,
     fetch,
     fetch_one,
+    progress,
 )
 from durably.ledger.rows import effect_from, event_data
 from durably.ledger.threads import take_steer
@@ -32,6 +33,7 @@ from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
 from durably.records import CallPosition, Claim, Effect
 
 
+@progress
 def record_step(claim: Claim, step: Step) -> Operation[None]:
     """Append messages and outcomes: one fenced update and one small row each.
 
@@ -122,31 +124,36 @@ def _check_repeat(claim: Claim, messages: Sequence[NewMessage], new: int) -> Ope
         )
 
 
+@progress
 def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
     """Record that a call is about to happen; a stale attempt cannot start one.
 
     A call in doubt becomes this attempt's. A call that is settled or being asked about is
     returned as it stands: check ``effect.attempt`` and ``effect.state``.
     """
-    yield from hold(claim)
     row = yield from fetch_one("insert_intent", **call_params(claim, call))
     if row is not None:
         return effect_from(row)
+    yield from hold(claim)
     effect = yield from _effect_at(claim, call.position)
     assert effect is not None, "of a run that is held, an intent is refused only by an effect"
     return effect
 
 
+@progress
 def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     """Record what became of a call, now."""
+    row = yield from _insert_outcome(claim, outcome)
+    if row is not None:
+        return effect_from(row)
     yield from hold(claim)
-    yield from _insert_outcome(claim, outcome)
-    # Perhaps not what is recorded now: late evidence, or a person, may have settled it meanwhile.
+    # Something else is recorded: late evidence, or a person, may have settled it meanwhile.
     effect = yield from _effect_at(claim, outcome.call.position)
     assert effect is not None, "of a run that is held, an outcome is refused only by an effect"
     return effect
 
 
+@progress
 def find_outcome(claim: Claim, position: CallPosition) -> Operation[Effect | None]:
     """What is recorded of a call, once nothing that is still being committed can change it.
 
@@ -157,6 +164,7 @@ def find_outcome(claim: Claim, position: CallPosition) -> Operation[Effect | Non
     return (yield from _effect_at(claim, position))
 
 
+@progress
 def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
     """Ask about a call in doubt, or note what the model is told of it.
 
@@ -268,8 +276,8 @@ def _return_approved(claim: Claim, call: ToolCall) -> Operation[Row | None]:
     )
 
 
-def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[None]:
-    """Record an outcome and its event, unless something is recorded that stays."""
+def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]:
+    """Record an outcome and its event; None if something is recorded that stays."""
     if outcome.ask is not None:
         row = yield from fetch_one(
             "ask_person",
@@ -292,6 +300,7 @@ def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[None]:
         )
     if row is not None:
         yield from record_event(claim, "effect", **outcome_data(outcome))
+    return row
 
 
 def _effect_at(claim: Claim, position: CallPosition) -> Operation[Effect | None]:

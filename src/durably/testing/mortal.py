@@ -6,6 +6,7 @@ Owns that nothing more is written then, whoever tries; the life itself is `life`
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -123,8 +124,8 @@ class MortalLedger:
         return transaction
 
     @contextmanager
-    def subscribe(self, listener: Listener) -> Generator[None]:
-        with self._seen.subscribe(listener):
+    def subscribe(self, listener: Listener, *, progress: bool = False) -> Generator[None]:
+        with self._seen.subscribe(listener, progress=progress):
             yield
 
     def _note(self, operation: Callable[..., Any], args: tuple[Any, ...]) -> None:
@@ -134,6 +135,7 @@ class MortalLedger:
     def _mortal[**P, T](self, operation: Callable[P, Operation[T]]) -> Callable[P, Operation[T]]:
         """The operation, unless the life is over by the time that its turn comes."""
 
+        @functools.wraps(operation)
         def mortal(*args: P.args, **kwargs: P.kwargs) -> Operation[T]:
             self._life.lanes.add(threading.get_ident())
             if self._life.dead:

@@ -15,7 +15,7 @@ from durably.errors import LedgerClosed, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Clock, Listener
 from durably.ledger.following import following
 from durably.ledger.lanes import Job, Lane
-from durably.ledger.operations import Operation
+from durably.ledger.operations import Operation, is_progress
 from durably.ledger.postgres.guest import run_as_guest
 from durably.ledger.postgres.health import examine_server
 from durably.ledger.postgres.notices import Notices
@@ -126,7 +126,7 @@ class PostgresDatabase:
     ) -> T:
         job = partial(operation, *args, **kwargs)
         lane = self._open_lane(self._writer)
-        return await lane.run(job, subject_of(*args))
+        return await lane.run(job, subject_of(*args), progress=is_progress(operation))
 
     async def read[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
@@ -151,8 +151,8 @@ class PostgresDatabase:
         return PostgresTransaction(self.where, self._clock, self._notices.changed)
 
     @contextmanager
-    def subscribe(self, listener: Listener) -> Generator[None]:
-        with self._notices.subscribe(listener):
+    def subscribe(self, listener: Listener, *, progress: bool = False) -> Generator[None]:
+        with self._notices.subscribe(listener, progress=progress):
             yield
 
     def _open_lane(self, lane: Lane | None) -> Lane:

@@ -11,14 +11,14 @@ import selectors
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import sql
 
 from durably.errors import LedgerError
 from durably.ledger.postgres.connection import connect
-from durably.ledger.postgres.telling import JOIN_SECONDS, Echo
+from durably.ledger.postgres.telling import JOIN_SECONDS, PROGRESS, Echo
 from durably.ledger.postgres.url import PostgresUrl
 
 log = logging.getLogger(__name__)
@@ -30,11 +30,17 @@ HEAR_AGAIN_SECONDS = 30.0
 """How long to poll before listening is tried again where notices don't arrive."""
 
 
+class News(Protocol):
+    """Who is told that something may have been committed."""
+
+    def __call__(self, *, progress: bool = False) -> None: ...
+
+
 class Ear:
     """A thread that listens on a connection of its own; begins at once.
 
     Args:
-        news: called when something may have been committed.
+        news: called when something may have been committed, perhaps nothing but progress.
         probe: called to have a notice of this process's own sent: does it come back?
     """
 
@@ -42,7 +48,7 @@ class Ear:
         self,
         where: PostgresUrl,
         echo: Echo,
-        news: Callable[[], None],
+        news: News,
         probe: Callable[[], None],
     ) -> None:
         self._where = where
@@ -103,11 +109,12 @@ class Ear:
             selector.register(connection.fileno(), selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while not self._stopping.is_set():
-                own = [self._echo.heard(n.payload) for n in connection.notifies(timeout=0)]
-                if any(own):
+                heard = [n.payload for n in connection.notifies(timeout=0)]
+                others = [payload for payload in heard if not self._echo.heard(payload)]
+                if len(others) < len(heard):
                     self._said = ""
-                if not all(own):
-                    self._news()
+                if others:
+                    self._news(progress=all(payload.endswith(PROGRESS) for payload in others))
                 if self._echo.lost:
                     return True
                 selector.select(POLL_SECONDS)

@@ -6,17 +6,15 @@ Owns who is told and when; hearing others is `durably.ledger.postgres.hearing`'s
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
 from durably.ledger.database import Listener
+from durably.ledger.listeners import Listeners
 from durably.ledger.postgres.hearing import Ear
 from durably.ledger.postgres.telling import Echo, Teller
 from durably.ledger.postgres.url import PostgresUrl
-
-log = logging.getLogger(__name__)
 
 
 class Notices:
@@ -30,7 +28,7 @@ class Notices:
 
     def __init__(self, where: PostgresUrl) -> None:
         self._where = where
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners()
         self._lock = threading.Lock()
         self._open = False
         self._echo = Echo()
@@ -38,19 +36,17 @@ class Notices:
         self._teller: Teller | None = None
 
     @contextmanager
-    def subscribe(self, listener: Listener) -> Generator[None]:
+    def subscribe(self, listener: Listener, *, progress: bool) -> Generator[None]:
         """Listen until the block ends; a thread hears others only while somebody listens."""
         with self._lock:
-            self._listeners = [*self._listeners, listener]
+            self._listeners.add(listener, progress=progress)
             self._begin_to_hear()
         try:
             yield
         finally:
             with self._lock:
-                remaining = list(self._listeners)
-                remaining.remove(listener)
-                self._listeners = remaining
-                ear = None if remaining else self._take_ear()
+                self._listeners.remove(listener, progress=progress)
+                ear = None if self._listeners else self._take_ear()
             if ear is not None:
                 ear.stop()
 
@@ -73,12 +69,12 @@ class Notices:
             if thread is not None:
                 thread.join()
 
-    def changed(self) -> None:
-        """Something was committed here; called in any thread."""
-        self._tell_listeners()
-        self._tell_others()
+    def changed(self, *, progress: bool = False) -> None:
+        """Something was committed here, perhaps nothing but progress; called in any thread."""
+        self._listeners.tell(progress=progress)
+        self._tell_others(progress=progress)
 
-    def _tell_others(self) -> None:
+    def _tell_others(self, *, progress: bool = False) -> None:
         if not self._where.notify:
             return
         with self._lock:
@@ -86,20 +82,12 @@ class Notices:
                 self._teller = Teller(self._where, self._echo)
             teller = self._teller
         if teller is not None:
-            teller.tell()
+            teller.tell(progress=progress)
 
     def _begin_to_hear(self) -> None:
         if self._open and self._ear is None:
-            self._ear = Ear(self._where, self._echo, self._tell_listeners, self._tell_others)
+            self._ear = Ear(self._where, self._echo, self._listeners.tell, self._tell_others)
 
     def _take_ear(self) -> Ear | None:
         ear, self._ear = self._ear, None
         return ear
-
-    def _tell_listeners(self) -> None:
-        for listener in self._listeners:
-            try:
-                listener()
-            except Exception:
-                # Its event loop may have closed. The caller is a writer's thread: it goes on.
-                log.exception("a listener could not be told of a commit")

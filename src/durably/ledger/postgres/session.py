@@ -6,9 +6,8 @@ Owns what is tried again and when; what an operation writes is the ledger's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Protocol
 
 import psycopg
 from psycopg import errors
@@ -40,17 +39,21 @@ TRIES = 5
 "Deadlocks"), and one whose connection was lost before it was asked to commit."""
 
 
+class Committed(Protocol):
+    """Who is told of each commit."""
+
+    def __call__(self, *, progress: bool) -> None: ...
+
+
 class Session:
     """A connection and the jobs that are done on it, one batch at a time.
 
     Args:
         clock: what ``durably_now()`` answers in its transactions; None: the server's time.
-        committed: called after each commit.
+        committed: called after each commit, and told whether it was nothing but progress.
     """
 
-    def __init__(
-        self, where: PostgresUrl, clock: Clock | None, committed: Callable[[], None]
-    ) -> None:
+    def __init__(self, where: PostgresUrl, clock: Clock | None, committed: Committed) -> None:
         self._where = where
         self._clock = clock
         self._committed = committed
@@ -116,7 +119,7 @@ class Session:
 
     def _answer(self, jobs: list[Job], results: list[Any]) -> None:
         # First, so that whoever waits for the commit finds it told already.
-        self._committed()
+        self._committed(progress=all(job.progress for job in jobs))
         tell([Answer(job, result) for job, result in zip(jobs, results, strict=True)])
 
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:

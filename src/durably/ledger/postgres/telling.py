@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 GAP_SECONDS = 0.02
 """Commits within this time share one notice: NOTIFY takes a lock that all sessions share."""
 
+PROGRESS_GAP_SECONDS = 0.05
+"""The same, after a notice of nothing but progress; more than progress does not wait for it."""
+
 RETRY_SECONDS = 0.5
 """How long until a notice that could not be sent is sent again."""
 
@@ -31,6 +34,9 @@ ECHO_SECONDS = 5.0
 
 JOIN_SECONDS = 5.0
 """How long closing waits for a thread that may be connecting to a server that is away."""
+
+PROGRESS = " progress"
+"""How a notice ends that tells of nothing but progress (`operations.progress`)."""
 
 # Nobody needs a notice that survives a power cut: it does not wait for the disk.
 _NOTIFY = (
@@ -48,10 +54,10 @@ class Echo:
         self._sent = self._heard = 0
         self._missing_since: float | None = None
 
-    def next(self) -> tuple[int, str]:
+    def next(self, *, progress: bool) -> tuple[int, str]:
         """The next notice's number, and what it says."""
         number = self._sent + 1
-        return number, f"{self._name} {number}"
+        return number, f"{self._name} {number}{PROGRESS if progress else ''}"
 
     def sent(self, number: int) -> None:
         """It is on its way; perhaps it has come back already."""
@@ -62,11 +68,11 @@ class Echo:
 
     def heard(self, payload: str) -> bool:
         """Note a notice that came; True if it is one of this process's own."""
-        name, _, number = payload.partition(" ")
+        name, _, rest = payload.partition(" ")
         if name != self._name:
             return False
         with self._lock:
-            self._heard = int(number)
+            self._heard = int(rest.removesuffix(PROGRESS))
             if self._heard >= self._sent:
                 self._missing_since = None
         return True
@@ -90,17 +96,25 @@ class Teller:
         self._where = where
         self._echo = echo
         self._condition = threading.Condition()
+        self._progress = False
         self._news = False
+        self._pausing = False
         self._stopping = False
         self._connection: psycopg.Connection[Any] | None = None
         self._thread = threading.Thread(target=self._work, name="durably-tell", daemon=True)
         self._thread.start()
 
-    def tell(self) -> None:
-        """Have a notice sent."""
+    def tell(self, *, progress: bool = False) -> None:
+        """Have a notice sent, perhaps of nothing but progress."""
         with self._condition:
-            self._news = True
-            self._condition.notify()
+            # Waking the thread at each commit would cost more than what it does.
+            awake = progress and (self._progress or self._pausing)
+            if progress:
+                self._progress = True
+            else:
+                self._news = True
+            if not awake:
+                self._condition.notify()
 
     def stop(self) -> None:
         """End the thread once nothing is left to tell."""
@@ -112,29 +126,38 @@ class Teller:
         self._thread.join(JOIN_SECONDS)
 
     def _work(self) -> None:
-        while self._wait_for_news():
-            pause = GAP_SECONDS
+        while (progress := self._wait_for_news()) is not None:
+            pause = PROGRESS_GAP_SECONDS if progress else GAP_SECONDS
             try:
-                self._send()
+                self._send(progress=progress)
             except (LedgerError, psycopg.Error) as error:
                 # Others look from time to time anyway.
                 log.debug("a notice was not sent: %s", error)
                 self._disconnect()
                 self._news = not self._stopping
-                pause = RETRY_SECONDS
-            with self._condition:
-                self._condition.wait_for(lambda: self._stopping, pause)
+                progress, pause = False, RETRY_SECONDS
+            self._pause(pause, unless_news=progress)
         self._disconnect()
 
-    def _wait_for_news(self) -> bool:
+    def _pause(self, seconds: float, *, unless_news: bool) -> None:
         with self._condition:
-            self._condition.wait_for(lambda: self._news or self._stopping)
-            news, self._news = self._news, False
-            return news
+            self._pausing = True
+            self._condition.wait_for(
+                lambda: self._stopping or (unless_news and self._news), seconds
+            )
+            self._pausing = False
 
-    def _send(self) -> None:
+    def _wait_for_news(self) -> bool | None:
+        """Whether it is nothing but progress; None once there is nothing left to tell."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._news or self._progress or self._stopping)
+            news, progress = self._news, self._progress
+            self._news = self._progress = False
+            return not news if news or progress else None
+
+    def _send(self, *, progress: bool) -> None:
         self._connection = self._connection or connect(self._where)
-        number, payload = self._echo.next()
+        number, payload = self._echo.next(progress=progress)
         notify = sql.SQL(_NOTIFY).format(
             channel=sql.Literal(self._where.channel), payload=sql.Literal(payload)
         )

@@ -1,4 +1,5 @@
--- Effects: one tool call each. Fenced writes select from the run's row: no run, no write.
+-- Effects: one tool call each. Fenced writes select from the run's row: no run, no write. Until it
+-- is committed nobody can take the run (see hold_run).
 
 -- name: insert_intent
 -- A call that is in doubt and may run again, or was approved, becomes this attempt's call.
@@ -7,7 +8,7 @@ INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_
 SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, 'started',
        r.attempt, :idempotency_key, durably_now()
 FROM durably_runs r
-WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
+WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing' /*postgres: FOR NO KEY UPDATE*/
 ON CONFLICT (run_id, response, call, step) DO UPDATE
 SET state = 'started', attempt = excluded.attempt, started_at = excluded.started_at,
     asked = FALSE, result = NULL, error = NULL, finished_at = NULL
@@ -26,7 +27,7 @@ SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy,
        CASE WHEN :state IN ('done', 'failed', 'denied')
             THEN durably_after(CAST(:ended_seconds AS DOUBLE PRECISION)) END
 FROM durably_runs r
-WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
+WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing' /*postgres: FOR NO KEY UPDATE*/
 ON CONFLICT (run_id, response, call, step) DO UPDATE
 SET state = excluded.state, asked = excluded.asked, result = excluded.result,
     error = COALESCE(excluded.error, durably_effects.error), finished_at = excluded.finished_at
@@ -34,7 +35,7 @@ WHERE durably_effects.state NOT IN ('done', 'failed', 'denied')
   AND (durably_effects.state <> excluded.state OR durably_effects.asked <> excluded.asked
        OR COALESCE(durably_effects.error, '')
           <> COALESCE(excluded.error, durably_effects.error, ''))
-RETURNING run_id;
+RETURNING *;
 
 -- name: doubt_effect
 -- Never inserts: a call whose record is gone was withdrawn, and is in no doubt. What is recorded
@@ -101,7 +102,7 @@ SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy,
             THEN durably_after(CAST(:within_seconds AS DOUBLE PRECISION)) END,
        :on_expiry, :escalate_queue
 FROM durably_runs r
-WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing'
+WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing' /*postgres: FOR NO KEY UPDATE*/
 ON CONFLICT (run_id, response, call, step) DO NOTHING
 RETURNING *;
 

@@ -137,6 +137,12 @@ def begin_immediate(connection: sqlite3.Connection) -> None:
             time.sleep(random.uniform(0.001, 0.02))
 
 
+def data_version(connection: sqlite3.Connection) -> int:
+    """Which stays the same as long as nobody else has committed anything (SQLite docs,
+    "PRAGMA data_version")."""
+    return connection.execute("PRAGMA data_version").fetchone()[0]
+
+
 def drive[T](connection: sqlite3.Connection, operation: Operation[T], clock: Clock) -> T:
     """Run an operation on a connection, inside whatever transaction is open there.
 

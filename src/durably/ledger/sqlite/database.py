@@ -20,11 +20,12 @@ from durably.errors import ConfigError, LedgerClosed, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Clock, Listener
 from durably.ledger.following import following
 from durably.ledger.lanes import Answer, Job, Lane, tell
-from durably.ledger.operations import Operation
+from durably.ledger.operations import Operation, is_progress
 from durably.ledger.sqlite.connection import (
     begin_immediate,
     check_identity,
     connect,
+    data_version,
     drive,
     identity_of,
     translate,
@@ -72,10 +73,12 @@ class SqliteDatabase:
         self._following: AbstractContextManager[None] = nullcontext()
         self._writer: Lane | None = None
         self._reader: Lane | None = None
-        self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file)
+        self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file, self._find_others)
         self._lock = threading.Lock()
         self._file = self.path
         self._opened: tuple[int, int] | None = None
+        self._turn = threading.Lock()
+        self._version = 0
 
     def beside(self) -> SqliteDatabase:
         return SqliteDatabase(self._file, clock=self.clock, watch_seconds=self._watch_seconds)
@@ -139,15 +142,16 @@ class SqliteDatabase:
             self._watcher.stop()
             self._writer.stop()
             self._reader.stop()
-            for connection in self._connections:
-                connection.close()
+            with self._turn:  # The watcher may still be looking.
+                for connection in self._connections:
+                    connection.close()
             self._writer = self._reader = None
 
     async def write[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await self._lane(self._writer).run(job)
+        return await self._lane(self._writer).run(job, progress=is_progress(operation))
 
     async def read[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
@@ -171,8 +175,8 @@ class SqliteDatabase:
         return SqliteTransaction(self._file, self._clock, self._check_file, self._watcher.notify)
 
     @contextmanager
-    def subscribe(self, listener: Listener) -> Generator[None]:
-        with self._watcher.subscribe(listener):
+    def subscribe(self, listener: Listener, *, progress: bool = False) -> Generator[None]:
+        with self._watcher.subscribe(listener, progress=progress):
             yield
 
     def _lane(self, lane: Lane | None) -> Lane:
@@ -183,11 +187,34 @@ class SqliteDatabase:
     def _check_file(self) -> None:
         check_identity(self._file, self._opened)
 
+    def _find_others(self) -> bool:
+        """Whether anybody else has committed since this was found out last; for the watcher.
+
+        Other connections of this process are others.
+        """
+        with self._turn:
+            version = data_version(self._connections[0])
+            seen, self._version = self._version, version
+            return version != seen
+
     def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
         """Run every job in one transaction; a job that raises undoes only itself."""
+        with self._turn:
+            answers, progress = self._committed(connection, jobs)
+        tell(answers)
+        if progress is not None:
+            self._watcher.notify(progress=progress)
+
+    def _committed(
+        self, connection: sqlite3.Connection, jobs: list[Job]
+    ) -> tuple[list[Answer], bool | None]:
+        """The answers, and whether nothing but progress is there since the last commit; None:
+        nothing was committed.
+        """
         try:
             self._check_file()
             begin_immediate(connection)
+            version = data_version(connection)
             answers = self._all(connection, jobs) or self._each(connection, jobs)
             boundaries.reached("commit:before")
             connection.execute("COMMIT")
@@ -196,10 +223,9 @@ class SqliteDatabase:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             failure = translate(error, self.path)
-            tell([Answer(job, error=failure) for job in jobs])
-            return
-        tell(answers)
-        self._watcher.notify()
+            return [Answer(job, error=failure) for job in jobs], None
+        alone, self._version = version == self._version, version
+        return answers, alone and all(job.progress for job in jobs)
 
     def _all(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Answer] | None:
         """Run every job; None if one of several failed: then the transaction begins anew.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from durably.errors import LedgerUnavailable
 from durably.ledger.database import Listener
+from durably.ledger.listeners import Listeners
 from durably.ledger.sqlite.nudges import Nudges
 
 log = logging.getLogger(__name__)
@@ -39,46 +40,49 @@ class ChangeWatcher:
         path: the database file.
         seconds: how often to look.
         check: raises LedgerUnavailable while the path does not name the ledger's file.
+        by_others: whether what was committed is, as far as nobody knows yet, another's.
     """
 
-    def __init__(self, path: Path, seconds: float, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        seconds: float,
+        check: Callable[[], None],
+        by_others: Callable[[], bool],
+    ) -> None:
         self._path = path
         self._check = check
+        self._by_others = by_others
         self._seconds = seconds
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners()
         self._told_at = -math.inf
         self._lock = threading.Lock()
         self._stop: threading.Event | None = None
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def subscribe(self, listener: Listener) -> Generator[None]:
-        """Listen until the block ends."""
+    def subscribe(self, listener: Listener, *, progress: bool) -> Generator[None]:
+        """Listen until the block ends (`Database.subscribe`)."""
         with self._lock:
-            self._listeners = [*self._listeners, listener]
+            self._listeners.add(listener, progress=progress)
             self._begin_thread()
         try:
             yield
         finally:
             with self._lock:
-                remaining = list(self._listeners)
-                remaining.remove(listener)
-                self._listeners = remaining
-                if not remaining:
+                self._listeners.remove(listener, progress=progress)
+                if not self._listeners:
                     self._end_thread()
 
-    def notify(self) -> None:
-        """Tell every listener; called after each commit of this process."""
-        self._told_at = time.monotonic()
-        self._tell()
+    def notify(self, *, progress: bool = False) -> None:
+        """Tell every listener; called after each commit of this process.
 
-    def _tell(self) -> None:
-        for listener in self._listeners:
-            try:
-                listener()
-            except Exception:
-                # Its event loop may have closed. The caller is the writer's thread: it goes on.
-                log.exception("a listener could not be told of a commit")
+        Args:
+            progress: that no other process has committed since the last one, and that this was
+                nothing but progress.
+        """
+        self._told_at = time.monotonic()
+        self._listeners.tell(progress=progress)
 
     def start(self, path: Path) -> None:
         """Go on telling of other processes, if anybody listens; ``path`` is absolute."""
@@ -113,18 +117,22 @@ class ChangeWatcher:
                 if looker is None:
                     self._check()
                     looker = _Looker(self._path, self._seconds)
-                quiet = time.monotonic() - self._told_at > self._seconds
-                version = looker.version_after(seen, quiet=quiet)
+                if seen is not None and time.monotonic() - self._told_at < self._seconds:
+                    # This process commits, and finds out with each commit.
+                    time.sleep(min(self._seconds, BUSY_SECONDS))
+                    continue
+                version = looker.version_after(seen)
+                news = seen is None or (version != seen and self._by_others())
             except (sqlite3.Error, LedgerUnavailable):
                 # The file is gone or unreadable for now: look again, and count it as a change.
                 if looker is not None:
                     looker.close()
-                looker, version = None, -1
+                looker, version, news = None, -1, seen != -1
                 time.sleep(self._seconds)
-            if version != seen:
+            seen = version
+            if news:
                 # Also at the first look: something may have been committed since `subscribe`.
-                seen = version
-                self._tell()
+                self._listeners.tell()
         if looker is not None:
             looker.close()
 
@@ -143,19 +151,11 @@ class _Looker:
         self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
         self._nudges = Nudges(path.with_name(f"{path.name}-wal"))
 
-    def version_after(self, seen: int | None, *, quiet: bool) -> int:
-        """The version after a wait: as soon as it is another one than ``seen``.
-
-        Args:
-            quiet: whether this process commits nothing itself at the moment. Of its own commits
-                everybody has been told; each would wake them once more.
-        """
+    def version_after(self, seen: int | None) -> int:
+        """The version after a wait: as soon as it is another one than ``seen``."""
         if seen is None:
             return self._version()
-        if not quiet:
-            time.sleep(min(self._seconds, BUSY_SECONDS))
-            self._nudges.wait(0.0)
-        elif self._nudges.wait(self._seconds):
+        if self._nudges.wait(self._seconds):
             give_up_at = time.monotonic() + self._seconds
             while (version := self._version()) == seen and time.monotonic() < give_up_at:
                 time.sleep(SOON_SECONDS)

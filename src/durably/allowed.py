@@ -6,8 +6,12 @@ ledger's. Whoever shows a choice asks here, and compares no states.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from durably.lifecycle import EffectState, RunState, allowed
-from durably.records import WAIT_KINDS, Effect, InboxItem, RunRecord
+
+if TYPE_CHECKING:
+    from durably.records import Effect, InboxItem, RunRecord
 
 RUN_ACTIONS = ("cancel", "retry", "raise_budget", "signal")
 """What may be done about a run as a whole."""
@@ -53,7 +57,7 @@ def item_decisions(item: InboxItem) -> tuple[str, ...]:
 
 
 def _decisions(effect: Effect) -> tuple[str, ...]:
-    if effect.ask in WAIT_KINDS or effect.state.settled:
+    if effect.of_wait or effect.state.settled:
         return ()
     match effect.state:
         case EffectState.IN_DOUBT if effect.told:

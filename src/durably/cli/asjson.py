@@ -11,8 +11,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
-from durably.ledger.columns import decoded
-
 if TYPE_CHECKING:
     from durably.records import Effect, Event, RunRecord, StoredMessage
 
@@ -35,6 +33,8 @@ def parsed(text: str | None) -> Any:
     """What a stored JSON text says; the text itself if it is damaged."""
     if text is None:
         return None
+    from durably.ledger.columns import decoded
+
     try:
         return decoded(text)
     except ValueError:

@@ -15,7 +15,6 @@ from durably.cli.asjson import parsed
 from durably.cli.output import joined, moment_text, styled
 from durably.cli.text import shorten
 from durably.lifecycle import EffectState
-from durably.records import WAIT_KINDS
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -154,7 +153,7 @@ def _circumstances(effect: Effect) -> str:
     """How the ledger treats a call: its policy, whose it is, who settled it."""
     policy = f"{effect.policy} ({effect.on_doubt})" if effect.on_doubt else effect.policy
     facts = [policy, f"attempt {effect.attempt}"]
-    if effect.ask in WAIT_KINDS:
+    if effect.of_wait:
         facts = [f"waits for a {effect.ask}"]
         if effect.expires_at is not None:
             facts.append(f"until {moment_text(effect.expires_at)}")

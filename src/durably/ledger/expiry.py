@@ -9,7 +9,7 @@ from durably.ledger import decisions, waits
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
 from durably.lifecycle import EffectState
-from durably.records import WAIT_KINDS, CallPosition, Effect
+from durably.records import CallPosition, Effect
 
 
 def list_expired(limit: int = 100) -> Operation[list[tuple[str, str]]]:
@@ -38,6 +38,6 @@ def expire(key: str, call_id: str) -> Operation[Effect | None]:
         # Nobody need look at it again. If the run is revived, a wait knows that it was over.
         yield from execute("stop_expiry", run_id=run.id, **position)
         return None
-    if effect.ask in WAIT_KINDS:
+    if effect.of_wait:
         return (yield from waits.time_out(effect))
     return (yield from decisions.expire(key, call_id))

@@ -92,6 +92,11 @@ class Effect:
         """True of a call in doubt once the model was told that nobody knows its outcome."""
         return self.state is EffectState.IN_DOUBT and self.result is not None
 
+    @property
+    def of_wait(self) -> bool:
+        """True of a call that waits, or waited, for a time, a signal or a run: for no person."""
+        return self.ask in WAIT_KINDS
+
 
 WAIT_KINDS = ("timer", "signal", "child")
 """What a tool may wait for that is no person."""

@@ -69,13 +69,20 @@ CONTESTANTS = {
     for contestant in (
         Contestant("bare", "bare `agent.run`", "none", "bare", how="nothing is stored"),
         Contestant(
+            "hooks",
+            "`agent.run`, empty hooks",
+            "none",
+            "hooks",
+            how="nothing is stored; a capability with the hooks that durably needs, which do "
+            "nothing: what pydantic-ai takes for them",
+        ),
+        Contestant(
             "durably-sqlite",
             "durably, SQLite",
             "sqlite",
             "durable",
             policies=("read", "idempotent", "once", "transactional"),
-            how="`enqueue`, a worker in the same process; `run.result()` one at a time, else one "
-            "task looks for the ends of all; WAL, `synchronous=FULL`",
+            how="`enqueue`, a worker in the same process, `run.result()`; WAL, `synchronous=FULL`",
         ),
         Contestant(
             "durably-postgres",

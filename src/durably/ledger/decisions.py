@@ -15,7 +15,7 @@ from durably.ledger.operations import Operation, execute, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from
 from durably.ledger.waking import wake_if_settled
 from durably.lifecycle import EffectState, RunState, allowed
-from durably.records import Effect, RunRecord
+from durably.records import WAIT_KINDS, Effect, RunRecord
 
 _ENDS = {
     "timer": "its time has come",
@@ -44,7 +44,7 @@ def resolve(
         TransitionRefused: the run is final, or the effect is settled or still being carried out.
     """
     run, effect = yield from _to_decide(key, call_id)
-    if effect.of_wait:
+    if effect.ask in WAIT_KINDS:
         raise TransitionRefused(
             f"Effect {effect.call_id} of run {key!r} is a wait, which nobody decides about: it is "
             f"over when {_ENDS[effect.ask]}."

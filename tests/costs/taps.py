@@ -200,6 +200,7 @@ class _Session:
         begun = next((text for text in texts if text.startswith("BEGIN")), None)
         if begun is None and all(_begins(text, SETTING_UP) for text in inside):
             return
+        wrote = wrote or any("INSERT INTO" in text for text in inside)
         reads = "READ ONLY" in begun if begun is not None else not wrote
         self._record.add(map(_postgres_name, inside), reads=reads, round_trips=round_trips)
 

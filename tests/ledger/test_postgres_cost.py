@@ -180,6 +180,7 @@ VALUES: dict[str, Any] = {
     "ended_seconds": 0.0,
     "own_nanousd": 1000,
     "messages": 2,
+    "alone": True,
     "seq_a": 8,
     "kind_a": "request",
     "body_a": "{}",

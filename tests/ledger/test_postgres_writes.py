@@ -21,7 +21,15 @@ from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.written import Step
 from durably.records import Claim, RunRecord
 from support.held import HeldWriters
-from support.ledgers import PATIENCE_SECONDS, Ledger, PostgresBackend, message, new_run, until
+from support.ledgers import (
+    PATIENCE_SECONDS,
+    Ledger,
+    PostgresBackend,
+    message,
+    new_run,
+    tool_call,
+    until,
+)
 from support.postgres_server import PostgresServer
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -353,3 +361,43 @@ def test_pooler_that_mixes_sessions_is_named(database_url: str) -> None:
     error = translate(raised.value, "postgresql://pooler/shop")
     assert isinstance(error, ConfigError)
     assert "say ?prepare=off&notify=off in the URL" in str(error)
+
+
+# --- one statement, and no transaction around it
+
+
+async def test_step_of_which_a_part_is_there_is_refused_and_nothing_of_it_is_written(
+    ledger: Ledger, pg: PostgresBackend
+) -> None:
+    async with opened(pg.url) as database:
+        run = await ledger.executing()
+        await database.write(steps.record_step, run.claim, Step(messages=(message(0, '"a"'),)))
+        both = Step(messages=(message(0, '"a"'), message(1, '"b"')), usage='{"requests": 7}')
+        for _ in range(7):  # also once the server has it prepared
+            with pytest.raises(LedgerError, match="but not all that come with them"):
+                await database.write(steps.record_step, run.claim, both)
+        other = Step(messages=(message(0, '"another"'),))
+        with pytest.raises(LedgerError, match="another one already"):
+            await database.write(steps.record_step, run.claim, other)
+        assert [m.body for m in await ledger.read(reads.list_messages, run.id)] == ['"a"']
+        assert (await ledger.get(run)).usage == run.usage
+
+
+@pytest.mark.parametrize(
+    "setting", ["synchronous_commit = off", "default_transaction_isolation = serializable"]
+)
+async def test_step_is_durable_whatever_the_server_is_set_to(
+    ledger: Ledger, pg: PostgresBackend, setting: str
+) -> None:
+    """Then it has a transaction, which says what it is to be."""
+    with psycopg.connect(pg.url, autocommit=True) as connection:
+        (name,) = connection.execute("SELECT current_database()").fetchone() or ("",)
+        connection.execute(f'ALTER DATABASE "{name}" SET {setting}'.encode())
+        try:
+            async with opened(pg.url) as database:
+                run = await ledger.executing()
+                await database.write(steps.record_step, run.claim, Step(messages=(message(0),)))
+                await database.write(steps.record_intent, run.claim, tool_call())
+                assert len(await ledger.read(reads.list_messages, run.id)) == 1
+        finally:
+            connection.execute(f'ALTER DATABASE "{name}" RESET ALL'.encode())

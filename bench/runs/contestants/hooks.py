@@ -1,4 +1,4 @@
-"""`agent.run` with the hooks that durably needs, which do nothing: what pydantic-ai takes for it."""
+"""`agent.run` with the hooks of durably, which do nothing: what pydantic-ai takes for it."""
 
 from __future__ import annotations
 

@@ -25,12 +25,15 @@ class Statement(NamedTuple):
     Attributes:
         last: it may be made at the end of the transaction, whatever comes between; no rows of it
             are looked at.
+        alone: it is all that its operation writes, and all or nothing by itself: it needs no
+            transaction around it. What the operation asks for afterwards only explains.
         instead: what does the same, and gives the same rows, on a database without this statement.
     """
 
     name: str
     params: Mapping[str, object]
     last: bool = False
+    alone: bool = False
     instead: Callable[[], Operation[Sequence[Row]]] | None = None
 
 
@@ -81,6 +84,12 @@ def fetch(name: str, /, **params: object) -> Operation[Sequence[Row]]:
     return (yield Statement(name, params))
 
 
+def one_alone(name: str, /, **params: object) -> Operation[Row | None]:
+    """`fetch_one` with a statement that needs no transaction around it (see `Statement`)."""
+    rows = yield Statement(name, params, alone=True)
+    return rows[0] if rows else None
+
+
 def fetch_one(name: str, /, **params: object) -> Operation[Row | None]:
     """Run a statement and return its first row, or None."""
     rows = yield Statement(name, params)
@@ -90,6 +99,23 @@ def fetch_one(name: str, /, **params: object) -> Operation[Row | None]:
 def execute_last(name: str, /, **params: object) -> Operation[None]:
     """Run a statement for its effect, before the transaction ends."""
     yield Statement(name, params, last=True)
+
+
+def begun[T](operation: Operation[T]) -> tuple[Statement, Operation[T]] | None:
+    """The operation's first statement, and the operation with it; None if it makes none."""
+    first = next(operation, None)
+    if first is None:
+        return None
+
+    def again() -> Operation[T]:
+        statement = first
+        try:
+            while True:
+                statement = operation.send((yield statement))
+        except StopIteration as end:
+            return end.value
+
+    return first, again()
 
 
 def postponing[T](operation: Operation[T], postponed: list[Statement]) -> Operation[T]:

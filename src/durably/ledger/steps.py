@@ -23,6 +23,7 @@ from durably.ledger.operations import (
     execute,
     fetch,
     fetch_one,
+    one_alone,
     progress,
 )
 from durably.ledger.rows import effect_from, event_data
@@ -48,7 +49,8 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
     in_parts = partial(_write_in_parts, claim, step)
     if fits(step):
         params = Deferred(partial(step_params, claim, step))
-        (written,) = yield Statement("record_step", params, instead=in_parts)
+        alone = before is None and not step.streams and not (step.messages and step.fingerprint)
+        (written,) = yield Statement("record_step", params, alone=alone, instead=in_parts)
     else:
         (written,) = yield from in_parts()
     if not written["held"]:
@@ -131,7 +133,7 @@ def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
     A call in doubt becomes this attempt's. A call that is settled or being asked about is
     returned as it stands: check ``effect.attempt`` and ``effect.state``.
     """
-    row = yield from fetch_one("insert_intent", **call_params(claim, call))
+    row = yield from one_alone("insert_intent", **call_params(claim, call))
     if row is not None:
         return effect_from(row)
     yield from hold(claim)

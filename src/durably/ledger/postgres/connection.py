@@ -158,29 +158,43 @@ def _written(text: str, schema: str) -> LiteralString:
     return cast(LiteralString, "".join(parts).strip())
 
 
-def drive[T](connection: psycopg.Connection[Any], schema: str, operation: Operation[T]) -> T:
-    """Run an operation on a connection, inside whatever transaction is open there."""
+def drive[T](
+    connection: psycopg.Connection[Any],
+    schema: str,
+    operation: Operation[T],
+    *,
+    alone: bool = False,
+) -> T:
+    """Run an operation on a connection, inside whatever transaction is open there.
+
+    Args:
+        alone: that none is.
+    """
     with connection.cursor(row_factory=dict_row) as cursor:
-        return drive_cursor(cursor, schema, operation)
+        return drive_cursor(cursor, schema, operation, alone=alone)
 
 
 def drive_cursor[T](
-    cursor: psycopg.Cursor[dict[str, Any]], schema: str, operation: Operation[T]
+    cursor: psycopg.Cursor[dict[str, Any]],
+    schema: str,
+    operation: Operation[T],
+    *,
+    alone: bool = False,
 ) -> T:
     """Run an operation on a cursor whose rows are dicts, and that knows text as `adapt` does."""
     queries = statements(schema)
     try:
         statement = next(operation)
         while True:
-            cursor.execute(queries[statement.name], parameters(statement, schema))
+            cursor.execute(queries[statement.name], parameters(statement, schema, alone=alone))
             statement = operation.send(rows_of(cursor))
     except StopIteration as end:
         return end.value
 
 
-def parameters(statement: Statement, schema: str) -> dict[str, object]:
-    """A statement's parameters; ``:schema`` is known to every one."""
-    return {**statement.params, "schema": schema}
+def parameters(statement: Statement, schema: str, *, alone: bool = False) -> dict[str, object]:
+    """A statement's parameters; ``:schema`` and ``:alone`` are known to every one."""
+    return {**statement.params, "schema": schema, "alone": alone}
 
 
 def rows_of(cursor: psycopg.Cursor[dict[str, Any]]) -> Sequence[Row]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any, LiteralString, Protocol
+from typing import Any, LiteralString, Protocol, cast
 
 import psycopg
 from psycopg import errors
@@ -16,10 +16,11 @@ from durably import boundaries
 from durably.ledger.budgets import spend_together
 from durably.ledger.database import Clock
 from durably.ledger.lanes import Answer, Job, tell
-from durably.ledger.operations import Statement, postponing
+from durably.ledger.operations import Statement, begun, postponing
 from durably.ledger.postgres.connection import (
     BEGIN_READ,
     BEGIN_WRITE,
+    LOCK_SECONDS,
     LOST,
     SYNCHRONOUS,
     TRY_AGAIN,
@@ -33,6 +34,11 @@ log = logging.getLogger(__name__)
 
 IMPATIENT: LiteralString = "; SET LOCAL lock_timeout = '200ms'"
 """For transactions of several jobs: while one waits for a lock, the others' locks are held."""
+
+_SETTINGS: LiteralString = (
+    "SELECT current_setting('synchronous_commit'), current_setting('default_transaction_isolation')"
+)
+_PATIENT = cast(LiteralString, f"SET lock_timeout = '{LOCK_SECONDS}s'")
 
 TRIES = 5
 """How often a transaction is tried that the server chose to undo, as it may any (PostgreSQL docs,
@@ -59,6 +65,7 @@ class Session:
         self._committed = committed
         self._connection: psycopg.Connection[Any] | None = None
         self._begin_write: LiteralString = BEGIN_WRITE
+        self._usual = False
 
     def close(self) -> None:
         """Let go of the connection; the next job opens another."""
@@ -94,7 +101,9 @@ class Session:
     def _write_one(self, job: Job, *, patient: bool) -> bool:
         """Do a job; False if it met somebody else's lock and was not to wait for it."""
         try:
-            results = self._transact([job], patient=patient)
+            results = self._alone(job) if patient else None
+            if results is None:
+                results = self._transact([job], patient=patient)
         except Exception as error:
             if not patient and isinstance(error, errors.LockNotAvailable):
                 return False
@@ -121,6 +130,34 @@ class Session:
         # First, so that whoever waits for the commit finds it told already.
         self._committed(progress=all(job.progress for job in jobs))
         tell([Answer(job, result) for job, result in zip(jobs, results, strict=True)])
+
+    def _alone(self, job: Job) -> list[Any] | None:
+        """Do a job whose one statement needs no transaction; None if it is no such job."""
+        for tries_left in reversed(range(TRIES)):
+            if not job.progress or self._clock is not None:
+                return None  # A clock's time is a transaction's.
+            operation = begun(job.operation())
+            if operation is None or not operation[0].alone:
+                return None
+            connection = self._connection or self._open()
+            if not self._usual:
+                return None
+            try:
+                boundaries.reached("commit:before")
+                result = drive(connection, self._where.schema, operation[1], alone=True)
+                boundaries.reached("commit:after")
+                return [result]
+            except errors.DivisionByZero:
+                return None  # Of a step a part was there: what that means is said in parts.
+            except BaseException as error:
+                if connection.closed or isinstance(error, LOST):
+                    self.close()
+                # What was sent may have been done, unless the server says that it was not.
+                if not tries_left or not isinstance(
+                    error, (*TRY_AGAIN, errors.FeatureNotSupported)
+                ):
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
@@ -189,9 +226,13 @@ class Session:
 
     def _open(self) -> psycopg.Connection[Any]:
         self._connection = connection = connect(self._where)
-        row = connection.execute("SHOW synchronous_commit").fetchone()
-        off = row is not None and row[0] == "off"
-        self._begin_write = BEGIN_WRITE + (SYNCHRONOUS if off else "")
+        row = connection.execute(_SETTINGS).fetchone()
+        assert row is not None, "settings always have values"
+        synchronous, isolation = row
+        self._begin_write = BEGIN_WRITE + (SYNCHRONOUS if synchronous == "off" else "")
+        self._usual = isolation == "read committed" and synchronous != "off"
+        if self._where.prepare:  # Otherwise there may be a pooler, and the session others' as well.
+            connection.execute(_PATIENT)
         return connection
 
     def _undo(self, connection: psycopg.Connection[Any], error: BaseException) -> None:

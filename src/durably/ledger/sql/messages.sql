@@ -76,4 +76,8 @@ events AS (
     WHERE e.response IS NULL
        OR (e.response, e.call, e.step) IN (SELECT response, call, step FROM outcomes)
     ORDER BY e.place)
-SELECT (SELECT count(*) FROM held) AS held, (SELECT count(*) FROM appended) AS appended;
+-- Alone it is its own transaction: one of which a part is there already fails, and nothing is written.
+SELECT (SELECT count(*) FROM held) AS held,
+       CASE WHEN CAST(:alone AS BOOLEAN) AND appended NOT IN (0, CAST(:messages AS INTEGER))
+            THEN 1 / (appended - appended) ELSE appended END AS appended
+FROM (SELECT count(*) AS appended FROM appended) a;

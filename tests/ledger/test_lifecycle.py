@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from durably.errors import LeaseLost, TransitionRefused
-from durably.ledger import runs, steps, threads
+from durably.ledger import reads, runs, steps, threads
+from durably.ledger.sqlite.database import SqliteDatabase
 from durably.ledger.written import NewMessage, Step
 from durably.lifecycle import TRANSITIONS, RunState, allowed
 from durably.records import Claim, RunRecord
-from support.ledgers import LEASE_SECONDS, Ledger, stale
+from support.ledgers import LEASE_SECONDS, Ledger, new_run, stale
 
 type Attempted = Callable[[Ledger, RunRecord, Claim], Awaitable[RunRecord | None]]
 
@@ -301,3 +304,16 @@ async def test_every_transition_leaves_an_event(ledger: Ledger) -> None:
     kinds = [kind for kind in await ledger.event_kinds(run) if kind != "effect"]
     first = ["enqueued", "claimed", "handed_back", "claimed", "suspended", "woken"]
     assert kinds == [*first, "claimed", "failed", "cancelled", "revived"]
+
+
+async def test_pause_before_a_retry_counts_from_the_end_of_the_attempt(tmp_path: Path) -> None:
+    """All that one operation writes happens at one time, by the real clock too."""
+    database = SqliteDatabase(tmp_path / "ledger.db")
+    await database.open()
+    await database.write(runs.insert, new_run("r"))
+    (run,) = await database.write(runs.claim, "w1", "agents", 1)
+    failed = await database.write(runs.fail, run.claim, "no", "", 60.0, Step())
+    (attempt,) = await database.read(reads.list_attempts, run.id)
+    assert attempt.ended_at is not None
+    assert failed.scheduled_at - attempt.ended_at == timedelta(seconds=60)
+    await database.close()

@@ -160,7 +160,9 @@ def drive[T](connection: sqlite3.Connection, operation: Operation[T], clock: Clo
         now = clock()
         while True:
             if statement.instead is not None and statement.name not in queries:
-                statement = operation.send(drive(connection, statement.instead(), clock))
+                # At the same time: a retry comes due after a pause from when the attempt ended.
+                rows = drive(connection, statement.instead(), lambda: now)
+                statement = operation.send(rows)
                 continue
             prepared = queries[statement.name]
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runs.compare import Comparison
+from runs.compare import Comparison, Results
 from runs.contestant import CONTESTANTS
 from runs.machine import use_a_disk
 from runs.plan import FULL, QUICK
@@ -27,6 +28,9 @@ def main() -> None:
         "--patience", type=float, default=1, help="times as long for everything: a busy machine"
     )
     options.add_argument("--only", default=",".join(CONTESTANTS), help="of the contestants")
+    options.add_argument(
+        "--rounds", help="nothing but these workloads, added to the results that there are"
+    )
     options.add_argument("--output", type=Path, default=RESULTS, metavar="FILE")
     given = options.parse_args()
     # What was started is ended with it.
@@ -39,9 +43,12 @@ def main() -> None:
     if given.minutes:
         plan = replace(plan, seconds=given.minutes * 60)
     with running() as server:
-        results = Comparison(
-            plan, server, command, given.patience, given.only.split(",")
-        ).everything()
+        comparison = Comparison(plan, server, command, given.patience, given.only.split(","))
+        if given.rounds:
+            earlier = Results(**json.loads(given.output.read_text()))
+            results = comparison.some(given.rounds.split(",")).added_to(earlier)
+        else:
+            results = comparison.everything()
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(results.text())
     print(f"Measured in {(time.monotonic() - began) / 60:.0f} minutes: {given.output.name}")

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,19 @@ class Results:
     starting: dict[str, float] = field(default_factory=dict[str, float])
     missing: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
+    def added_to(self, earlier: Results) -> Results:
+        """Earlier results, with these workloads in place of theirs."""
+        missing = [
+            one for one in earlier.missing if not one["what"].startswith(tuple(self.samples))
+        ]
+        return replace(
+            earlier,
+            command=f"{earlier.command} and {self.command}",
+            workloads=earlier.workloads | self.workloads,
+            samples=earlier.samples | self.samples,
+            missing=missing + self.missing,
+        )
+
     def text(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
@@ -87,6 +100,14 @@ class Comparison:
         for one in self._plan.rounds[FIRST:]:
             self._do(one)
         self._limits()
+        return self.results
+
+    def some(self, workloads: Sequence[str]) -> Results:
+        """Nothing but these workloads."""
+        self._look_who_is_there()
+        for one in self._plan.rounds:
+            if one.workload.name in workloads:
+                self._do(one)
         return self.results
 
     # --- the parts

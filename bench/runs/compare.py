@@ -178,7 +178,8 @@ class Comparison:
         samples = self.results.samples.setdefault(name, {})
         failed: set[str] = set()
         for turn in range(one.turns):
-            for contestant in one.contestants:
+            # Whoever comes after a contestant that tires the machine is another each time.
+            for contestant in one.contestants[turn:] + one.contestants[:turn]:
                 if contestant.name in failed:
                     continue
                 kept = samples.setdefault(contestant.name, [])

@@ -200,6 +200,7 @@ def model_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 WRITES: dict[str, tuple[Make, Live, str, int]] = {
     "a checkpoint": (acts(effects.READ), drain, CHECKPOINT, 0),
+    "a later checkpoint": (acts(effects.READ), drain, CHECKPOINT, 1),
     "a result in the background": (acts(effects.IDEMPOTENT), drain, STEP, 1),
     "an intent": (acts(effects.once()), drain, INTENT, 0),
     "a result": (acts(effects.once()), drain, OUTCOME, 0),
@@ -229,7 +230,8 @@ TRANSACTIONS: dict[str, tuple[Make, Live, str, int]] = {
 # How the first try ended makes no difference to most writes: these stand for the others.
 KINDS = [
     *((name, Cut.AFTER) for name in WRITES | TRANSACTIONS),
-    *((name, Cut.BEFORE) for name in ("a checkpoint", "a doubt", "completing")),
+    *((name, Cut.BEFORE) for name in ("a checkpoint", "a later checkpoint", "a doubt")),
+    ("completing", Cut.BEFORE),
     *((name, Cut.LATE) for name in ("a checkpoint", "a result", "completing", *TRANSACTIONS)),
 ]
 

@@ -174,6 +174,7 @@ class _Wire:
         self._started = False
         self._prepared: dict[str, str] = {}
         self._statements: list[str] = []
+        self._within = self._lone = False
 
     def pump(self) -> None:
         """Pass on what comes, until either side hangs up or the wire is cut."""
@@ -236,19 +237,24 @@ class _Wire:
         else:
             return False
         if text.strip().upper() == "COMMIT":
+            self._within = self._lone = False
             return True
         if text.startswith(("BEGIN", "ROLLBACK")):
             self._statements = []
+            self._within = text.startswith("BEGIN") and not text.endswith("COMMIT")
         self._statements.append(text)
-        return False
+        # Outside of a transaction a statement is one.
+        self._lone = not self._within and "INSERT INTO" in text
+        return self._lone
 
     def _cut(self, strike: Strike, message: bytes) -> None:
         while message[:1] == b"B" and SYNC not in self._waiting:
             self._waiting += self._client.recv(65_536)
         if strike.how is Cut.LATE:
             self._hang_up()
-            self._server.sendall(b"Q" + struct.pack("!i", 4 + len(STAND_STILL)) + STAND_STILL)
-            self._wait_for_answer()
+            if not self._lone:
+                self._server.sendall(b"Q" + struct.pack("!i", 4 + len(STAND_STILL)) + STAND_STILL)
+                self._wait_for_answer()
             strike.done.set()
             strike.deliver.wait()
         if strike.how is not Cut.BEFORE:

@@ -24,6 +24,9 @@ from runs.workload import Policy, Workload
 
 COUNTED_RUNS = 3
 
+EVERYTHING = "everything"
+"""What is missing of a contestant that is not there."""
+
 FIRST = 3
 """Rounds before what is counted and weighed: what targets need comes early, if time is short."""
 
@@ -63,7 +66,7 @@ class Results:
             command=f"{earlier.command} and {self.command}",
             workloads=earlier.workloads | self.workloads,
             samples=earlier.samples | self.samples,
-            missing=missing + self.missing,
+            missing=missing + [one for one in self.missing if one["what"] != EVERYTHING],
         )
 
     def text(self) -> str:
@@ -121,10 +124,10 @@ class Comparison:
                 "how": one.how,
             }
             if one.name in self._absent:
-                self._miss("everything", one.name, "not asked for")
+                self._miss(EVERYTHING, one.name, "not asked for")
             elif gone := [name for name in one.distributions if not installed(name)]:
                 self._absent.add(one.name)
-                self._miss("everything", one.name, f"not installed: {', '.join(gone)}")
+                self._miss(EVERYTHING, one.name, f"not installed: {', '.join(gone)}")
 
     def _limits(self) -> None:
         task = {

@@ -52,7 +52,7 @@ def of_runs(runs: Runs) -> Iterator[Target]:
             ratio = runs.ratio(f"{policy}-50", f"durably-{database}", "cpu")
             tools = "READ" if policy == "read" else "once"
             target = at_most(f"CPU / bare, 50 at once, {tools} tools", database, bound, ratio)
-            yield limited(target, framework(runs))
+            yield limited(target, framework(runs, bound))
     for database in DATABASES:
         for what, workload, metric in (
             ("CPU, 50 at once", "read-50", "cpu"),
@@ -91,11 +91,11 @@ def limited(target: Target, limit: str | None) -> Target:
     return target if target.met else replace(target, limit=limit)
 
 
-def framework(runs: Runs) -> str | None:
-    """What there is besides anything that durably does: the hooks, and the messages as JSON."""
+def framework(runs: Runs, bound: float) -> str | None:
+    """Whether what pydantic-ai takes for hooks, and for messages as JSON, is beyond the bound."""
     hooks, bare = runs.ratio("read-50", "hooks", "cpu"), runs.median("read-50", "bare", "cpu")
     dump = runs.limit_of_codec("dump")
-    if hooks is None or bare is None or dump is None:
+    if hooks is None or bare is None or dump is None or hooks + dump / bare <= bound:
         return None
     return (
         f"empty hooks of pydantic-ai alone take {hooks:.2f}, its JSON of the messages "

@@ -63,7 +63,7 @@ class Results:
         ]
         return replace(
             earlier,
-            command=f"{earlier.command} and {self.command}",
+            command=f"{earlier.command}` and `{self.command}",
             workloads=earlier.workloads | self.workloads,
             samples=earlier.samples | self.samples,
             missing=missing + [one for one in self.missing if one["what"] != EVERYTHING],

@@ -6,7 +6,6 @@ Owns the list; hearing of commits is the drivers'.
 from __future__ import annotations
 
 import logging
-import threading
 
 from durably.ledger.database import Listener
 
@@ -14,12 +13,11 @@ log = logging.getLogger(__name__)
 
 
 class Listeners:
-    """Called in any thread; those come and go at any time."""
+    """They come and go under a lock of the driver's; they are told in any thread."""
 
     def __init__(self) -> None:
         self._all: tuple[Listener, ...] = ()
         self._of_progress: tuple[Listener, ...] = ()
-        self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -29,17 +27,15 @@ class Listeners:
 
         One that is there already is told as often as it was added.
         """
-        with self._lock:
-            self._all = (*self._all, listener)
-            if progress:
-                self._of_progress = (*self._of_progress, listener)
+        self._all = (*self._all, listener)
+        if progress:
+            self._of_progress = (*self._of_progress, listener)
 
     def remove(self, listener: Listener, *, progress: bool) -> None:
         """Tell it no more; said as it was added."""
-        with self._lock:
-            self._all = _without(self._all, listener)
-            if progress:
-                self._of_progress = _without(self._of_progress, listener)
+        self._all = _without(self._all, listener)
+        if progress:
+            self._of_progress = _without(self._of_progress, listener)
 
     def tell(self, *, progress: bool = False) -> None:
         """Tell all whom it concerns.

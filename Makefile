@@ -115,7 +115,7 @@ bench: .venv-bench/.peers ## Measure durably beside its peers, and write docs/be
 	$$python -m queues $(filter --quick,$(ARGS)); \
 	$$python -m report
 
-# --quick in ARGS shows that it works; --only beside, resuming, large or waiting is a part of it.
+# --quick in ARGS shows that it works; --only bare, starting, draining, resuming, large or waiting is a part of it.
 .PHONY: bench-queues
 bench-queues: .venv-bench/.peers ## Measure queue and ledger beside other job queues; writes bench/results/queues.json
 	@PYTHONPATH=bench:tests .venv-bench/bin/python -m queues $(ARGS)

@@ -18,7 +18,9 @@ from queues.sizes import QUICK, Sizes
 RESULTS = Path(__file__).parent.parent / "results" / "queues.json"
 
 PARTS: dict[str, Callable[[Databases, Figures, Sizes], None]] = {
-    "beside": beside.measure,
+    "bare": bare.measure,
+    "starting": beside.measure_starting,
+    "draining": beside.measure_draining,
     "resuming": resuming.measure,
     "large": large.measure,
     "waiting": waiting.measure,
@@ -30,10 +32,16 @@ PEERS = ("oban", "procrastinate", "pgqueuer", "dbos", "absurd-sdk", "pydantic-ai
 def main() -> None:
     options: Any = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="as little as shows that it works")
-    options.add_argument("--only", choices=PARTS, action="append", help="some parts of it")
+    options.add_argument(
+        "--only",
+        choices=PARTS,
+        action="append",
+        help="these parts alone, beside what was measured before",
+    )
     options.add_argument("--to", type=Path, default=RESULTS, help="where the results go")
     given = options.parse_args()
-    figures, sizes = Figures(), QUICK if given.quick else Sizes()
+    sizes = QUICK if given.quick else Sizes()
+    figures = Figures.read(given.to) if given.only else Figures()
     with databases() as made:
         figures.circumstances = {
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.platform()}",
@@ -44,9 +52,9 @@ def main() -> None:
             "sqlite": "synchronous=FULL, WAL",
             "quick": given.quick,
         }
-        bare.measure(figures, sizes)
         for name in given.only or PARTS:
             print(f"== {name}", flush=True)
+            figures.begin(name)
             PARTS[name](made, figures, sizes)
             figures.write(given.to)
     print(figures.table())

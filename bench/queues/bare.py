@@ -9,6 +9,7 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
+from queues.databases import Databases
 from queues.figures import Figures
 from queues.sizes import Sizes
 
@@ -19,7 +20,7 @@ def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     return ModelResponse([TextPart("ok")])
 
 
-def measure(figures: Figures, sizes: Sizes) -> None:
+def measure(databases: Databases, figures: Figures, sizes: Sizes) -> None:
     agent = Agent(FunctionModel(answer), name="noop")
     values = [asyncio.run(_cpu_ms(agent)) for _ in range(sizes.turns)]
     figures.add("bare agent.run, CPU", "pydantic-ai", "none", "ms", values)

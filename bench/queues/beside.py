@@ -64,9 +64,12 @@ def in_turns(module: str, databases: Databases, figures: Figures, times: int, *a
     return seen
 
 
-def measure(databases: Databases, figures: Figures, sizes: Sizes) -> None:
-    starts = str(sizes.starts)
-    _tell_starting(in_turns("queues.starting", databases, figures, sizes.turns, starts), figures)
+def measure_starting(databases: Databases, figures: Figures, sizes: Sizes) -> None:
+    amounts = str(sizes.starts), str(sizes.starting_seconds)
+    _tell_starting(in_turns("queues.starting", databases, figures, sizes.turns, *amounts), figures)
+
+
+def measure_draining(databases: Databases, figures: Figures, sizes: Sizes) -> None:
     amounts = str(sizes.many), str(sizes.jobs), str(sizes.limit)
     drained = in_turns("queues.draining", databases, figures, sizes.turns, *amounts)
     _tell_draining(drained, figures, sizes)
@@ -108,8 +111,8 @@ def _tell_draining(seen: Seen, figures: Figures, sizes: Sizes) -> None:
             f"enqueue_many of {sizes.many:,}",
             name,
             database,
-            "s",
-            [one["enqueue_many_seconds"] for one in repeated],
+            "jobs a second",
+            [one["stored_a_second"] for one in repeated],
         )
     if beside is None:
         return

@@ -15,14 +15,20 @@ type Started = Callable[[], None]
 
 
 class Contestant(Protocol):
-    """A job queue on one database, with a job that does nothing."""
+    """A job queue on one database, with a job that does nothing.
+
+    Attributes:
+        bulk: whether it has a way to store many at once.
+    """
+
+    bulk: bool
 
     async def enqueue(self) -> None:
         """Store one job, durably."""
         ...
 
     async def enqueue_many(self, count: int) -> None:
-        """Store many, by the best way that there is for it."""
+        """Store many, by the best way that there is: one by one, if it has no other."""
         ...
 
     def working(self, limit: int) -> AbstractAsyncContextManager[None]:

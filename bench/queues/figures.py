@@ -18,6 +18,7 @@ class Measurement:
     """One figure of one contestant.
 
     Attributes:
+        part: of the benchmark, which can be measured again by itself.
         what: such as ``enqueue to start, p99``.
         database: ``sqlite`` or ``postgres``.
         unit: ``ms``, ``s``, ``MB``, or what comes a second.
@@ -25,6 +26,7 @@ class Measurement:
         ratio: beside ``ratio_to``, if it is read so.
     """
 
+    part: str
     what: str
     contestant: str
     database: str
@@ -42,10 +44,12 @@ class Target:
     """A limit, and whether it was kept.
 
     Attributes:
+        part: as of a measurement.
         target: in words, with its unit.
         limit: of a physical kind, where the target cannot be met: in words.
     """
 
+    part: str
     what: str
     database: str
     target: str
@@ -56,12 +60,36 @@ class Target:
 
 @dataclass
 class Figures:
-    """Everything of one run of the benchmark."""
+    """Everything that was measured, part by part."""
 
     measurements: list[Measurement] = field(default_factory=list[Measurement])
     targets: list[Target] = field(default_factory=list[Target])
     missing: dict[str, str] = field(default_factory=dict[str, str])
     circumstances: dict[str, Any] = field(default_factory=dict[str, Any])
+    part: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Figures:
+        """What a file holds; nothing if there is none.
+
+        Raises:
+            TypeError: the file is of another version of the benchmark.
+        """
+        if not path.exists():
+            return cls()
+        held = json.loads(path.read_text())
+        return cls(
+            [Measurement(**one) for one in held["measurements"]],
+            [Target(**one) for one in held["targets"]],
+            held["missing"],
+            held["circumstances"],
+        )
+
+    def begin(self, part: str) -> None:
+        """What comes next is of this part, and replaces what it had said before."""
+        self.part = part
+        self.measurements = [one for one in self.measurements if one.part != part]
+        self.targets = [one for one in self.targets if one.part != part]
 
     def add(
         self, what: str, who: str, database: str, unit: str, values: Sequence[float], **more: Any
@@ -70,7 +98,16 @@ class Figures:
         median = statistics.median(values)
         self.measurements.append(
             Measurement(
-                what, who, database, unit, median, min(values), max(values), len(values), **more
+                self.part,
+                what,
+                who,
+                database,
+                unit,
+                median,
+                min(values),
+                max(values),
+                len(values),
+                **more,
             )
         )
         return median
@@ -90,7 +127,8 @@ class Figures:
         met = measured <= at_most if at_most is not None else measured >= (at_least or 0.0)
         bound = f"≤ {at_most:g}" if at_most is not None else f"≥ {at_least:g}"
         words = f"{bound} {unit}".strip()
-        self.targets.append(Target(what, database, words, measured, met, None if met else limit))
+        said = None if met else limit
+        self.targets.append(Target(self.part, what, database, words, measured, met, said))
 
     def median(self, what: str, who: str, database: str) -> float | None:
         """A median that was kept before; None if there is none."""
@@ -101,7 +139,9 @@ class Figures:
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        held = asdict(self)
+        del held["part"]
+        path.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n")
 
     def table(self) -> str:
         """For the terminal."""

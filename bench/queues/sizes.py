@@ -12,6 +12,7 @@ class Sizes:
     Attributes:
         turns: how often everybody's turn comes.
         starts: jobs that are enqueued one by one.
+        starting_seconds: after which no more of them are.
         jobs: jobs that are drained.
         limit: jobs at once.
         many: jobs that are enqueued at once.
@@ -23,6 +24,7 @@ class Sizes:
 
     turns: int = 3
     starts: int = 100
+    starting_seconds: float = 20.0
     jobs: int = 2_000
     limit: int = 50
     many: int = 10_000
@@ -33,4 +35,4 @@ class Sizes:
     waiting: int = 10_000
 
 
-QUICK = Sizes(1, 20, 300, 50, 1_000, 20_000, 2_000, 100, 1, 500)
+QUICK = Sizes(1, 20, 5.0, 300, 50, 1_000, 20_000, 2_000, 100, 1, 500)

@@ -17,6 +17,8 @@ QUEUE = "noop"
 
 
 class AbsurdJobs:
+    bulk = False
+
     def __init__(self, url: str, started: Started) -> None:
         self._url = url
         self._started = started

@@ -13,6 +13,8 @@ QUEUE, WORKFLOW, VERSION = "noop", "noop", "1"
 
 
 class DbosJobs:
+    bulk = False
+
     def __init__(self, url: str, client: DBOSClient, started: Started) -> None:
         self._url = url
         self._client = client

@@ -22,6 +22,8 @@ class Runs:
         app: with the agent ``noop``.
     """
 
+    bulk = True
+
     def __init__(self, app: Durably) -> None:
         self.app = app
 

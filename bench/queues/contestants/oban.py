@@ -15,6 +15,8 @@ QUEUE = "noop"
 
 
 class ObanJobs:
+    bulk = True
+
     def __init__(self, pool: AsyncConnectionPool[Any], client: Oban, job: Any) -> None:
         self._pool = pool
         self._client = client

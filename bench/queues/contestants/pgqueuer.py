@@ -15,6 +15,8 @@ ENTRYPOINT = "noop"
 
 
 class PgqueuerJobs:
+    bulk = True
+
     def __init__(self, url: str, queries: Queries, started: Started) -> None:
         self._url = url
         self._queries = queries

@@ -14,6 +14,8 @@ from queues.contestant import Started
 
 
 class ProcrastinateJobs:
+    bulk = True
+
     def __init__(self, app: procrastinate.App, task: Any) -> None:
         self._app = app
         self._task = task

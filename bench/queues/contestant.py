@@ -46,6 +46,7 @@ class Module(Protocol):
 
 CONTESTANTS: dict[str, tuple[str, ...]] = {
     "durably": ("sqlite", "postgres"),
+    "durably_asked": ("sqlite", "postgres"),
     "durably_bare": ("sqlite", "postgres"),
     "oban": ("postgres",),
     "procrastinate": ("postgres",),
@@ -53,8 +54,12 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
     "dbos": ("sqlite", "postgres"),
     "absurd": ("postgres",),
 }
-"""Who is measured on which database. ``durably_bare`` is durably's queue and ledger, without an
-agent: a run is claimed, started and completed, and pydantic-ai has no part in it."""
+"""Who is measured on which database.
+
+``durably_asked`` is durably until the model is asked, which is measured of starting alone.
+``durably_bare`` is durably's queue and ledger, without an agent: a run is claimed, started and
+completed, and pydantic-ai has no part in it.
+"""
 
 
 def contestant(name: str, url: str, started: Started) -> AbstractAsyncContextManager[Contestant]:

@@ -572,7 +572,7 @@ class Durably(Searching):
 
 def _insert(new: NewRun) -> Operation[tuple[RunRecord, RunInput | None]]:
     """Insert a run; or the run that is there already, and what that was asked."""
-    record, created = yield from runs.insert(new)
+    record, created = yield from runs.insert(new, alone=True)
     return record, None if created else (yield from reads.get_input(record.id))
 
 

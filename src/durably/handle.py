@@ -43,7 +43,7 @@ class RunHandle:
 
     async def refresh(self) -> Self:
         """Look again; returns this handle."""
-        self.record = await self._ledger.read(reads.get_run, self.key)
+        self.record = await self._ledger.read(reads.get_run, self.key, alone=True)
         return self
 
     @property

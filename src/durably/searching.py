@@ -104,7 +104,7 @@ class Searching(Administration):
             RunNotFound: there is none.
         """
         await self.open()
-        return self._handle(await self.ledger.read(reads.get_run, key))
+        return self._handle(await self.ledger.read(reads.get_run, key, alone=True))
 
     async def runs(
         self,

@@ -122,6 +122,7 @@ VALUES: dict[str, Any] = {
     "schema": "public",
     "runs_at_once": 3,
     "data": "{}",
+    "event": "{}",
     "body": "{}",
     "args": "{}",
     "prompt": "{}",

@@ -295,8 +295,8 @@ async def test_transaction_that_stands_still_lets_go_of_its_run_and_is_made_agai
     frozen, thaw = threading.Event(), threading.Event()
 
     def freezing() -> Operation[RunRecord]:
-        tries.append(1)
         cancelled = yield from runs.cancel(run.key, "me")
+        tries.append(1)
         frozen.set()
         assert thaw.wait(PATIENCE_SECONDS)
         return cancelled

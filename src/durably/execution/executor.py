@@ -160,7 +160,9 @@ class Executor:
             case Completed(output, usage, messages, cost):
                 step = journal.remaining_step(messages, usage, cost)
                 settled = settle(
-                    ending.COMPLETED, lambda s: write(runs.complete, claim, output, s), step
+                    ending.COMPLETED,
+                    lambda s: write(runs.complete, claim, output, s, alone=True),
+                    step,
                 )
             case Failed(error):
                 return await self._fail(journal, error, options, step)

@@ -102,8 +102,12 @@ class Journal:
             RunNotFound: somebody has deleted the run.
         """
 
+        first = run.attempt == 1 and not run.thread
+        if first and run.input is not None:
+            return cls(ledger, run, control, run.input, *_NOTHING, [])
+
         def load() -> Operation[tuple[Any, ...]]:
-            run_input = yield from reads.get_input(run.id)
+            run_input = run.input or (yield from reads.get_input(run.id, alone=first))
             # Only attempts write these, and this may be the first.
             made = (yield from _made(run)) if run.attempt > 1 else _NOTHING
             before = (yield from threads.list_earlier(run.thread, run.id)) if run.thread else []
@@ -389,7 +393,7 @@ class Journal:
             step = replace(waiting, events=(*waiting.events, event))
 
         async def write() -> None:
-            await self.ledger.write(steps.record_step, self.claim, step)
+            await self.ledger.write(steps.record_step, self.claim, step, alone=True)
             # Here, so that it is also done if the attempt is cancelled while this is committed.
             self._forget(waiting)
 

@@ -14,8 +14,15 @@ from enum import Enum
 from durably.errors import TransitionRefused
 from durably.ledger import queues, reads, runs
 from durably.ledger.fence import record_event
-from durably.ledger.operations import Operation, execute, fetch, fetch_one
-from durably.ledger.rows import run_from
+from durably.ledger.operations import (
+    Operation,
+    Statement,
+    execute,
+    fetch,
+    fetch_one,
+    progress,
+)
+from durably.ledger.rows import input_from, run_from
 from durably.ledger.threads import hold_thread
 from durably.ledger.waking import dispatch
 from durably.lifecycle import RunState
@@ -117,19 +124,23 @@ def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
     return claimed
 
 
+@progress
 def claim_many(worker_id: str, wakeups: Sequence[Wakeup]) -> Operation[dict[int, RunRecord]]:
     """`claim`, of many jobs in one statement, for as many as there is nothing to decide about.
 
     Returns:
         The runs, by job; `claim` says what is to become of the other jobs.
     """
-    rows = yield from fetch(
-        "claim_wakeups",
-        worker_id=worker_id,
-        run_keys=[wakeup.key for wakeup in wakeups],
-        job_ids=[wakeup.job_id for wakeup in wakeups],
-    )
-    return {row["job_id"]: run_from(row) for row in rows}
+    params = {
+        "worker_id": worker_id,
+        "run_keys": [wakeup.key for wakeup in wakeups],
+        "job_ids": [wakeup.job_id for wakeup in wakeups],
+    }
+    rows = yield Statement("claim_wakeups", params, alone=True)
+    return {
+        row["job_id"]: run_from(row, None if row["prompt"] is None else input_from(row))
+        for row in rows
+    }
 
 
 def _is_newer(wakeup: Wakeup, last: datetime | None) -> bool:
@@ -145,7 +156,7 @@ def insert(new: NewRun, job_id: int | None) -> Operation[tuple[RunRecord, RunInp
     Returns:
         The run; and what it was asked, if it was there already.
     """
-    run, created = yield from runs.insert(new, job_id)
+    run, created = yield from runs.insert(new, job_id, alone=True)
     return run, None if created else (yield from reads.get_input(run.id))
 
 

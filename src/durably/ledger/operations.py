@@ -25,8 +25,9 @@ class Statement(NamedTuple):
     Attributes:
         last: it may be made at the end of the transaction, whatever comes between; no rows of it
             are looked at.
-        alone: it is all that its operation writes, and all or nothing by itself: it needs no
-            transaction around it. What the operation asks for afterwards only explains.
+        alone: it is all that its operation writes, or reads, and all or nothing by itself: it
+            needs no transaction around it. What the operation asks for afterwards only explains.
+        repeatable: it may be made again when nobody heard what became of it: it finds what it did.
         instead: what does the same, and gives the same rows, on a database without this statement.
     """
 
@@ -34,6 +35,7 @@ class Statement(NamedTuple):
     params: Mapping[str, object]
     last: bool = False
     alone: bool = False
+    repeatable: bool = False
     instead: Callable[[], Operation[Sequence[Row]]] | None = None
 
 

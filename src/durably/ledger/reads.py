@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from durably.errors import ConfigError, RunNotFound
-from durably.ledger.operations import Operation, Row, fetch, fetch_one
+from durably.ledger.operations import Operation, Row, Statement, fetch, fetch_one
 from durably.ledger.queues import get_setting, list_settings
 from durably.ledger.rows import (
     attempt_from,
@@ -48,16 +48,19 @@ EVERY_ONE = 2**62
 """As many as there are."""
 
 
-def get_run(key: str) -> Operation[RunRecord]:
+def get_run(key: str, *, alone: bool = False) -> Operation[RunRecord]:
     """The run with this key.
+
+    Args:
+        alone: that nothing else is read with it.
 
     Raises:
         RunNotFound: there is none.
     """
-    row = yield from fetch_one("get_run", key=key)
-    if row is None:
+    rows = yield Statement("get_run", {"key": key}, alone=alone)
+    if not rows:
         raise RunNotFound(key)
-    return run_from(row)
+    return run_from(rows[0])
 
 
 class Standing(NamedTuple):
@@ -69,7 +72,8 @@ class Standing(NamedTuple):
 
 def list_stopped(run_ids: Collection[int]) -> Operation[dict[int, Standing | None]]:
     """Of these runs, those that are over or suspended; None of one that is gone."""
-    rows = yield from fetch("list_stopped", ids=json.dumps(list(run_ids)))
+    ids = json.dumps(list(run_ids))
+    rows = yield Statement("list_stopped", {"ids": ids}, alone=True)
     return {
         int(row["id"]): None
         if row["state"] is None
@@ -78,13 +82,17 @@ def list_stopped(run_ids: Collection[int]) -> Operation[dict[int, Standing | Non
     }
 
 
-def get_input(run_id: int) -> Operation[RunInput]:
+def get_input(run_id: int, *, alone: bool = False) -> Operation[RunInput]:
     """What a run was asked.
+
+    Args:
+        alone: that nothing else is read with it.
 
     Raises:
         RunNotFound: there is none.
     """
-    row = yield from fetch_one("get_input", run_id=run_id)
+    rows = yield Statement("get_input", {"run_id": run_id}, alone=alone)
+    row = rows[0] if rows else None
     if row is not None:
         return input_from(row)
     if (yield from fetch_one("get_run_by_id", run_id=run_id)) is None:

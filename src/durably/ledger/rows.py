@@ -94,8 +94,8 @@ def tags_from(row: Row) -> list[str]:
     return Columns("durably_runs", row).texts("tags")
 
 
-def run_from(row: Row) -> RunRecord:
-    """A row of durably_runs."""
+def run_from(row: Row, asked: RunInput | None = None) -> RunRecord:
+    """A row of durably_runs, with what the run was asked if that is known."""
     columns = Columns("durably_runs", row)
     return RunRecord(
         id=row["id"],
@@ -131,6 +131,7 @@ def run_from(row: Row) -> RunRecord:
         own_nanousd=row["own_nanousd"],
         waited_ms=row["waited_ms"],
         executed_ms=row["executed_ms"],
+        input=asked,
         damage=columns.damage,  # Last: by now every column was read.
     )
 

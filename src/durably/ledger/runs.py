@@ -24,11 +24,12 @@ from durably.ledger.operations import (
     fetch_one,
     progress,
 )
-from durably.ledger.rows import run_from
+from durably.ledger.rows import input_from, run_from
 from durably.ledger.stepping import Pace, find_step
 from durably.ledger.steps import record_step
 from durably.ledger.threads import FIRST, place, place_again
 from durably.ledger.waking import dispatch, wake_if_over, wake_if_settled
+from durably.ledger.whole import touch_params
 from durably.ledger.written import Step
 from durably.lifecycle import AttemptOutcome, RunState, refuse
 from durably.records import Claim, NewRun, RunRecord
@@ -39,11 +40,14 @@ AT_ONCE = 1000
 LEASE_ENDED = "The worker's lease ended before the attempt did."
 
 
-def insert(new: NewRun, job_id: int | None = None) -> Operation[tuple[RunRecord, bool]]:
+def insert(
+    new: NewRun, job_id: int | None = None, *, alone: bool = False
+) -> Operation[tuple[RunRecord, bool]]:
     """Insert a run, or find the one that its key (or its recent twin) already names.
 
     Args:
         job_id: a job that is here already to wake it, if it is due at once.
+        alone: that nothing else is written with it.
 
     Returns:
         The run, and True if this call made it.
@@ -59,36 +63,43 @@ def insert(new: NewRun, job_id: int | None = None) -> Operation[tuple[RunRecord,
         if twin is not None:
             return run_from(twin), False
     standing = yield from place(new)
-    row = yield from fetch_one(
-        "insert_run",
-        key=new.key,
-        agent=new.agent,
-        queue=new.queue,
-        priority=new.priority,
-        max_attempts=new.max_attempts,
-        tags=new.tags,
-        meta=new.meta,
-        fingerprint=new.fingerprint,
-        thread=new.thread,
-        parent_id=new.parent_id,
-        tells_end=new.thread is not None or new.parent_id is not None,
-        budget=new.budget,
-        stream=new.stream,
-        scheduled_at=new.scheduled_at,
-        delay_seconds=new.delay_seconds,
+    given: dict[str, object] = {
+        "key": new.key,
+        "agent": new.agent,
+        "queue": new.queue,
+        "priority": new.priority,
+        "max_attempts": new.max_attempts,
+        "tags": new.tags,
+        "meta": new.meta,
+        "fingerprint": new.fingerprint,
+        "thread": new.thread,
+        "parent_id": new.parent_id,
+        "tells_end": new.thread is not None or new.parent_id is not None,
+        "budget": new.budget,
+        "stream": new.stream,
+        "scheduled_at": new.scheduled_at,
+        "delay_seconds": new.delay_seconds,
         **standing.params,
+    }
+    line = {} if new.thread is None else {"thread": new.thread, **(standing.on or {})}
+    event = {"agent": new.agent, "queue": new.queue, **line}
+
+    def in_parts() -> Operation[Sequence[Row]]:
+        row = yield from fetch_one("insert_run", **given)
+        if row is None:
+            return ()
+        yield from execute("insert_input", run_id=row["id"], prompt=new.prompt, args=new.args)
+        yield from record_event(run_from(row).claim, "enqueued", **event)
+        return [row]
+
+    more = {"prompt": new.prompt, "args": new.args, "event": json.dumps(event), "job_id": job_id}
+    # Made again, it finds the key.
+    rows = yield Statement(
+        "enqueue_run", given | more, alone=alone, repeatable=True, instead=in_parts
     )
-    if row is None:
+    if not rows:
         return run_from((yield from _row_of(new.key))), False
-    run = run_from(row)
-    yield from execute("insert_input", run_id=run.id, prompt=new.prompt, args=new.args)
-    line = {} if run.thread is None else {"thread": run.thread, **(standing.on or {})}
-    yield from record_event(run.claim, "enqueued", agent=run.agent, queue=run.queue, **line)
-    if job_id is not None and run.state is RunState.AVAILABLE:
-        yield from execute("take_job", run_id=run.id, job_id=job_id)
-    else:
-        yield from dispatch(run)
-    return run, True
+    return run_from(rows[0]), True
 
 
 def insert_many(alike: NewRun, asked: Mapping[str, str]) -> Operation[dict[str, RunRecord]]:
@@ -134,12 +145,15 @@ def claim(worker_id: str, queue: str, limit: int) -> Operation[list[RunRecord]]:
     None of a paused queue: asked here, so that no attempt begins once pausing it is committed.
     """
     rows = yield from fetch("claim_runs", worker_id=worker_id, queue=queue, limit=limit)
-    claimed = sorted(map(run_from, rows), key=lambda r: (r.priority, r.scheduled_at, r.id))
-    if claimed:
-        ids = json.dumps([run.id for run in claimed])
-        yield from execute("begin_attempts", ids=ids)
-        yield from execute("insert_claimed_events", ids=ids)
-    return claimed
+    if not rows:
+        return []
+    ids = json.dumps([row["id"] for row in rows])
+    yield from execute("begin_attempts", ids=ids)
+    yield from execute("insert_claimed_events", ids=ids)
+    inputs = yield from fetch("list_inputs", ids=ids)
+    asked = {row["run_id"]: input_from(row) for row in inputs}
+    claimed = [run_from(row, asked.get(row["id"])) for row in rows]
+    return sorted(claimed, key=lambda r: (r.priority, r.scheduled_at, r.id))
 
 
 @progress
@@ -156,14 +170,31 @@ def claim_one(worker_id: str, run_id: int) -> Operation[RunRecord | None]:
     return run
 
 
-def complete(claim: Claim, output: str, step: Step) -> Operation[RunRecord]:
-    """Store the output; the run is over."""
-    yield from record_step(claim, step)
-    return (
-        yield from _settle(
-            claim, "complete_run", AttemptOutcome.COMPLETED, step, output=output, usage=step.usage
-        )
-    )
+def complete(claim: Claim, output: str, step: Step, *, alone: bool = False) -> Operation[RunRecord]:
+    """Store the output; the run is over.
+
+    Args:
+        alone: that nothing else is written with it.
+    """
+    if not step.counts_alone:
+        yield from record_step(claim, step)
+    touched = touch_params(claim, step) | {"output": output}
+
+    def in_parts() -> Operation[Sequence[Row]]:
+        row = yield from fetch_one("complete_run", **touched)
+        if row is None:
+            return ()
+        yield from _end_attempt(claim, AttemptOutcome.COMPLETED, None, None, "completed", {})
+        return [row]
+
+    alone = alone and step.counts_alone
+    rows = yield Statement("complete_attempt", touched, alone=alone, instead=in_parts)
+    if not rows:
+        raise (yield from lease_lost(claim))
+    if step.streams:
+        # The output is shown with the run's end: what led to it need not be taken back.
+        yield from deltas.drop(claim)
+    return run_from(rows[0])
 
 
 def fail(
@@ -359,9 +390,7 @@ def _settle(
         raise (yield from lease_lost(claim))
     run = run_from(row)
     if step.streams:
-        # An output is shown with the run's end: what led to it need not be taken back.
-        gone = deltas.drop if outcome is AttemptOutcome.COMPLETED else deltas.withdraw
-        yield from gone(run.claim)
+        yield from deltas.withdraw(run.claim)
     data = {"error": error} if error else {}
     if run.state is RunState.RETRYABLE:
         data["retry_at"] = run.scheduled_at.isoformat()

@@ -6,6 +6,7 @@ those that the attempt depends on raise `LeaseLost`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,21 +36,24 @@ from durably.records import CallPosition, Claim, Effect
 
 
 @progress
-def record_step(claim: Claim, step: Step) -> Operation[None]:
+def record_step(claim: Claim, step: Step, *, alone: bool = False) -> Operation[None]:
     """Append messages and outcomes: one fenced update and one small row each.
 
     The same step may come twice, when nobody heard whether the first was committed: its messages,
     or the agent's fingerprint, tell that its events are there as well.
+
+    Args:
+        alone: that nothing else is written with it.
     """
-    before, alone = None, step.fingerprint is not None and not step.messages
-    if step.sharing is not None or alone:
+    before, unheard = None, step.fingerprint is not None and not step.messages
+    if step.sharing is not None or unheard:
         before = yield from hold(claim)
-    if alone and not (yield from _set_fingerprint(claim, step)):
+    if unheard and not (yield from _set_fingerprint(claim, step)):
         step = replace(step, events=())
     in_parts = partial(_write_in_parts, claim, step)
     if fits(step):
         params = Deferred(partial(step_params, claim, step))
-        alone = before is None and not step.streams and not (step.messages and step.fingerprint)
+        alone = alone and before is None and not step.streams
         (written,) = yield Statement("record_step", params, alone=alone, instead=in_parts)
     else:
         (written,) = yield from in_parts()
@@ -62,8 +66,6 @@ def record_step(claim: Claim, step: Step) -> Operation[None]:
         return  # The whole step is there: it was committed together.
     if step.streams and step.messages:
         yield from deltas.drop(claim)
-    if step.messages and step.fingerprint is not None:
-        yield from _set_fingerprint(claim, step)
 
 
 def _write_in_parts(claim: Claim, step: Step) -> Operation[Sequence[Row]]:
@@ -88,6 +90,8 @@ def _write_in_parts(claim: Claim, step: Step) -> Operation[Sequence[Row]]:
         yield from _insert_outcome(claim, outcome)
     for kind, data in step.events:
         yield from record_event(claim, kind, **data)
+    if step.messages and step.fingerprint is not None:
+        yield from _set_fingerprint(claim, step)
     return [{"held": 1, "appended": len(step.messages)}]
 
 
@@ -145,7 +149,7 @@ def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
 @progress
 def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     """Record what became of a call, now."""
-    row = yield from _insert_outcome(claim, outcome)
+    row = yield from _insert_outcome(claim, outcome, alone=True)
     if row is not None:
         return effect_from(row)
     yield from hold(claim)
@@ -278,8 +282,11 @@ def _return_approved(claim: Claim, call: ToolCall) -> Operation[Row | None]:
     )
 
 
-def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]:
+def _insert_outcome(
+    claim: Claim, outcome: CallOutcome, *, alone: bool = False
+) -> Operation[Row | None]:
     """Record an outcome and its event; None if something is recorded that stays."""
+    data = outcome_data(outcome)
     if outcome.ask is not None:
         row = yield from fetch_one(
             "ask_person",
@@ -290,19 +297,27 @@ def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]
             on_expiry=outcome.ask.on_expiry,
             escalate_queue=outcome.ask.escalate_queue,
         )
-    else:
-        row = yield from fetch_one(
-            "record_outcome",
-            **call_params(claim, outcome.call),
-            state=outcome.state.value,
-            asked=outcome.asked,
-            result=outcome.result,
-            error=outcome.error,
-            **outcome.times(),
-        )
-    if row is not None:
-        yield from record_event(claim, "effect", **outcome_data(outcome))
-    return row
+        if row is not None:
+            yield from record_event(claim, "effect", **data)
+        return row
+    params = {
+        **call_params(claim, outcome.call),
+        "state": outcome.state.value,
+        "asked": outcome.asked,
+        "result": outcome.result,
+        "error": outcome.error,
+        **outcome.times(),
+    }
+
+    def in_parts() -> Operation[Sequence[Row]]:
+        rows = yield from fetch("record_outcome", **params)
+        if rows:
+            yield from record_event(claim, "effect", **data)
+        return rows
+
+    told = params | {"event": json.dumps(data)}
+    rows = yield Statement("close_call", told, alone=alone, instead=in_parts)
+    return rows[0] if rows else None
 
 
 def _effect_at(claim: Claim, position: CallPosition) -> Operation[Effect | None]:

@@ -68,6 +68,8 @@ def step_params(claim: Claim, step: Step) -> dict[str, object]:
         params[f"body_{place}"] = message and message.body
     outcome_events = [_outcome_event(outcome) for outcome in step.outcomes]
     events = [{"kind": kind, "data": data} for kind, data in step.events]
+    # Without messages it was written first: it tells whether the step came before.
+    params["fingerprint"] = step.fingerprint if step.messages else None
     params["outcomes"] = _encode([_outcome(outcome) for outcome in step.outcomes])
     params["events"] = _encode(outcome_events + events)
     return params

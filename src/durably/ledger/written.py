@@ -114,3 +114,12 @@ class Step:
     sharing: Sharing | None = None
     streams: bool = False
     model: str | None = None
+
+    @property
+    def counts_alone(self) -> bool:
+        """Whether it holds nothing but what the run has spent, from no shared budget."""
+        return (
+            self.sharing is None
+            and self.fingerprint is None
+            and not (self.messages or self.outcomes or self.events or self.streams)
+        )

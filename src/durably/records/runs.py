@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -45,6 +45,8 @@ class RunRecord:
         waited_ms: how long it was due before it was claimed first; None: it never was claimed.
         executed_ms: how long its attempts took altogether, of those that are over.
         damage: what of its row cannot be read, one sentence for each column.
+        input: what it was asked, of a run that was claimed among others a moment ago; None: it was
+            not read with the run.
     """
 
     id: int
@@ -81,6 +83,7 @@ class RunRecord:
     waited_ms: int | None = None
     executed_ms: int = 0
     damage: tuple[str, ...] = ()
+    input: RunInput | None = field(default=None, compare=False, repr=False)
 
     @property
     def in_line(self) -> bool:

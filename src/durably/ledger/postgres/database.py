@@ -64,7 +64,8 @@ class PostgresDatabase:
         return PostgresDatabase(self._whole_url, clock=self.clock)
 
     async def open(self) -> None:
-        await asyncio.to_thread(self._open)
+        if self._writer is None:
+            await asyncio.to_thread(self._open)
 
     async def open_beside(self, connection: object) -> None:
         # Opening makes nothing here, so that the caller's transaction is in nobody's way.
@@ -82,12 +83,13 @@ class PostgresDatabase:
             version, self._ledger_id = verify(self.where)
             if self.versions[1] != version:
                 self.versions = (version, version)
-            self._writer = self._lane("durably-writer", self.where.lanes, Session.write)
             self._reader = self._lane("durably-reader", READERS, Session.read)
             self._beat = self._lane("durably-beat", 1, Session.write)
             self._notices.start()
             self._following = following(self.clock, self._notices.changed)
             self._following.__enter__()
+            # Last: with it, it is open.
+            self._writer = self._lane("durably-writer", self.where.lanes, Session.write)
 
     def _lane(self, name: str, count: int, work: Callable[[Session, list[Job]], None]) -> Lane:
         sessions = [Session(self.where, self._clock, self._notices.changed) for _ in range(count)]
@@ -110,14 +112,15 @@ class PostgresDatabase:
         with self._lock:
             if self._writer is None or self._reader is None or self._beat is None:
                 return
+            writer, self._writer = self._writer, None
             self._following.__exit__(None, None, None)
-            for lane in (self._writer, self._reader, self._beat):
+            for lane in (writer, self._reader, self._beat):
                 lane.stop()
             self._notices.stop()
             for session in self._sessions:
                 session.close()
             self._sessions = []
-            self._writer = self._reader = self._beat = None
+            self._reader = self._beat = None
 
     # --- operations
 

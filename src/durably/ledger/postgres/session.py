@@ -16,7 +16,7 @@ from durably import boundaries
 from durably.ledger.budgets import spend_together
 from durably.ledger.database import Clock
 from durably.ledger.lanes import Answer, Job, tell
-from durably.ledger.operations import Statement, begun, postponing
+from durably.ledger.operations import Operation, Statement, begun, postponing
 from durably.ledger.postgres.connection import (
     BEGIN_READ,
     BEGIN_WRITE,
@@ -134,30 +134,33 @@ class Session:
     def _alone(self, job: Job) -> list[Any] | None:
         """Do a job whose one statement needs no transaction; None if it is no such job."""
         for tries_left in reversed(range(TRIES)):
-            if not job.progress or self._clock is not None:
-                return None  # A clock's time is a transaction's.
-            operation = begun(job.operation())
-            if operation is None or not operation[0].alone:
+            if (first := self._lone(job)) is None:
                 return None
-            connection = self._connection or self._open()
+            statement, operation = first
+            connection = self._ready()
             if not self._usual:
                 return None
             try:
                 boundaries.reached("commit:before")
-                result = drive(connection, self._where.schema, operation[1], alone=True)
+                result = drive(connection, self._where.schema, operation, alone=True)
                 boundaries.reached("commit:after")
                 return [result]
             except errors.DivisionByZero:
                 return None  # Of a step a part was there: what that means is said in parts.
             except BaseException as error:
-                if connection.closed or isinstance(error, LOST):
-                    self.close()
+                lost = self._is_lost(connection, error)
                 # What was sent may have been done, unless the server says that it was not.
-                if not tries_left or not isinstance(
-                    error, (*TRY_AGAIN, errors.FeatureNotSupported)
-                ):
+                undone = isinstance(error, (*TRY_AGAIN, errors.FeatureNotSupported))
+                if not tries_left or not (undone or (lost and statement.repeatable)):
                     raise
         raise AssertionError("the last try returns or raises")
+
+    def _lone(self, job: Job) -> tuple[Statement, Operation[Any]] | None:
+        """A job's one statement and its operation, if it needs no transaction around it."""
+        if self._clock is not None:
+            return None  # A clock's time is a transaction's.
+        first = begun(job.operation())
+        return first if first is not None and first[0].alone else None
 
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
@@ -186,6 +189,14 @@ class Session:
 
     def _read(self, jobs: list[Job]) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
+            if len(jobs) == 1 and (first := self._lone(jobs[0])) is not None:
+                connection = self._ready()
+                try:
+                    return [drive(connection, self._where.schema, first[1], alone=True)]
+                except BaseException as error:
+                    if not tries_left or not self._is_lost(connection, error):
+                        raise
+                    continue
             connection = self._begun(writing=False)
             try:
                 results = [drive(connection, self._where.schema, job.operation()) for job in jobs]
@@ -224,6 +235,23 @@ class Session:
                     raise
         raise AssertionError("the last try returns or raises")
 
+    def _ready(self) -> psycopg.Connection[Any]:
+        """A connection, of which it is not known that the server has ended it meanwhile."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.pgconn.consume_input()  # What has arrived; it does not wait for more.
+            except psycopg.OperationalError:
+                self.close()
+        return self._connection or self._open()
+
+    def _is_lost(self, connection: psycopg.Connection[Any], error: BaseException) -> bool:
+        """Whether the connection can not be used again; then it is let go of."""
+        lost = connection.closed or isinstance(error, LOST)
+        if lost:
+            self.close()
+        return lost
+
     def _open(self) -> psycopg.Connection[Any]:
         self._connection = connection = connect(self._where)
         row = connection.execute(_SETTINGS).fetchone()
@@ -236,8 +264,7 @@ class Session:
         return connection
 
     def _undo(self, connection: psycopg.Connection[Any], error: BaseException) -> None:
-        if connection.closed or isinstance(error, LOST):
-            self.close()
+        if self._is_lost(connection, error):
             return
         with suppress(psycopg.Error):
             connection.execute("ROLLBACK")

@@ -90,7 +90,7 @@ event AS (
     INSERT INTO durably_events (run_id, kind, attempt, data, at)
     SELECT id, 'claimed', attempt, json_build_object('worker', worker_id), durably_now()
     FROM run ORDER BY id)
-SELECT * FROM run;
+SELECT run.*, i.prompt, i.args FROM run LEFT JOIN durably_inputs i ON i.run_id = run.id;
 
 -- name: take_job (postgres)
 -- The run is executed for this job: cancelling it there, or its end, are the run's.

@@ -18,9 +18,9 @@ SELECT * FROM durably_messages WHERE run_id = :run_id AND seq < :before
 ORDER BY seq DESC LIMIT :limit;
 
 -- name: record_step (postgres)
--- In one round trip what touch_run, insert_message, record_outcome and insert_event do one by one
--- (see there). All of it hangs on `held`, the fence; what follows the messages also on that they
--- were not there already, for then the whole step is. An outcome's event comes with the outcome.
+-- In one round trip what touch_run, insert_message, record_outcome, insert_event and set_fingerprint
+-- do one by one (see there). All of it hangs on `held`, the fence; what follows the messages also
+-- on that they were not there already, for then the whole step is. An outcome's event comes with it.
 WITH held AS (
     UPDATE durably_runs
     SET usage = COALESCE(:usage, usage),
@@ -75,7 +75,12 @@ events AS (
          AS e (kind, data, response, call, step, place)
     WHERE e.response IS NULL
        OR (e.response, e.call, e.step) IN (SELECT response, call, step FROM outcomes)
-    ORDER BY e.place)
+    ORDER BY e.place),
+known AS (
+    UPDATE durably_attempts a SET fingerprint = CAST(:fingerprint AS TEXT)
+    FROM going_on r
+    WHERE CAST(:fingerprint AS TEXT) IS NOT NULL AND a.run_id = r.id AND a.attempt = r.attempt
+      AND a.fingerprint IS DISTINCT FROM CAST(:fingerprint AS TEXT))
 -- Alone it is its own transaction: one of which a part is there already fails, and nothing is written.
 SELECT (SELECT count(*) FROM held) AS held,
        CASE WHEN CAST(:alone AS BOOLEAN) AND appended NOT IN (0, CAST(:messages AS INTEGER))

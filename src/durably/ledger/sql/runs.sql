@@ -15,6 +15,52 @@ VALUES (:key, :agent, :queue,
 ON CONFLICT (key) DO NOTHING
 RETURNING *;
 
+-- name: enqueue_run (postgres)
+-- In one round trip what insert_run, insert_input, insert_event and insert_job do. The run remembers
+-- its job from the beginning, so that the job's id is taken first; or another's, that came with it.
+WITH due AS MATERIALIZED (
+    SELECT COALESCE(CAST(:scheduled_at AS TIMESTAMPTZ), durably_after(:delay_seconds)) AS at),
+given AS MATERIALIZED (
+    SELECT at, CASE WHEN CAST(:waiting_kind AS TEXT) IS NOT NULL THEN 'suspended'
+                    WHEN at > durably_now() THEN 'scheduled' ELSE 'available' END AS state
+    FROM due),
+run AS (
+    INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta,
+                              fingerprint, thread, parent_id, tells_end, budget, stream,
+                              waiting_kind, waiting_on, scheduled_at, inserted_at, job_id)
+    SELECT CAST(:key AS TEXT), CAST(:agent AS TEXT), CAST(:queue AS TEXT), given.state,
+           CAST(:priority AS INTEGER), CAST(:max_attempts AS INTEGER), CAST(:tags AS JSONB),
+           CAST(:meta AS JSON), CAST(:fingerprint AS TEXT), CAST(:thread AS TEXT),
+           CAST(:parent_id AS BIGINT), CAST(:tells_end AS BOOLEAN), CAST(:budget AS JSON),
+           CAST(:stream AS BOOLEAN), CAST(:waiting_kind AS TEXT), CAST(:waiting_on AS JSON),
+           given.at, durably_now(),
+           CASE WHEN given.state = 'suspended' THEN NULL
+                WHEN given.state = 'available' AND CAST(:job_id AS BIGINT) IS NOT NULL
+                THEN CAST(:job_id AS BIGINT)
+                ELSE nextval(CAST(pg_get_serial_sequence(quote_ident(:schema) || '.oban_jobs', 'id')
+                                  AS REGCLASS)) END
+    FROM given
+    ON CONFLICT (key) DO NOTHING
+    RETURNING *),
+input AS (
+    INSERT INTO durably_inputs (run_id, prompt, args)
+    SELECT id, CAST(:prompt AS JSON), CAST(:args AS JSON) FROM run),
+event AS (
+    INSERT INTO durably_events (run_id, kind, attempt, data, at)
+    SELECT id, 'enqueued', attempt, CAST(:event AS JSON), durably_now() FROM run),
+job AS (
+    INSERT INTO oban_jobs (id, state, queue, worker, args, priority, max_attempts, inserted_at,
+                           scheduled_at) OVERRIDING SYSTEM VALUE
+    SELECT job_id, CAST(state AS oban_job_state), queue, 'durably.RunAgent',
+           jsonb_build_object('key', key), priority, 20, timezone('UTC', now()),
+           timezone('UTC', scheduled_at)
+    FROM run WHERE job_id IS NOT NULL AND job_id IS DISTINCT FROM CAST(:job_id AS BIGINT)
+    RETURNING queue, state)
+SELECT run.*, (SELECT pg_notify(:schema || '.oban_insert',
+                                CAST(json_build_object('queue', queue) AS TEXT))
+               FROM job WHERE state = 'available') AS told
+FROM run;
+
 -- name: insert_runs (sqlite)
 -- Many at once that differ by their keys, and what they are asked, alone.
 INSERT INTO durably_runs (key, agent, queue, state, priority, max_attempts, tags, meta, budget,
@@ -56,6 +102,15 @@ FROM json_array_elements(CAST(:inputs AS JSON));
 
 -- name: insert_input
 INSERT INTO durably_inputs (run_id, prompt, args) VALUES (:run_id, :prompt, :args);
+
+-- name: list_inputs (sqlite)
+-- Of runs that were claimed a moment ago.
+SELECT run_id, prompt, args FROM durably_inputs
+WHERE run_id IN (SELECT value FROM json_each(:ids));
+
+-- name: list_inputs (postgres)
+SELECT run_id, prompt, args FROM durably_inputs
+WHERE run_id IN (SELECT CAST(json_array_elements_text(CAST(:ids AS JSON)) AS BIGINT));
 
 -- name: get_input
 SELECT prompt, args FROM durably_inputs WHERE run_id = :run_id;
@@ -223,12 +278,43 @@ SELECT id, usage, cost_nanousd FROM durably_runs
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing' FOR NO KEY UPDATE;
 
 -- name: complete_run
+-- As touch_run, and the end.
 UPDATE durably_runs
-SET state = 'completed', worker_id = NULL, output = :output, usage = COALESCE(:usage, usage), error = NULL,
+SET state = 'completed', worker_id = NULL, output = :output, error = NULL,
+    usage = COALESCE(:usage, usage),
+    tokens = COALESCE(CAST(:tokens AS BIGINT), tokens),
+    cost_nanousd = COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd),
+    own_nanousd = COALESCE(CAST(:own_nanousd AS BIGINT), own_nanousd),
+    model = COALESCE(CAST(:model AS TEXT), model),
     finished_at = durably_now(),
     executed_ms = executed_ms + durably_ms_since(attempted_at)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
 RETURNING *;
+
+-- name: complete_attempt (postgres)
+-- In one round trip what complete_run and close_attempt do, if the run is this attempt's.
+WITH run AS (
+    UPDATE durably_runs
+    SET state = 'completed', worker_id = NULL, output = :output, error = NULL,
+        usage = COALESCE(:usage, usage),
+        tokens = COALESCE(CAST(:tokens AS BIGINT), tokens),
+        cost_nanousd = COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd),
+        own_nanousd = COALESCE(CAST(:own_nanousd AS BIGINT), own_nanousd),
+        model = COALESCE(CAST(:model AS TEXT), model),
+        finished_at = durably_now(),
+        executed_ms = executed_ms + durably_ms_since(attempted_at)
+    WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
+    RETURNING *),
+doubted AS (
+    UPDATE durably_effects e SET state = 'in_doubt'
+    FROM run WHERE e.run_id = run.id AND e.state = 'started' AND e.attempt <= run.attempt),
+ended AS (
+    UPDATE durably_attempts a SET ended_at = durably_now(), outcome = 'completed'
+    FROM run WHERE a.run_id = run.id AND a.attempt = run.attempt AND a.ended_at IS NULL),
+event AS (
+    INSERT INTO durably_events (run_id, kind, attempt, data, at)
+    SELECT id, 'completed', attempt, '{}', durably_now() FROM run)
+SELECT * FROM run;
 
 -- name: fail_run
 -- A run that was asked to stop while this attempt was ending stops: nobody has to ask again. The

@@ -84,7 +84,8 @@ class SqliteDatabase:
         return SqliteDatabase(self._file, clock=self.clock, watch_seconds=self._watch_seconds)
 
     async def open(self) -> None:
-        await asyncio.to_thread(self.open_blocking)
+        if self._writer is None:
+            await asyncio.to_thread(self.open_blocking)
 
     async def open_beside(self, connection: object) -> None:
         if self._writer is None and in_transaction(connection) and not await self.exists():
@@ -109,12 +110,13 @@ class SqliteDatabase:
             # Absolute from here on: a process that changes its folder keeps its ledger.
             self._file = self.path.absolute()
             self._opened = identity_of(self._file)
-            self._writer = Lane("durably-writer", [partial(self._commit, write_connection)])
             self._reader = Lane("durably-reader", [partial(self._answer, read_connection)])
             self._connections = (write_connection, read_connection)
             self._watcher.start(self._file)
             self._following = following(self.clock, self._watcher.notify)
             self._following.__enter__()
+            # Last: with it, it is open.
+            self._writer = Lane("durably-writer", [partial(self._commit, write_connection)])
 
     async def migrate(self) -> None:
         await self.open()
@@ -138,14 +140,15 @@ class SqliteDatabase:
         with self._lock:
             if self._writer is None or self._reader is None:
                 return
+            writer, self._writer = self._writer, None
             self._following.__exit__(None, None, None)
             self._watcher.stop()
-            self._writer.stop()
+            writer.stop()
             self._reader.stop()
             with self._turn:  # The watcher may still be looking.
                 for connection in self._connections:
                     connection.close()
-            self._writer = self._reader = None
+            self._reader = None
 
     async def write[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs

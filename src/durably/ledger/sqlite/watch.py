@@ -21,7 +21,7 @@ from durably.ledger.sqlite.nudges import Nudges
 
 log = logging.getLogger(__name__)
 
-SOON_SECONDS = 0.001
+SOON_SECONDS = 0.0003
 """How often to look for a commit that is being made."""
 
 BUSY_SECONDS = 0.015
@@ -141,7 +141,7 @@ class _Looker:
     """Looks at a file's version: from time to time, and soon after it was written to.
 
     The kernel tells of a commit's writes while it is being made. From then on it is looked for
-    every millisecond until it shows.
+    several times a millisecond, until it shows.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:

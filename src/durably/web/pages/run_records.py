@@ -28,7 +28,9 @@ async def record(site: Site, run: Run[Any]) -> dict[str, Any]:
     given = await run.input()
     masked = masked_run(run.record, mask)
     asked = {"prompt": mask("prompt", parsed(given.prompt)), "args": mask("args", given.args)}
-    return {"run": plain(masked) | {"output": parsed(masked.output)}, "input": asked}
+    record = plain(masked) | {"output": parsed(masked.output)}
+    del record["input"]  # It is beside the record.
+    return {"run": record, "input": asked}
 
 
 async def whole(site: Site, run: Run[Any]) -> dict[str, Any]:

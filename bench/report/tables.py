@@ -125,6 +125,20 @@ def commits(runs: Runs) -> str:
     return table(["", *found], rows)
 
 
+def calls(runs: Runs) -> str:
+    """Function calls a step, by the steps of a run."""
+    found: dict[str, dict[str, float]] = runs.results.get("calls", {})
+    rows = (
+        [
+            str(one["label"]),
+            *(f"{found[s][name]:,.0f}" if name in found[s] else NONE for s in found),
+        ]
+        for name, one in runs.contestants.items()
+        if any(name in by_name for by_name in found.values())
+    )
+    return table(["", *(f"of {int(steps):,} steps" for steps in found)], rows)
+
+
 def limits(runs: Runs) -> str:
     codec = [one["codec"] for one in runs.results["limits"]]
     microseconds = [round((one["dump"] + one["load"]) * 1e6) for one in codec]

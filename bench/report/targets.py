@@ -68,7 +68,8 @@ def of_runs(runs: Runs) -> Iterator[Target]:
     what = "checkpoints a second, 500 at once / single commits a second"
     yield limited(at_least(what, "sqlite", 5, grouped(runs)), faster_than_python(runs))
     for database in DATABASES:
-        yield at_most("a step of 1,000 / a step of 50", database, 1.2, growth(runs, database))
+        target = at_most("a step of 1,000 / a step of 50", database, 1.2, growth(runs, database))
+        yield limited(target, counted_growth(runs, f"durably-{database}"))
     for database in DATABASES:
         stored = runs.median("read-50", f"durably-{database}", "stored")
         history = runs.history_bytes()
@@ -140,6 +141,22 @@ def growth(runs: Runs, database: str) -> float | None:
     if long is None or short is None or short <= 0:
         return None
     return (long / 1000) / (short / 50)
+
+
+def counted_growth(runs: Runs, name: str) -> str | None:
+    """How much more durably does at a late step, counted: clocks see bare's own growth alone."""
+    calls: dict[str, dict[str, float]] = runs.results.get("calls", {})
+    short, long = calls.get("50", {}), calls.get("1000", {})
+    bare = runs.spread("steps-1000", "bare", "wall")
+    if bare is None or not all({name, "bare"} <= found.keys() for found in (short, long)):
+        return None
+    # A run of a thousand steps takes as many seconds as a step of it takes milliseconds.
+    few, many = short[name] - short["bare"], long[name] - long["bare"]
+    return (
+        f"a bare step of 1,000 takes {shown(bare.low)} to {shown(bare.high)} ms in its turns; "
+        f"durably adds {few:,.0f} function calls to a step of 50 and {many:,.0f} to one of 1,000, "
+        f"{many / few:.2f} ×"
+    )
 
 
 def of_part(part: Json) -> Iterator[Target]:

@@ -27,7 +27,13 @@ COUNTED_RUNS = 3
 EVERYTHING = "everything"
 """What is missing of a contestant that is not there."""
 
-FIRST = 3
+CALLS = "calls"
+"""What counting function calls is named, beside the workloads."""
+
+CALLING = ("bare", "hooks", "durably-sqlite", "durably-postgres")
+"""Whose function calls are counted."""
+
+FIRST = 5
 """Rounds before what is counted and weighed: what targets need comes early, if time is short."""
 
 
@@ -38,6 +44,7 @@ class Results:
     Attributes:
         samples: of each workload and contestant, one of each turn: figures a run. Seconds, bytes.
         commits: a step, by policy and contestant.
+        calls: of functions, a step, by the steps of a run and contestant.
         missing: what was not measured, and why.
     """
 
@@ -51,6 +58,7 @@ class Results:
         default_factory=dict[str, dict[str, list[dict[str, Any]]]]
     )
     commits: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    calls: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     limits: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     waiting: dict[str, float] = field(default_factory=dict[str, float])
     starting: dict[str, float] = field(default_factory=dict[str, float])
@@ -66,6 +74,7 @@ class Results:
             command=f"{earlier.command}` and `{self.command}",
             workloads=earlier.workloads | self.workloads,
             samples=earlier.samples | self.samples,
+            calls=earlier.calls | self.calls,
             missing=missing + [one for one in self.missing if one["what"] != EVERYTHING],
         )
 
@@ -102,6 +111,7 @@ class Comparison:
         self._wait()
         for one in self._plan.rounds[FIRST:]:
             self._do(one)
+        self._count_calls()
         self._limits()
         return self.results
 
@@ -111,6 +121,8 @@ class Comparison:
         for one in self._plan.rounds:
             if one.workload.name in workloads:
                 self._do(one)
+        if CALLS in workloads:
+            self._count_calls()
         return self.results
 
     # --- the parts
@@ -154,6 +166,25 @@ class Comparison:
                 lambda one=one: found.update({one.name: self._commits(one, policy)}),
             )
         self.results.commits[policy] = found
+
+    def _count_calls(self) -> None:
+        for steps in self._plan.calls:
+            found = self.results.calls.setdefault(str(steps), {})
+            for name in CALLING:
+                self._try(
+                    f"{CALLS}, {steps} steps",
+                    name,
+                    lambda name=name, found=found, steps=steps: found.update(
+                        {name: self._calls(CONTESTANTS[name], steps)}
+                    ),
+                )
+
+    def _calls(self, one: Contestant, steps: int) -> float:
+        """Function calls of a step, in a run of so many."""
+        workload = Workload(CALLS, steps=steps, concurrency=1, runs=1, seconds=60)
+        within = 240 * self._patience
+        found = measured(one, workload, self._server, within, module="runs.calls")
+        return round(found["calls"], 1)
 
     def _commits(self, one: Contestant, policy: Policy) -> float:
         """Commits a step."""

@@ -9,6 +9,9 @@ from runs.workload import Policy, Workload
 
 OURS = ("bare", "durably-sqlite", "durably-postgres")
 
+NEAR = ("bare", "hooks", "durably-sqlite", "durably-postgres")
+"""One after the other: a machine's pace changes within minutes, and ratios with it."""
+
 
 @dataclass(frozen=True)
 class Round:
@@ -47,6 +50,9 @@ class Plan:
     waiting: int
     """Runs whose memory is measured while they wait for their model."""
 
+    calls: tuple[int, ...]
+    """Steps of the runs whose function calls are counted."""
+
 
 READ_50 = Workload("read-50", concurrency=50, runs=200, seconds=5)
 ONCE_50 = replace(READ_50, name="once-50", policy="once")
@@ -64,8 +70,10 @@ SLOW_500 = Workload("slow-500", latency=0.3, concurrency=500, runs=500, seconds=
 FULL = Plan(
     (
         Round(READ_50, 3),
-        Round(ONCE_50, 3),
+        Round(READ_50, 3, NEAR),
+        Round(ONCE_50, 4),
         Round(READ_1, 3),
+        Round(READ_1, 3, NEAR),
         Round(READ_500, 2, OURS, within=60),
         Round(STEPS_50, 2, OURS),
         Round(STEPS_1000, 2, OURS, within=150),
@@ -81,6 +89,7 @@ FULL = Plan(
     seconds=60 * 60,
     counted=("read", "idempotent", "once", "transactional"),
     waiting=1000,
+    calls=(50, 1000),
 )
 
 QUICK = Plan(
@@ -96,4 +105,5 @@ QUICK = Plan(
     seconds=8 * 60,
     counted=("read", "idempotent", "once", "transactional"),
     waiting=200,
+    calls=(10, 50),
 )

@@ -169,7 +169,8 @@ def drive[T](connection: sqlite3.Connection, operation: Operation[T], clock: Clo
                 cursor.execute(prepared.text, prepared.bound(statement.params, now))
             except OverflowError as error:
                 raise LedgerError(f"The ledger refused what was to be written: {error}.") from error
-            statement = operation.send(cursor.fetchall())
+            rows = () if cursor.description is None else cursor.fetchall()
+            statement = operation.send(rows)
     except StopIteration as end:
         return end.value
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from durably.ledger.columns import LATEST, timestamp
@@ -55,7 +55,7 @@ class Prepared(NamedTuple):
             if isinstance(ahead, (int, float)) and ahead:
                 bound[name] = after(now, sign * ahead)
             else:
-                bound[name] = timestamp(now)
+                bound[name] = _written(now)
         return bound
 
 
@@ -76,6 +76,10 @@ def _prepared(text: str) -> Prepared:
         return f":{name}"
 
     return Prepared(_TIME.sub(parameter, text), tuple(times.values()))
+
+
+_written = lru_cache(maxsize=16)(timestamp)
+"""All statements of an operation are at one time, which is put into words once."""
 
 
 def after(now: datetime, seconds: float) -> str:

@@ -146,7 +146,7 @@ def growth(runs: Runs, database: str) -> float | None:
 def counted_growth(runs: Runs, name: str) -> str | None:
     """How much more durably does at a late step, counted: clocks see bare's own growth alone."""
     calls: dict[str, dict[str, float]] = runs.results.get("calls", {})
-    short, long = calls.get("50", {}), calls.get("1000", {})
+    short, long = calls.get("50", {}), calls.get("500", {})
     bare = runs.spread("steps-1000", "bare", "wall")
     if bare is None or not all({name, "bare"} <= found.keys() for found in (short, long)):
         return None
@@ -154,7 +154,7 @@ def counted_growth(runs: Runs, name: str) -> str | None:
     few, many = short[name] - short["bare"], long[name] - long["bare"]
     return (
         f"a bare step of 1,000 takes {shown(bare.low)} to {shown(bare.high)} ms in its turns; "
-        f"durably adds {few:,.0f} function calls to a step of 50 and {many:,.0f} to one of 1,000, "
+        f"durably adds {few:,.0f} function calls to a step of 50 and {many:,.0f} to one of 500, "
         f"{many / few:.2f} ×"
     )
 

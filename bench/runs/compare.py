@@ -182,7 +182,7 @@ class Comparison:
     def _calls(self, one: Contestant, steps: int) -> float:
         """Function calls of a step, in a run of so many."""
         workload = Workload(CALLS, steps=steps, concurrency=1, runs=1, seconds=60)
-        within = 240 * self._patience
+        within = 400 * self._patience
         found = measured(one, workload, self._server, within, module="runs.calls")
         return round(found["calls"], 1)
 

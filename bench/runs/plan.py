@@ -89,7 +89,7 @@ FULL = Plan(
     seconds=60 * 60,
     counted=("read", "idempotent", "once", "transactional"),
     waiting=1000,
-    calls=(50, 1000),
+    calls=(50, 500),
 )
 
 QUICK = Plan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from durably import boundaries
 from durably.errors import ConfigError, LedgerError, LedgerUnavailable
 from durably.ledger import reads, runs, steps
+from durably.ledger.database import Database
 from durably.ledger.operations import Operation, execute
 from durably.ledger.postgres import session
 from durably.ledger.postgres.connection import LOCK_SECONDS, translate
@@ -25,12 +26,14 @@ from support.ledgers import (
     PATIENCE_SECONDS,
     Ledger,
     PostgresBackend,
+    done,
     message,
     new_run,
     tool_call,
     until,
 )
 from support.postgres_server import PostgresServer
+from support.wire import Cut, Network
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
@@ -248,22 +251,28 @@ CREATE TRIGGER refuse BEFORE INSERT ON durably_runs FOR EACH ROW EXECUTE FUNCTIO
 """
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("times", [1, session.TRIES - 1])
-async def test_serialization_failure_is_tried_again(migrated_url: str, times: int) -> None:
+async def test_serialization_failure_is_tried_again(
+    migrated_url: str, times: int, alone: bool
+) -> None:
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         connection.execute(REFUSING.format(times=times).encode())
     async with opened(migrated_url) as database:
-        run, created = await database.write(runs.insert, new_run("r"))
+        run, created = await database.write(runs.insert, new_run("r"), alone=alone)
     assert (run.key, created) == ("r", True)
     assert keys(migrated_url) == {"r"}
 
 
-async def test_serialization_failure_that_does_not_end_is_said(migrated_url: str) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+async def test_serialization_failure_that_does_not_end_is_said(
+    migrated_url: str, alone: bool
+) -> None:
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         connection.execute(REFUSING.format(times=session.TRIES).encode())
     async with opened(migrated_url) as database:
         with pytest.raises(LedgerUnavailable, match="not now"):
-            await database.write(runs.insert, new_run("r"))
+            await database.write(runs.insert, new_run("r"), alone=alone)
         assert (await database.write(runs.insert, new_run("r")))[1]
 
 
@@ -375,10 +384,10 @@ async def test_step_of_which_a_part_is_there_is_refused_and_nothing_of_it_is_wri
         both = Step(messages=(message(0, '"a"'), message(1, '"b"')), usage='{"requests": 7}')
         for _ in range(7):  # also once the server has it prepared
             with pytest.raises(LedgerError, match="but not all that come with them"):
-                await database.write(steps.record_step, run.claim, both)
+                await database.write(steps.record_step, run.claim, both, alone=True)
         other = Step(messages=(message(0, '"another"'),))
         with pytest.raises(LedgerError, match="another one already"):
-            await database.write(steps.record_step, run.claim, other)
+            await database.write(steps.record_step, run.claim, other, alone=True)
         assert [m.body for m in await ledger.read(reads.list_messages, run.id)] == ['"a"']
         assert (await ledger.get(run)).usage == run.usage
 
@@ -396,8 +405,50 @@ async def test_step_is_durable_whatever_the_server_is_set_to(
         try:
             async with opened(pg.url) as database:
                 run = await ledger.executing()
-                await database.write(steps.record_step, run.claim, Step(messages=(message(0),)))
+                step = Step(messages=(message(0),))
+                await database.write(steps.record_step, run.claim, step, alone=True)
                 await database.write(steps.record_intent, run.claim, tool_call())
                 assert len(await ledger.read(reads.list_messages, run.id)) == 1
         finally:
             connection.execute(f'ALTER DATABASE "{name}" RESET ALL'.encode())
+
+
+ALONE: dict[str, Callable[[Database, RunRecord], Awaitable[object]]] = {
+    "enqueue": lambda db, _: db.write(runs.insert, new_run("new"), alone=True),
+    "step": lambda db, run: db.write(
+        steps.record_step, run.claim, Step(messages=(message(0),)), alone=True
+    ),
+    "intent": lambda db, run: db.write(steps.record_intent, run.claim, tool_call()),
+    "outcome": lambda db, run: db.write(steps.record_outcome, run.claim, done(tool_call())),
+    "complete": lambda db, run: db.write(runs.complete, run.claim, '"x"', Step(), alone=True),
+    "read": lambda db, run: db.read(reads.get_run, run.key, alone=True),
+}
+
+
+@pytest.mark.parametrize("what", ALONE)
+async def test_connection_that_the_server_ended_while_it_was_idle_is_replaced(
+    ledger: Ledger, pg: PostgresBackend, what: str
+) -> None:
+    """It is noticed before anything is sent: nobody would know whether that was done."""
+    run = await ledger.executing()
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    async with opened(pg.url) as database:
+        await database.write(steps.find_outcome, run.claim, tool_call().position)
+        await database.read(reads.get_run, run.key)
+        with pg.connect() as connection:
+            connection.execute(f"SELECT pg_terminate_backend(pid, 60000) {others}".encode())
+        await ALONE[what](database, run)
+
+
+async def test_enqueueing_of_which_nobody_heard_is_made_again_and_finds_its_run(
+    pg: PostgresBackend, migrated_url: str
+) -> None:
+    with Network(migrated_url) as network:
+        strike = network.strike(Cut.AFTER, "INSERT INTO .*durably_runs")
+        async with opened(network.url) as database:
+            run, created = await database.write(runs.insert, new_run("r"), alone=True)
+            assert strike.done.is_set()
+    assert (run.key, created) == ("r", False)
+    with psycopg.connect(migrated_url) as connection:
+        counted = "(SELECT count(*) FROM durably_runs), (SELECT count(*) FROM oban_jobs)"
+        assert connection.execute(f"SELECT {counted}".encode()).fetchone() == (1, 1)

@@ -152,10 +152,11 @@ def counted_growth(runs: Runs, name: str) -> str | None:
         return None
     # A run of a thousand steps takes as many seconds as a step of it takes milliseconds.
     few, many = short[name] - short["bare"], long[name] - long["bare"]
+    timers = ", Oban's timers among them" if "postgres" in name else ""
     return (
         f"a bare step of 1,000 takes {shown(bare.low)} to {shown(bare.high)} ms in its turns; "
         f"durably adds {few:,.0f} function calls to a step of 50 and {many:,.0f} to one of 500, "
-        f"{many / few:.2f} ×"
+        f"{many / few:.2f} ×{timers}"
     )
 
 

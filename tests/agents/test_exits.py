@@ -57,7 +57,7 @@ async def test_nothing_is_lost_an_end_that_the_ledger_refuses_counts(
 ) -> None:
     """Whatever it is: tried for ever, it would show nowhere."""
 
-    def refuse(*_: object) -> Any:
+    def refuse(*_: object, **__: object) -> Any:
         raise ValueError("refused")
 
     monkeypatch.setattr("durably.execution.executor.runs.complete", refuse)

@@ -20,14 +20,20 @@ ORDER BY seq DESC LIMIT :limit;
 -- name: record_step (postgres)
 -- In one round trip what touch_run, insert_message, record_outcome, insert_event and set_fingerprint
 -- do one by one (see there). All of it hangs on `held`, the fence; what follows the messages also
--- on that they were not there already, for then the whole step is. An outcome's event comes with it.
+-- on that they were not there already, for then the whole step is: it may come twice, the second
+-- time after others, and counts what was spent once. An outcome's event comes with it.
 WITH held AS (
     UPDATE durably_runs
-    SET usage = COALESCE(:usage, usage),
-        tokens = COALESCE(CAST(:tokens AS BIGINT), tokens),
-        cost_nanousd = COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd),
-        own_nanousd = COALESCE(CAST(:own_nanousd AS BIGINT), own_nanousd),
-        model = COALESCE(CAST(:model AS TEXT), model)
+    SET usage = CASE WHEN before.it THEN usage ELSE COALESCE(:usage, usage) END,
+        tokens = CASE WHEN before.it THEN tokens
+                      ELSE COALESCE(CAST(:tokens AS BIGINT), tokens) END,
+        cost_nanousd = CASE WHEN before.it THEN cost_nanousd
+                            ELSE COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd) END,
+        own_nanousd = CASE WHEN before.it THEN own_nanousd
+                           ELSE COALESCE(CAST(:own_nanousd AS BIGINT), own_nanousd) END,
+        model = CASE WHEN before.it THEN model ELSE COALESCE(CAST(:model AS TEXT), model) END
+    FROM (SELECT EXISTS (SELECT 1 FROM durably_messages
+                         WHERE run_id = :run_id AND seq = CAST(:seq_a AS INTEGER)) AS it) before
     WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
     RETURNING id, attempt),
 appended AS (

@@ -25,7 +25,7 @@ from support.wire import Cut, Network, Strike
 # What a transaction looks like to the server, by what is written in it.
 LOAD = "SELECT .* FROM .*durably_messages WHERE run_id = .* ORDER BY seq"
 CHECKPOINT = "INSERT INTO .*durably_messages"
-STEP = "SET usage = COALESCE"
+STEP = "SET usage = "
 INTENT = "INSERT INTO .*durably_effects.*'started'"
 OUTCOME = r"INSERT INTO .*durably_effects.*NOT IN \('done'"
 DOUBT = "SET state = 'in_doubt', asked"

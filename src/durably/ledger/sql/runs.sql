@@ -110,7 +110,7 @@ WHERE run_id IN (SELECT value FROM json_each(:ids));
 
 -- name: list_inputs (postgres)
 SELECT run_id, prompt, args FROM durably_inputs
-WHERE run_id IN (SELECT CAST(json_array_elements_text(CAST(:ids AS JSON)) AS BIGINT));
+WHERE run_id = ANY(ARRAY(SELECT CAST(json_array_elements_text(CAST(:ids AS JSON)) AS BIGINT)));
 
 -- name: get_input
 SELECT prompt, args FROM durably_inputs WHERE run_id = :run_id;

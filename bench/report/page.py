@@ -12,6 +12,14 @@ from report.targets import Target, of_part, of_runs
 
 TITLES = {"queues": "Queue and ledger"}
 
+NOTES = {
+    "queues": "Two processes: one enqueues, the other works. A job starts with its body, a run with the "
+    "first of the\napplication's code, which makes its deps; `durably_asked` is durably until the "
+    "model is asked, after\npydantic-ai's set-up of a run. `durably_bare` is durably's queue and "
+    "ledger with no agent in it.\n"
+}
+"""What the figures of a part mean."""
+
 DESCRIPTIONS = {
     "read-50": "READ tools, 50 runs at once",
     "once-50": "once tools, 50 runs at once",
@@ -114,6 +122,8 @@ def everything(runs: Runs) -> Iterator[str]:
 def of_other(name: str, part: Json) -> Iterator[str]:
     title = TITLES.get(name, name)
     yield f"## {title}\n"
+    if name in NOTES:
+        yield NOTES[name]
     yield details("Everything that was measured", tables.measurements(part))
     if missing := part.get("missing"):
         rows = ([what, why] for what, why in missing.items())

@@ -147,14 +147,14 @@ def counted_growth(runs: Runs, name: str) -> str | None:
     """How much more durably does at a late step, counted: clocks see bare's own growth alone."""
     calls: dict[str, dict[str, float]] = runs.results.get("calls", {})
     short, long = calls.get("50", {}), calls.get("500", {})
-    bare = runs.spread("steps-1000", "bare", "wall")
+    bare = runs.median("steps-1000", "bare", "wall")
     if bare is None or not all({name, "bare"} <= found.keys() for found in (short, long)):
         return None
     # A run of a thousand steps takes as many seconds as a step of it takes milliseconds.
     few, many = short[name] - short["bare"], long[name] - long["bare"]
     timers = ", Oban's timers among them" if "postgres" in name else ""
     return (
-        f"a bare step of 1,000 takes {shown(bare.low)} to {shown(bare.high)} ms in its turns; "
+        f"a bare step of 1,000 takes {shown(bare)} ms, and a clock sees little else; counted, "
         f"durably adds {few:,.0f} function calls to a step of 50 and {many:,.0f} to one of 500, "
         f"{many / few:.2f} ×{timers}"
     )

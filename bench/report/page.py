@@ -14,9 +14,9 @@ TITLES = {"queues": "Queue and ledger"}
 
 NOTES = {
     "queues": "Two processes: one enqueues, the other works. A job starts with its body, a run "
-    "with the first of the\napplication's code, which makes its deps; `durably_asked` is durably until "
-    "the model is asked, after\npydantic-ai's set-up of a run. `durably_bare` is durably's queue "
-    "and ledger with no agent in it.\n"
+    "with the first of the\napplication's code, which makes its deps; `durably_asked` is durably "
+    "until the model is asked, after\npydantic-ai's set-up of a run. `durably_bare` is durably's "
+    "queue and ledger with no agent in it.\n"
 }
 """What the figures of a part mean."""
 

@@ -86,7 +86,9 @@ async def test_step_costs_the_same_however_long_the_history(ledger: Ledger) -> N
         step = steps.record_step(run.claim, step_of(number))
         await ledger.write(writes.counted, step)
         costs.append((writes.names, writes.bytes))
-    assert costs[0][0].total() == (1 if ledger.database.dialect == "postgres" else 7)
+    dialect = ledger.database.dialect
+    made = [name for name in costs[0][0].elements() if name in load_queries(dialect)]
+    assert len(made) == (1 if dialect == "postgres" else 6), made
     assert all(cost == costs[0] for cost in costs)
 
 

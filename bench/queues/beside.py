@@ -60,7 +60,8 @@ def in_turns(
     for turn in range(times):
         for name, on in CONTESTANTS.items():
             for database in on:
-                if name in but or f"{name}, {database}" in figures.missing:
+                what = f"{figures.part}: {name}, {database}"
+                if name in but or what in figures.missing:
                     continue
                 print(f"  {module} {turn + 1}/{times}: {name} on {database}", flush=True)
                 try:
@@ -68,7 +69,7 @@ def in_turns(
                         printed = process(module, name, url, *args)
                     seen[name, database].append(printed)
                 except RuntimeError as error:
-                    figures.missing[f"{name}, {database}"] = str(error)
+                    figures.missing[what] = str(error)
     return seen
 
 

@@ -90,6 +90,9 @@ class Figures:
         self.part = part
         self.measurements = [one for one in self.measurements if one.part != part]
         self.targets = [one for one in self.targets if one.part != part]
+        self.missing = {
+            what: why for what, why in self.missing.items() if not what.startswith(f"{part}: ")
+        }
 
     def add(
         self, what: str, who: str, database: str, unit: str, values: Sequence[float], **more: Any

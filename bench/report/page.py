@@ -16,7 +16,8 @@ NOTES = {
     "queues": "Two processes: one enqueues, the other works. A job starts with its body, a run "
     "with the first of the\napplication's code, which makes its deps; `durably_asked` is durably "
     "until the model is asked, after\npydantic-ai's set-up of a run. `durably_bare` is durably's "
-    "queue and ledger with no agent in it.\n"
+    "queue and ledger with no agent in it.\nDBOS and Absurd store many jobs one by one: 2,000 of "
+    "them, where the others store 10,000.\n"
 }
 """What the figures of a part mean."""
 

@@ -1,7 +1,8 @@
 """Loads the named statements from the ``.sql`` files beside this module.
 
 Owns the file format: ``-- name: claim_run`` and, where databases differ, ``(postgres)``; where they
-do in a few words, ``/*postgres: FOR UPDATE*/`` within the text of all.
+do in a few words, ``/*postgres: FOR UPDATE*/`` within the text of all; where one statement holds
+another, ``/*statement record_outcome*/``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ _NAME = re.compile(r"^-- name: (\w+)(?: \((\w+)\))?$", re.MULTILINE)
 
 _SOME = re.compile(r"/\*(\w+): (.*?)\*/")
 
+_STATEMENT = re.compile(r"/\*statement (\w+)\*/")
+
 
 @cache
 def load_queries(dialect: str) -> dict[str, str]:
@@ -23,6 +26,7 @@ def load_queries(dialect: str) -> dict[str, str]:
 
     Raises:
         ValueError: two statements share a name and tag.
+        KeyError: a statement is to hold one that is not there.
     """
     common: dict[str, str] = {}
     special: dict[str, str] = {}
@@ -38,7 +42,10 @@ def load_queries(dialect: str) -> dict[str, str]:
             if name in target:
                 raise ValueError(f"{entry.name}: statement {name!r} is defined twice.")
             target[name] = text
-    return common | special
+    found = common | special
+    return {
+        name: _STATEMENT.sub(lambda within: found[within[1]], text) for name, text in found.items()
+    }
 
 
 def _statements(source: str) -> list[tuple[str, str, str]]:

@@ -40,24 +40,7 @@ RETURNING *;
 -- name: close_call (postgres)
 -- In one round trip what record_outcome and insert_event do.
 WITH outcome AS (
-    INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_id, args,
-                                 policy, on_doubt, state, asked, attempt, idempotency_key, result, error,
-                                 started_at, finished_at)
-    SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, :state,
-           :asked, r.attempt, :idempotency_key, :result, :error,
-           durably_after(CAST(:began_seconds AS DOUBLE PRECISION)),
-           CASE WHEN :state IN ('done', 'failed', 'denied')
-                THEN durably_after(CAST(:ended_seconds AS DOUBLE PRECISION)) END
-    FROM durably_runs r
-    WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing' FOR NO KEY UPDATE
-    ON CONFLICT (run_id, response, call, step) DO UPDATE
-    SET state = excluded.state, asked = excluded.asked, result = excluded.result,
-        error = COALESCE(excluded.error, durably_effects.error), finished_at = excluded.finished_at
-    WHERE durably_effects.state NOT IN ('done', 'failed', 'denied')
-      AND (durably_effects.state <> excluded.state OR durably_effects.asked <> excluded.asked
-           OR COALESCE(durably_effects.error, '')
-              <> COALESCE(excluded.error, durably_effects.error, ''))
-    RETURNING *),
+/*statement record_outcome*/),
 event AS (
     INSERT INTO durably_events (run_id, kind, attempt, data, at)
     SELECT run_id, 'effect', CAST(:attempt AS INTEGER), CAST(:event AS JSON), durably_now()

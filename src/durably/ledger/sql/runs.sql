@@ -294,17 +294,7 @@ RETURNING *;
 -- name: complete_attempt (postgres)
 -- In one round trip what complete_run and close_attempt do, if the run is this attempt's.
 WITH run AS (
-    UPDATE durably_runs
-    SET state = 'completed', worker_id = NULL, output = :output, error = NULL,
-        usage = COALESCE(:usage, usage),
-        tokens = COALESCE(CAST(:tokens AS BIGINT), tokens),
-        cost_nanousd = COALESCE(CAST(:cost_nanousd AS BIGINT), cost_nanousd),
-        own_nanousd = COALESCE(CAST(:own_nanousd AS BIGINT), own_nanousd),
-        model = COALESCE(CAST(:model AS TEXT), model),
-        finished_at = durably_now(),
-        executed_ms = executed_ms + durably_ms_since(attempted_at)
-    WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
-    RETURNING *),
+/*statement complete_run*/),
 doubted AS (
     UPDATE durably_effects e SET state = 'in_doubt'
     FROM run WHERE e.run_id = run.id AND e.state = 'started' AND e.attempt <= run.attempt),

@@ -146,6 +146,14 @@ async def test_right_that_is_missing_is_a_problem(migrated_url: str) -> None:
     assert found["rights"].text.startswith("half_app may not UPDATE on durably_runs: ")
 
 
+async def test_right_to_number_jobs_that_is_missing_is_a_problem(migrated_url: str) -> None:
+    grants = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO half_app"
+    with role(migrated_url, "half_app", grants) as url:
+        found = await examine(url)
+    assert found["rights"].status is PROBLEM
+    assert found["rights"].text.startswith("half_app may not USAGE on oban_jobs_id_seq: ")
+
+
 async def test_server_that_is_away_is_a_problem_whose_password_is_not_told(
     own_postgres: PostgresServer,
 ) -> None:

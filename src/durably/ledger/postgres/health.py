@@ -32,6 +32,10 @@ WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p')
   AND (relname LIKE 'durably\\_%%' OR relname LIKE 'oban\\_%%')
   AND (privilege = 'SELECT' OR relname NOT IN ('durably_schema', 'durably_transfer'))
   AND NOT has_table_privilege(oid, privilege)
+UNION ALL
+SELECT relname, 'USAGE' FROM pg_sequence JOIN pg_class ON pg_class.oid = seqrelid
+WHERE relnamespace = to_regnamespace(%s) AND relname LIKE 'oban\\_jobs\\_%%'
+  AND NOT has_sequence_privilege(seqrelid, 'USAGE')
 ORDER BY 1, 2 LIMIT 1
 """
 
@@ -149,7 +153,7 @@ def _oban(connection: psycopg.Connection[Any], where: PostgresUrl) -> Finding:
 
 
 def _rights(connection: psycopg.Connection[Any], where: PostgresUrl) -> Iterator[Finding]:
-    row = connection.execute(_RIGHTS, (where.schema,)).fetchone()
+    row = connection.execute(_RIGHTS, (where.schema, where.schema)).fetchone()
     if row is not None:
         user = connection.info.user
         text = f"{user} may not {row[1]} on {row[0]}: see Roles in the page on PostgreSQL"

@@ -130,9 +130,10 @@ def events_tell_everything_in_order(evidence: Evidence) -> Iterator[str]:
         if "delta" in kinds:
             yield f"Pieces of a message of run {run.key} are left."
     for key, seen in evidence.watched.items():
-        ids = [event["id"] for event in evidence.runs[key].events]
-        last = [e["id"] for e in evidence.runs[key].events if e["kind"] in FINAL]
-        if seen != ids[: len(seen)] or last[-1] not in seen:
+        events = evidence.runs[key].events
+        ids = [event["id"] for event in events]
+        ends = [event["id"] for event in events if _end_told(event) in FINAL]
+        if seen != ids[: len(seen)] or not ends or ends[-1] not in seen:
             yield f"Who watched run {key} saw the events {seen}; they are {ids}."
 
 
@@ -141,9 +142,9 @@ def threads_go_one_at_a_time(evidence: Evidence) -> Iterator[str]:
     for thread, runs in evidence.threads.items():
         going = [run for run in runs if run.attempts]
         for before, after in pairwise(going):
-            ended = [event["id"] for event in before.events if event["kind"] in FINAL]
+            ended = [event["id"] for event in before.events if _end_told(event) in FINAL]
             began = [event["id"] for event in after.events if event["kind"] == "claimed"]
-            if not ended or began[0] < ended[-1]:
+            if not ended or not began or began[0] < ended[-1]:
                 yield f"Run {after.key} of {thread} began before run {before.key} had ended."
         for index, run in enumerate(runs):
             known = {r.key for r in runs[:index] if r.completed}

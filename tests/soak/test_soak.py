@@ -42,4 +42,7 @@ def test_soak_finds_what_is_left_out(
 
 def _soaked(folder: Path, flaw: str) -> Soak:
     options = {"seed": 7, "seconds": SECONDS, "flaw": flaw}
-    return soak(folder, ["sqlite"], customers=8, workers=2, **options)["sqlite"]
+    soaked = soak(folder, ["sqlite"], customers=8, workers=2, **options)["sqlite"]
+    if soaked.error is not None:
+        raise soaked.error  # The soak itself broke, and found neither.
+    return soaked

@@ -77,6 +77,22 @@ CONTESTANTS = {
             "nothing: what pydantic-ai takes for them",
         ),
         Contestant(
+            "least-sqlite",
+            "a row a step and no more, SQLite",
+            "sqlite",
+            "least",
+            how="a hook that saves each response, in pydantic-ai's JSON, as one row, in commits "
+            "that a thread makes for all who wait: what any library that saves before it acts "
+            "takes at least; WAL, `synchronous=FULL`",
+        ),
+        Contestant(
+            "least-postgres",
+            "a row a step and no more, Postgres",
+            "postgres",
+            "least",
+            how="the same on PostgreSQL: a statement a step, on a pool of 10",
+        ),
+        Contestant(
             "durably-sqlite",
             "durably, SQLite",
             "sqlite",

@@ -53,11 +53,11 @@ class Runs:
         return statistics.median(mine - bare for mine, bare in pairs) if pairs else None
 
     def peers(self, database: str) -> list[str]:
-        """Those on a database that save every step, other than durably."""
+        """Those on a database that save every step, and that one might use instead of durably."""
         return [
             name
             for name, one in self.contestants.items()
-            if one["database"] == database and not name.startswith(("durably", "recipe"))
+            if one["database"] == database and not name.startswith(("durably", "recipe", "least"))
         ]
 
     def requests(self, workload: str) -> int:
@@ -77,6 +77,8 @@ class Runs:
         return next((limits["codec"]["bytes"] for limits in self.results["limits"]), None)
 
     def _pairs(self, workload: str, contestant: str, metric: str) -> list[tuple[float, float]]:
+        if contestant not in self.contestants:
+            return []
         over = self.contestants[contestant]["over"]
         mine, bare = self.samples(workload, contestant), self.samples(workload, over)
         return [(one[metric], other[metric]) for one, other in zip(mine, bare, strict=False)]

@@ -81,16 +81,18 @@ CONTESTANTS = {
             "a row a step and no more, SQLite",
             "sqlite",
             "least",
+            policies=("once",),
             how="a hook that saves each response, in pydantic-ai's JSON, as one row, in commits "
-            "that a thread makes for all who wait: what any library that saves before it acts "
-            "takes at least; WAL, `synchronous=FULL`",
+            "that a thread makes for all who wait; two rows more around a once tool: what any "
+            "library that saves before it acts takes at least; WAL, `synchronous=FULL`",
         ),
         Contestant(
             "least-postgres",
             "a row a step and no more, Postgres",
             "postgres",
             "least",
-            how="the same on PostgreSQL: a statement a step, on a pool of 10",
+            policies=("once",),
+            how="the same on PostgreSQL: a statement a row, on a pool of 10",
         ),
         Contestant(
             "durably-sqlite",

@@ -9,7 +9,7 @@ from runs.workload import Policy, Workload
 
 OURS = ("bare", "durably-sqlite", "durably-postgres")
 
-NEAR = ("bare", "hooks", "durably-sqlite", "durably-postgres")
+NEAR = ("bare", "hooks", "least-sqlite", "durably-sqlite", "least-postgres", "durably-postgres")
 """One after the other: a machine's pace changes within minutes, and ratios with it."""
 
 

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from durably.ledger import runs, steps
+from durably.ledger.postgres.connection import statements
 from durably.ledger.queries import load_queries
 from durably.ledger.written import Step
 from durably.records import RunRecord
@@ -208,6 +209,11 @@ def large(postgres: Postgres) -> Generator[psycopg.Connection[Any]]:
 
 def literal(connection: psycopg.Connection[Any], value: object) -> str:
     return psycopg.sql.Literal(value).as_string(connection)
+
+
+def test_every_statement_is_short_enough_for_psycopg_to_parse_it_once() -> None:
+    """It keeps what it has parsed of texts of so many characters (`psycopg._queries`)."""
+    assert max(map(len, statements("durably").values())) <= 4096
 
 
 @pytest.mark.parametrize("plans", ["custom", "generic"])

@@ -70,5 +70,5 @@ def statement_of(name: str) -> tuple[str, list[str]]:
             names.append(found[1])
         return f"${names.index(found[1]) + 1}"
 
-    text = re.sub(r"%\((\w+)\)s", number, statements("public")[name].as_string())
+    text = re.sub(r"%\((\w+)\)s", number, statements("public")[name].decode())
     return text.replace("%%", "%"), names

@@ -1,11 +1,13 @@
-"""The least that saves every step before it acts: a hook, pydantic-ai's JSON, one row a step.
+"""The least that saves every step before it acts: hooks, pydantic-ai's JSON, one row a step.
 
-No queue, lease, fence, effects or events: what is left of the time is a limit for whoever has them.
+Around a once tool there are two rows more: that it may have begun, and its result. No queue, lease,
+fence or events: what this takes, everybody takes who has them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import sqlite3
 import threading
@@ -43,20 +45,34 @@ class Steps(AbstractCapability[Any]):
         response = await handler(request_context)
         new = [*ctx.messages[self._saved :], response]
         self._saved += len(new)
-        self._number += 1
-        text = ModelMessagesTypeAdapter.dump_json(new).decode()
-        await self._save((self._run, self._number, text))
+        await self._append(ModelMessagesTypeAdapter.dump_json(new).decode())
         return response
+
+    async def _append(self, text: str) -> None:
+        self._number += 1
+        await self._save((self._run, self._number, text))
+
+
+class StepsAndCalls(Steps):
+    """Saves also that a tool is about to run, and what it returned."""
+
+    async def wrap_tool_execute(
+        self, ctx: Any, *, call: Any, tool_def: Any, args: Any, handler: Any
+    ) -> Any:
+        await self._append(json.dumps(args))
+        result = await handler(args)
+        await self._append(json.dumps(result))
+        return result
 
 
 @asynccontextmanager
 async def opened(place: Place, workload: Workload) -> AsyncGenerator[RunOne]:
     agent = agent_for(workload)
-    async with (_postgres(place.url) if place.url else _sqlite(place.file)) as save:
+    kind = StepsAndCalls if workload.policy == "once" else Steps
+    async with _postgres(place.url) if place.url else _sqlite(place.file) as save:
 
         async def one(key: str) -> None:
-            steps = Steps(save, key)
-            await agent.run(PROMPT, usage_limits=NO_LIMITS, capabilities=[steps])
+            await agent.run(PROMPT, usage_limits=NO_LIMITS, capabilities=[kind(save, key)])
 
         yield one
 

@@ -12,9 +12,10 @@ from functools import cache
 from typing import Any, LiteralString, cast
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap
+from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
 from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.numeric import Int8Dumper
@@ -59,6 +60,7 @@ SYNCHRONOUS: LiteralString = "; SET LOCAL synchronous_commit = on"
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _NAME = re.compile(r"(?<![\w.'\":])((?:durably|oban)_\w+)")
 _LITERAL = re.compile(r"('(?:[^']|'')*'|--[^\n]*)")
+_LAYOUT = re.compile(r"\s+")
 
 LOST = (
     psycopg.InterfaceError,
@@ -138,24 +140,26 @@ def adapt(adapters: AdaptersMap) -> None:
 
 
 @cache
-def statements(schema: str) -> dict[str, sql.SQL]:
+def statements(schema: str) -> dict[str, bytes]:
     """Every statement for PostgreSQL, its tables in this schema, its parameters as psycopg's."""
-    return {
-        name: sql.SQL(_written(text, schema)) for name, text in load_queries("postgres").items()
-    }
+    return {name: _written(text, schema) for name, text in load_queries("postgres").items()}
 
 
-def _written(text: str, schema: str) -> LiteralString:
-    """The statement with its names qualified and its parameters renamed; literals stay."""
+def _written(text: str, schema: str) -> bytes:
+    """The statement with its names qualified and its parameters renamed; literals stay.
+
+    Without its layout: psycopg keeps what it has parsed of texts of up to 4,096 characters, and
+    parses longer ones each time.
+    """
     parts = _LITERAL.split(text)
     for i in range(0, len(parts), 2):
-        part = parts[i].replace("%", "%%")
+        part = _LAYOUT.sub(" ", parts[i]).replace("%", "%%")
         part = _NAME.sub(rf'"{schema}".\1', part)
         parts[i] = _PARAMETER.sub(r"%(\1)s", part)
     for i in range(1, len(parts), 2):
         parts[i] = "" if parts[i].startswith("--") else parts[i].replace("%", "%%")
     # From files of this package; the schema's name was checked when the URL was read.
-    return cast(LiteralString, "".join(parts).strip())
+    return "".join(parts).strip().encode()
 
 
 def drive[T](
@@ -199,7 +203,9 @@ def parameters(statement: Statement, schema: str, *, alone: bool = False) -> dic
 
 def rows_of(cursor: psycopg.Cursor[dict[str, Any]]) -> Sequence[Row]:
     """What a statement returned, if it returns anything."""
-    return cursor.fetchall() if cursor.description is not None else ()
+    # Not `description`: it makes an object of every column.
+    result = cursor.pgresult
+    return cursor.fetchall() if result is not None and result.status == ExecStatus.TUPLES_OK else ()
 
 
 def translate(error: BaseException, shown: str) -> BaseException:

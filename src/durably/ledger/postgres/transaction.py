@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, LiteralString, cast
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 from psycopg.rows import dict_row
 
 from durably import boundaries
@@ -59,7 +59,7 @@ CLOSING = cast(
 )
 """From here on the transaction holds the run, and may hold it for a moment only."""
 
-type Steps[T] = Generator[tuple[LiteralString | sql.SQL, Mapping[str, Any]], Sequence[Row], T]
+type Steps[T] = Generator[tuple[LiteralString | bytes, Mapping[str, Any]], Sequence[Row], T]
 """An operation in SQL: the same for a connection that is waited for in a thread or a task."""
 
 

@@ -72,6 +72,12 @@ class Results:
         return replace(
             earlier,
             command=f"{earlier.command}` and `{self.command}",
+            contestants=self.contestants
+            | {
+                name: one
+                for name, one in earlier.contestants.items()
+                if name not in self.contestants
+            },
             workloads=earlier.workloads | self.workloads,
             samples=earlier.samples | self.samples,
             calls=earlier.calls | self.calls,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from report import tables
 from report.figures import Json, Runs
-from report.targets import Target, of_part, of_runs
+from report.targets import DATABASES, Target, of_part, of_runs
 
 TITLES = {"queues": "Queue and ledger"}
 
@@ -81,9 +81,21 @@ def in_short(runs: Runs) -> Iterator[str]:
         "answer; the\nmodel takes no time. CPU is the process's own, with 50 runs at once.\n"
     )
     yield tables.headline(runs)
+    yield from with_a_model(runs)
     for workload, (what, path) in PICTURES.items():
         if runs.measured(workload):
             yield f"![{what}]({path})\n"
+
+
+def with_a_model(runs: Runs) -> Iterator[str]:
+    """The same where the model takes its time: what a user sees."""
+    sqlite, postgres = (runs.ratio("slow-50", f"durably-{d}", "wall") for d in DATABASES)
+    if sqlite is not None and postgres is not None:
+        yield (
+            "With a model that takes 300 ms, and the 50 runs waiting for it at once, such a run "
+            f"takes {sqlite:.2f} times as long on\nSQLite as with nothing stored, and "
+            f"{postgres:.2f} times on Postgres.\n"
+        )
 
 
 def targets(runs: Runs | None, others: dict[str, Json]) -> Iterator[str]:
@@ -95,8 +107,9 @@ def targets(runs: Runs | None, others: dict[str, Json]) -> Iterator[str]:
     yield (
         "A *step* is a model request with its tool calls. The *best peer* has the smallest "
         "overhead over\nthe same loop with nothing stored, of those that save every step: the "
-        "plain recipe saves only\nthe end. Commits that a step waits for are counted by a test, "
-        "`tests/costs`; the other tables have\nall that reach the database for a step more, "
+        "plain recipe saves only\nthe end. *A row a step and no more* is nothing that one could "
+        "use: it shows what saving takes\nat least. Commits that a step waits for are counted by a "
+        "test, `tests/costs`; the other tables have\nall that reach the database for a step more, "
         "heartbeats and notices among them.\n"
     )
 

@@ -77,24 +77,6 @@ CONTESTANTS = {
             "nothing: what pydantic-ai takes for them",
         ),
         Contestant(
-            "least-sqlite",
-            "a row a step and no more, SQLite",
-            "sqlite",
-            "least",
-            policies=("once",),
-            how="a hook that saves each response, in pydantic-ai's JSON, as one row, in commits "
-            "that a thread makes for all who wait; two rows more around a once tool: what any "
-            "library that saves before it acts takes at least; WAL, `synchronous=FULL`",
-        ),
-        Contestant(
-            "least-postgres",
-            "a row a step and no more, Postgres",
-            "postgres",
-            "least",
-            policies=("once",),
-            how="the same on PostgreSQL: a statement a row, on a pool of 10",
-        ),
-        Contestant(
             "durably-sqlite",
             "durably, SQLite",
             "sqlite",
@@ -184,6 +166,24 @@ CONTESTANTS = {
             "recipe",
             distributions=("oban",),
             how="an Oban job around `agent.run`; the final history is saved, no step before it",
+        ),
+        Contestant(
+            "least-sqlite",
+            "a row a step and no more, SQLite",
+            "sqlite",
+            "least",
+            policies=("once",),
+            how="a hook that saves each response, in pydantic-ai's JSON, as one row, in commits "
+            "that a thread makes for all who wait; two rows more around a once tool: what any "
+            "library that saves before it acts takes at least; WAL, `synchronous=FULL`",
+        ),
+        Contestant(
+            "least-postgres",
+            "a row a step and no more, Postgres",
+            "postgres",
+            "least",
+            policies=("once",),
+            how="the same on PostgreSQL: a statement a row, on a pool of 10",
         ),
     )
 }

@@ -81,7 +81,9 @@ def spent_of(usage: Mapping[str, Any], cost_nanousd: int, *, shared: bool = Fals
     tokens = _count(usage.get("input_tokens")) + _count(usage.get("output_tokens"))
     requests, tool_calls = _count(usage.get("requests")), _count(usage.get("tool_calls"))
     spent = Spent(requests, tokens, tool_calls, cost_nanousd)
-    return spent.since(Spent.from_json(usage.get(FROM_CHILDREN))) if shared else spent
+    if not shared or FROM_CHILDREN not in usage:
+        return spent
+    return spent.since(Spent.from_json(usage[FROM_CHILDREN]))
 
 
 @dataclass(frozen=True, slots=True, init=False)

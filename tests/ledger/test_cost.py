@@ -88,7 +88,7 @@ async def test_step_costs_the_same_however_long_the_history(ledger: Ledger) -> N
         costs.append((writes.names, writes.bytes))
     dialect = ledger.database.dialect
     made = [name for name in costs[0][0].elements() if name in load_queries(dialect)]
-    assert len(made) == (1 if dialect == "postgres" else 6), made
+    assert len(made) == (1 if dialect == "postgres" else 4), made
     assert all(cost == costs[0] for cost in costs)
 
 

@@ -186,9 +186,11 @@ VALUES: dict[str, Any] = {
     "seq_a": 8,
     "kind_a": "request",
     "body_a": "{}",
+    "data_a": "{}",
     "seq_b": 9,
     "kind_b": "response",
     "body_b": "{}",
+    "data_b": "{}",
     "outcomes": "[]",
     "events": "[]",
 }

@@ -26,6 +26,11 @@ STEPS = {
     "an outcome alone": Step(outcomes=(done(),)),
     "a call that waits": Step(outcomes=(AWAITING,)),
     "a changed agent": Step(fingerprint='{"f":1}', events=(("agent_changed", {"model": "new"}),)),
+    "three messages and calls": Step(
+        messages=(message(0), message(1), message(2)),
+        outcomes=(done(tool_call(0)), done(tool_call(1)), done(tool_call(2))),
+        events=(("step", {"messages": [0, 1, 2]}),),
+    ),
     "all of it": Step(
         usage='{"a":1}',
         messages=(NewMessage(0, "request", '{"m":1}'),),

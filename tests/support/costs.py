@@ -8,7 +8,8 @@ from durably.ledger.postgres.connection import statements
 from durably.ledger.written import Step
 from support.ledgers import done, message, tool_call
 
-PER_STEP = {"insert_message", "insert_event", "insert_intent", "record_outcome", "touch_run"}
+PER_STEP = {"insert_message", "insert_event", "insert_two_messages", "insert_two_events"}
+PER_STEP |= {"insert_intent", "record_outcome", "touch_run"}
 PER_STEP |= {"hold_run", "withdraw_intent", "get_effect", "settle_late", "withdraw_late"}
 PER_STEP |= {"doubt_effect", "ask_person", "return_approved"}
 PER_STEP |= {"insert_wait", "get_wait", "settle_wait", "find_wait", "take_signal", "expect_ends"}

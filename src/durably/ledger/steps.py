@@ -10,12 +10,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import batched
 from typing import Any
 
 from durably.errors import LedgerError
 from durably.ledger import deltas
 from durably.ledger.budgets import spend
-from durably.ledger.fence import hold, lease_lost, record_event
+from durably.ledger.fence import hold, lease_lost, record_event, record_events
 from durably.ledger.operations import (
     Deferred,
     Operation,
@@ -73,26 +74,41 @@ def _write_in_parts(claim: Claim, step: Step) -> Operation[Sequence[Row]]:
     touched = yield from fetch_one("touch_run", **touch_params(claim, step))
     if touched is None:
         return [{"held": 0, "appended": 0}]
-    for appended, message in enumerate(step.messages):
-        new = yield from execute(
-            "insert_message",
-            run_id=claim.run_id,
-            attempt=claim.attempt,
-            seq=message.seq,
-            kind=message.kind,
-            body=message.body,
-        )
-        if not new:
-            return [{"held": 1, "appended": appended}]
-        for steer in message.steers:
-            yield from take_steer(claim, touched["key"], steer)
+    appended = yield from _append(claim, touched["key"], step.messages)
+    if appended < len(step.messages):
+        return [{"held": 1, "appended": appended}]
+    events: list[tuple[str, dict[str, object]]] = []
     for outcome in step.outcomes:
-        yield from _insert_outcome(claim, outcome)
-    for kind, data in step.events:
-        yield from record_event(claim, kind, **data)
+        if (yield from _note_outcome(claim, outcome)):
+            events.append(("effect", outcome_data(outcome)))
+    yield from record_events(claim, [*events, *step.events])
     if step.messages and step.fingerprint is not None:
         yield from _set_fingerprint(claim, step)
-    return [{"held": 1, "appended": len(step.messages)}]
+    return [{"held": 1, "appended": appended}]
+
+
+def _append(claim: Claim, key: str, messages: Sequence[NewMessage]) -> Operation[int]:
+    """Append messages, two at a time, since a step mostly has two, up to one that is there.
+
+    Returns:
+        How many were not there.
+    """
+    appended = 0
+    for pair in batched(messages, 2):
+        params: dict[str, object] = {"run_id": claim.run_id, "attempt": claim.attempt}
+        for place, message in zip(("_a", "_b") if len(pair) > 1 else ("",), pair, strict=True):
+            params[f"seq{place}"] = message.seq
+            params[f"kind{place}"] = message.kind
+            params[f"body{place}"] = message.body
+        statement = "insert_two_messages" if len(pair) > 1 else "insert_message"
+        new = yield from execute(statement, **params)
+        appended += new
+        if new < len(pair):
+            break
+        for message in pair:
+            for steer in message.steers:
+                yield from take_steer(claim, key, steer)
+    return appended
 
 
 def _set_fingerprint(claim: Claim, step: Step) -> Operation[int]:
@@ -149,7 +165,7 @@ def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
 @progress
 def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     """Record what became of a call, now."""
-    row = yield from _insert_outcome(claim, outcome, alone=True)
+    row = yield from _insert_outcome(claim, outcome)
     if row is not None:
         return effect_from(row)
     yield from hold(claim)
@@ -282,13 +298,29 @@ def _return_approved(claim: Claim, call: ToolCall) -> Operation[Row | None]:
     )
 
 
-def _insert_outcome(
-    claim: Claim, outcome: CallOutcome, *, alone: bool = False
-) -> Operation[Row | None]:
-    """Record an outcome and its event; None if something is recorded that stays."""
-    data = outcome_data(outcome)
+def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]:
+    """Record an outcome and its event, alone; None if something is recorded that stays."""
+
+    def in_parts() -> Operation[Sequence[Row]]:
+        rows = yield from _note_outcome(claim, outcome)
+        if rows:
+            yield from record_event(claim, "effect", **outcome_data(outcome))
+        return rows
+
     if outcome.ask is not None:
-        row = yield from fetch_one(
+        rows = yield from in_parts()
+    else:
+        told = _outcome_params(claim, outcome) | {"event": json.dumps(outcome_data(outcome))}
+        rows = yield Statement("close_call", told, alone=True, instead=in_parts)
+    return rows[0] if rows else None
+
+
+def _note_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Sequence[Row]]:
+    """Record an outcome, or whom it asks; no row if something is recorded that stays."""
+    if outcome.ask is None:
+        return (yield from fetch("record_outcome", **_outcome_params(claim, outcome)))
+    return (
+        yield from fetch(
             "ask_person",
             **call_params(claim, outcome.call),
             ask=outcome.ask.kind,
@@ -297,10 +329,11 @@ def _insert_outcome(
             on_expiry=outcome.ask.on_expiry,
             escalate_queue=outcome.ask.escalate_queue,
         )
-        if row is not None:
-            yield from record_event(claim, "effect", **data)
-        return row
-    params = {
+    )
+
+
+def _outcome_params(claim: Claim, outcome: CallOutcome) -> dict[str, object]:
+    return {
         **call_params(claim, outcome.call),
         "state": outcome.state.value,
         "asked": outcome.asked,
@@ -308,16 +341,6 @@ def _insert_outcome(
         "error": outcome.error,
         **outcome.times(),
     }
-
-    def in_parts() -> Operation[Sequence[Row]]:
-        rows = yield from fetch("record_outcome", **params)
-        if rows:
-            yield from record_event(claim, "effect", **data)
-        return rows
-
-    told = params | {"event": json.dumps(data)}
-    rows = yield Statement("close_call", told, alone=alone, instead=in_parts)
-    return rows[0] if rows else None
 
 
 def _effect_at(claim: Claim, position: CallPosition) -> Operation[Effect | None]:

@@ -5,6 +5,11 @@
 INSERT INTO durably_events (run_id, kind, attempt, data, at)
 VALUES (:run_id, :kind, :attempt, :data, durably_now());
 
+-- name: insert_two_events
+INSERT INTO durably_events (run_id, kind, attempt, data, at)
+VALUES (:run_id, :kind_a, :attempt, :data_a/*postgres: ::JSON*/, durably_now()),
+       (:run_id, :kind_b, :attempt, :data_b/*postgres: ::JSON*/, durably_now());
+
 -- name: list_events
 SELECT e.*, r.key AS run_key FROM durably_events e JOIN durably_runs r ON r.id = e.run_id
 WHERE e.run_id = :run_id AND e.id > :after ORDER BY e.id LIMIT :limit;

@@ -6,6 +6,13 @@ VALUES (:run_id, :seq, :kind, :attempt, :body, durably_now())
 ON CONFLICT (run_id, seq) DO NOTHING
 RETURNING seq;
 
+-- name: insert_two_messages
+INSERT INTO durably_messages (run_id, seq, kind, attempt, body, inserted_at)
+VALUES (:run_id, :seq_a, :kind_a, :attempt, :body_a/*postgres: ::JSON*/, durably_now()),
+       (:run_id, :seq_b, :kind_b, :attempt, :body_b/*postgres: ::JSON*/, durably_now())
+ON CONFLICT (run_id, seq) DO NOTHING
+RETURNING seq;
+
 -- name: get_message
 SELECT * FROM durably_messages WHERE run_id = :run_id AND seq = :seq;
 

@@ -67,11 +67,6 @@ class Runs:
         values = [limits[name] for limits in self.results["limits"]]
         return statistics.median(values) if values else None
 
-    def limit_of_codec(self, name: str) -> float | None:
-        """Seconds of CPU to write (``dump``) or read (``load``) the final history as JSON."""
-        values = [limits["codec"][name] for limits in self.results["limits"]]
-        return statistics.median(values) if values else None
-
     def history_bytes(self) -> float | None:
         """JSON of the final history of a run with ten steps of 1 KB."""
         return next((limits["codec"]["bytes"] for limits in self.results["limits"]), None)

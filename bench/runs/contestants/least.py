@@ -91,7 +91,10 @@ async def _sqlite(file: Path | None) -> AsyncGenerator[Save]:
             connection.execute(TABLE)
             while (first := waiting.get()) is not None:
                 batch = [first]
-                while waiting.qsize() and (more := waiting.get()) is not None:
+                while waiting.qsize():
+                    if (more := waiting.get()) is None:
+                        waiting.put(None)
+                        break
                     batch.append(more)
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany(INSERT, [row for row, _ in batch])
@@ -105,9 +108,11 @@ async def _sqlite(file: Path | None) -> AsyncGenerator[Save]:
 
     thread = threading.Thread(target=write)
     thread.start()
-    yield save
-    waiting.put(None)
-    thread.join()
+    try:
+        yield save
+    finally:
+        waiting.put(None)
+        thread.join()
 
 
 def _tell(waiting: list[Saved]) -> None:

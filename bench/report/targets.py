@@ -19,7 +19,7 @@ class Target:
 
     Attributes:
         measured: None where a figure is missing.
-        limit: why it cannot be met, in words, where that is known.
+        limit: of one that is missed, what stands against it, in words: a limit, or a choice.
     """
 
     what: str

@@ -221,8 +221,10 @@ def _asks(told: Any, number: int) -> bool:
 def test_what_is_no_message_of_a_user_is_refused(stage: Stage) -> None:
     answer = {"id": "a", "role": "assistant", "parts": [{"type": "text", "text": "hm"}]}
     asked = vercel("c", "m", "hi")
+    step = {"id": "m", "role": "user", "parts": [{"type": "step-start"}]}
     for path, body, said in (
         ("vercel", asked | {"messages": [*asked["messages"], answer]}, "no user's"),
+        ("vercel", asked | {"messages": [step]}, "cannot be read"),
         ("vercel", asked | {"messages": []}, "no user's"),
         ("vercel", {"id": "c"}, "no request of the protocol"),
         ("ag-ui", {"threadId": "c"}, "no request of the protocol"),

@@ -25,11 +25,11 @@ def read(body: bytes) -> tuple[RunAgentInput, Asked]:
 
     Raises:
         pydantic.ValidationError: it is no request of this protocol.
-        ConfigError: it asks nothing, because its last message is no user's.
+        ConfigError: it asks nothing that can be read, as its last message is no user's.
     """
     given = AGUIAdapter.build_run_input(body)
     last = given.messages[-1:] if given.messages and given.messages[-1].role == "user" else []
-    prompt = last_prompt(AGUIAdapter.load_messages(last))
+    prompt = last_prompt(AGUIAdapter.load_messages, last)
     return given, Asked(thread=given.thread_id, message=last[0].id or "", prompt=prompt)
 
 

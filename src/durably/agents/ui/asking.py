@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from pydantic_ai.messages import ModelMessage, ModelRequest, UserContent, UserPromptPart
 
 from durably.errors import ConfigError
@@ -27,12 +28,24 @@ class Asked:
     again: bool = False
 
 
-def last_prompt(messages: Sequence[ModelMessage]) -> str | Sequence[UserContent]:
+def last_prompt[M](
+    load: Callable[[Sequence[M]], Sequence[ModelMessage]], said: Sequence[M]
+) -> str | Sequence[UserContent]:
     """What the user says in the last message.
 
+    Args:
+        load: an adapter's way to read its protocol's messages.
+
     Raises:
-        ConfigError: it is no user's.
+        pydantic.ValidationError: it holds what the protocol does not.
+        ConfigError: it is no user's, or holds what no user says.
     """
+    try:
+        messages = load(said)
+    except ValidationError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"The last message cannot be read: {error}.") from error
     last = messages[-1] if messages else None
     prompts: list[str | Sequence[UserContent]] = []
     if isinstance(last, ModelRequest):

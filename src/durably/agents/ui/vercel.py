@@ -36,7 +36,7 @@ def read(body: bytes) -> Asked:
 
     Raises:
         pydantic.ValidationError: it is no request of this protocol.
-        ConfigError: it asks nothing, because its last message is no user's.
+        ConfigError: it asks nothing that can be read, as its last message is no user's.
     """
     asked = VercelAIAdapter.build_run_input(body)
     last = asked.messages[-1] if asked.messages else None
@@ -44,11 +44,11 @@ def read(body: bytes) -> Asked:
         # The message that is to be answered again.
         users = [message for message in asked.messages if message.role == "user"]
         last = users[-1] if users else None
-    loaded = VercelAIAdapter.load_messages([last]) if last and last.role == "user" else []
+    said = [last] if last and last.role == "user" else []
     return Asked(
         thread=asked.id,
         message=last.id if last else "",
-        prompt=last_prompt(loaded),
+        prompt=last_prompt(VercelAIAdapter.load_messages, said),
         again=isinstance(asked, RegenerateMessage),
     )
 

@@ -14,7 +14,7 @@ from pydantic_ai.messages import ModelResponse
 from pydantic_ai.usage import RequestUsage, RunUsage
 
 from durably import Budget, ConfigError, Durably, Price
-from durably.agents.usage import usage_before
+from durably.agents.usage import usage_before, usage_from, usage_to_json
 from durably.budgets import NO_LIMIT, Spent, UsedUp, spent_of
 from durably.intake import JobIntake
 from durably.ledger.budgets import Sharing, spend, spend_together
@@ -174,3 +174,10 @@ def test_replayed_response_is_taken_back_whole() -> None:
         if number == 0:
             first.incr(response.usage)
     assert usage_before(total, responses[1]) == first
+
+
+def test_usage_of_no_known_cost_needs_no_converting(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = usage_from({"input_tokens": 5, "requests": 1, "details": {"cached": 2}})
+    monkeypatch.setattr("durably.agents.usage._adapter", None)
+    written = json.loads(usage_to_json(usage))
+    assert written == {"input_tokens": 5, "requests": 1, "details": {"cached": 2}}

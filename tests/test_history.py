@@ -257,6 +257,26 @@ def test_rows_are_the_history(before: list[Any]) -> None:
     assert f"[{','.join(rows)}]" == history.to_json(before)
 
 
+@given(st.one_of(*MESSAGES.values()))
+def test_row_is_what_pydantic_ai_writes(message: Any) -> None:
+    written = pai.ModelMessagesTypeAdapter.dump_json([message], by_alias=history.BY_ALIAS)
+    assert f"[{history.message_to_json(message)}]" == written.decode()
+
+
+def test_response_is_serialised_once() -> None:
+    written: list[object] = []
+
+    class Part(pydantic.BaseModel):
+        @pydantic.model_serializer
+        def write(self) -> str:
+            written.append(self)
+            return "part"
+
+    call = ToolCallPart("look", {"at": Part()})
+    assert '"at":"part"' in history.message_to_json(ModelResponse([call]))
+    assert len(written) == 1
+
+
 def test_json_is_compact_and_valid() -> None:
     written = history.to_json(conversation())
     assert "\n" not in written and '": ' not in written

@@ -46,6 +46,13 @@ class _Probe(pydantic.BaseModel):
 # resume, when the result is no longer a pydantic model but what was stored of it.
 BY_ALIAS = "alias" in ToolReturnPart("probe", _Probe()).model_response_str()
 
+# In a list of either kind, pydantic serialises a response twice. Bytes are as in pydantic-ai's.
+_BYTES = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+_OF_ONE_KIND: dict[type, pydantic.TypeAdapter[Any]] = {
+    ModelRequest: pydantic.TypeAdapter(list[ModelRequest], config=_BYTES),
+    ModelResponse: pydantic.TypeAdapter(list[ModelResponse], config=_BYTES),
+}
+
 
 def to_json(messages: Sequence[ModelMessage]) -> str:
     """The messages as a compact JSON list, in pydantic-ai's own format.
@@ -53,10 +60,7 @@ def to_json(messages: Sequence[ModelMessage]) -> str:
     Raises:
         ResultNotSerializable: a message holds something that is not JSON; names the tool.
     """
-    try:
-        return ModelMessagesTypeAdapter.dump_json(list(messages), by_alias=BY_ALIAS).decode()
-    except NOT_JSON as error:
-        raise _name_the_culprit(messages, error) from error
+    return _written(messages, ModelMessagesTypeAdapter)
 
 
 def from_json(data: str | bytes) -> list[ModelMessage]:
@@ -80,8 +84,12 @@ def from_json(data: str | bytes) -> list[ModelMessage]:
 
 
 def message_to_json(message: ModelMessage) -> str:
-    """One message as a compact JSON object: what the ledger stores as a row."""
-    return to_json([message])[1:-1]
+    """One message as a compact JSON object: what the ledger stores as a row.
+
+    Raises:
+        ResultNotSerializable: it holds something that is not JSON; names the tool.
+    """
+    return _written([message], _OF_ONE_KIND.get(type(message), ModelMessagesTypeAdapter))[1:-1]
 
 
 def message_from_json(text: str, path: str = "") -> ModelMessage:
@@ -110,6 +118,13 @@ def part_types() -> dict[str, tuple[type, ...]]:
         parts = typing.get_type_hints(message, include_extras=True)["parts"]
         found[_default(message, "kind")] = tuple(dict.fromkeys(_dataclasses_in(parts)))
     return found
+
+
+def _written(messages: Sequence[ModelMessage], adapter: pydantic.TypeAdapter[Any]) -> str:
+    try:
+        return adapter.dump_json(list(messages), by_alias=BY_ALIAS).decode()
+    except NOT_JSON as error:
+        raise _name_the_culprit(messages, error) from error
 
 
 def _dataclasses_in(annotation: Any) -> Iterator[type]:

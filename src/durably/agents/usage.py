@@ -19,6 +19,7 @@ from durably.budgets import FROM_CHILDREN, Spent
 
 _adapter = TypeAdapter(RunUsage)
 _ORDER = tuple(field.name for field in fields(RunUsage))
+_PLAIN = (int, type(None))
 
 
 def usage_to_json(usage: RunUsage, from_children: Spent | None = None) -> str:
@@ -34,9 +35,9 @@ def usage_to_json(usage: RunUsage, from_children: Spent | None = None) -> str:
 
 
 def _counters(usage: RunUsage) -> dict[str, Any]:
-    """The counters, as JSON has them. Mostly they are numbers, and need no converting."""
+    """The counters, as JSON has them. Mostly they are numbers or None, and need no converting."""
     given = vars(usage)
-    if all(type(count) is int for name, count in given.items() if name != "details") and all(
+    if all(type(count) in _PLAIN for name, count in given.items() if name != "details") and all(
         type(count) is int for count in usage.details.values()
     ):
         return {name: given[name] for name in _ORDER if name in given} | given

@@ -37,7 +37,7 @@ class AttemptControl:
     def __init__(self, lease_valid: Callable[[], bool] = lambda: True) -> None:
         self._lease_valid = lease_valid
         self._task: asyncio.Task[object] | None = None
-        self._ended = asyncio.Event()
+        self._ended: asyncio.Future[None] | None = None
         self.ending: Ending | None = None
         self.leaving = False
         self.settling = False
@@ -56,13 +56,18 @@ class AttemptControl:
         """Stop the attempt now; a second reason changes nothing."""
         if self.ending is None:
             self.ending = reason
-            self._ended.set()
+            if self._ended is not None:
+                self._ended.set_result(None)
             if self._task is not None:
                 self._task.cancel()
 
-    async def wait_for_end(self) -> None:
-        """Wait until `end` is called, if it ever is."""
-        await self._ended.wait()
+    def ended(self) -> asyncio.Future[None]:
+        """Done once `end` was called, if it ever is; for who waits for that and something else."""
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
+            if self.ending is not None:
+                self._ended.set_result(None)
+        return self._ended
 
     @property
     def lost(self) -> bool:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from durably import boundaries
 from durably.errors import (
@@ -123,7 +122,12 @@ class Executor:
         control = journal.control
         control.attach(task)
         try:
-            await _first_of(task, control.wait_for_end(), options.timeout_seconds)
+            # Told to end it may still not: a thread cannot be cancelled, and code may ignore it.
+            await asyncio.wait(
+                {task, control.ended()},
+                timeout=options.timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
         except asyncio.CancelledError:
             # Whoever runs the worker is leaving without a word: hand back what can be.
             control.end(Ending.GRACE_OVER)
@@ -220,20 +224,6 @@ class Executor:
             lambda s: write(runs.fail, claim, message, text, delay, s),
             step,
         )
-
-
-async def _first_of(
-    task: asyncio.Task[Completed], end: Coroutine[Any, Any, None], seconds: float | None
-) -> None:
-    """Wait until the task is done, it is told to end, or the time is over.
-
-    Told to end it may still not: a thread cannot be cancelled, and code may ignore it.
-    """
-    ending = asyncio.create_task(end)
-    try:
-        await asyncio.wait({task, ending}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ending.cancel()
 
 
 def _outcome_of(

@@ -45,7 +45,9 @@ def moment_in(value: object) -> datetime | None:
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         aware = found.replace(tzinfo=UTC) if found.tzinfo is None else found
-        return min(max(aware, EARLIEST), LATEST).astimezone(UTC)
+        if not EARLIEST <= aware <= LATEST:
+            return EARLIEST if aware < EARLIEST else LATEST
+        return aware if aware.tzinfo is UTC else aware.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -66,7 +68,7 @@ def decoded(value: object) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value, parse_constant=_refuse_constant, parse_float=_finite)
+        return _decode(value)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg}, character {error.pos})") from error
     except RecursionError as error:
@@ -81,6 +83,10 @@ def _finite(text: str) -> float:
     if math.isinf(number := float(text)):
         raise ValueError(f"no JSON that can be read (the number {text[:20]} is too large)")
     return number
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+"""Made once: ``json.loads`` with such arguments makes a decoder for each text."""
 
 
 class Columns:

@@ -13,11 +13,10 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import errors
-from psycopg.abc import Buffer
-from psycopg.adapt import AdaptersMap
-from psycopg.pq import ExecStatus
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg.pq import ExecStatus, Format
 from psycopg.rows import dict_row
-from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
@@ -91,13 +90,20 @@ class _Text(StrDumperUnknown):
         return obj.replace("\x00", "\ufffd").encode("utf-8", "replace")
 
 
-class _Time(TimestamptzLoader):
+class _Time(Loader):
     """A time that Python has: what is before or after all of them, such as ``infinity``, is the
     first or the last."""
 
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        # Psycopg's own, which is in C where psycopg is.
+        usual = psycopg.adapters.get_loader(oid, Format.TEXT)
+        assert usual is not None, "psycopg knows its own types"
+        self._usual = usual(oid, context)
+
     def load(self, data: Buffer) -> datetime:
         try:
-            return super().load(data)
+            return self._usual.load(data)
         except psycopg.DataError:
             text = bytes(data)
             return EARLIEST if text.startswith(b"-") or text.endswith(b"BC") else LATEST

@@ -100,11 +100,13 @@ def least(runs: Runs, workload: str, database: str) -> str | None:
     ratio = runs.ratio(workload, f"least-{database}", "cpu")
     if ratio is None:
         return None
+    pause = runs.ratio("read-50", "pause", "cpu")
+    paused = f"; to wait at each step, and save nothing, {pause:.2f}" if pause else ""
     job = runs.ratio("read-50", "recipe-postgres", "cpu") if database == "postgres" else None
     beside = f"; an Oban job around a run, which saves no step, {job:.2f}" if job else ""
     slow = runs.ratio("slow-50", f"durably-{database}", "cpu") if workload == "read-50" else None
     waiting = f"; with a model that takes 300 ms durably takes {slow:.2f}" if slow else ""
-    return f"{LEAST} {ratio:.2f}{beside}{waiting}"
+    return f"{LEAST} {ratio:.2f}{paused}{beside}{waiting}"
 
 
 def faster_than_python(runs: Runs) -> str | None:

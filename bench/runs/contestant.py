@@ -77,6 +77,14 @@ CONTESTANTS = {
             "nothing: what pydantic-ai takes for them",
         ),
         Contestant(
+            "pause",
+            "`agent.run`, 3 ms of waiting a step",
+            "none",
+            "pause",
+            how="nothing is stored; the same hooks, which wait 3 ms after each response, as for a "
+            "commit: what 50 runs take that give way to each other at every step",
+        ),
+        Contestant(
             "durably-sqlite",
             "durably, SQLite",
             "sqlite",

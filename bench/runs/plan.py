@@ -9,7 +9,10 @@ from runs.workload import Policy, Workload
 
 OURS = ("bare", "durably-sqlite", "durably-postgres")
 
-NEAR = ("bare", "hooks", "least-sqlite", "durably-sqlite", "least-postgres", "durably-postgres")
+NEAR = (
+    *("bare", "hooks", "pause"),
+    *("least-sqlite", "durably-sqlite", "least-postgres", "durably-postgres"),
+)
 """One after the other: a machine's pace changes within minutes, and ratios with it."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from durably.errors import DurablyError, EffectNotFound, RunNotFound, TransitionRefused
-from durably.ledger import decisions, reads, runs, steps
+from durably.ledger import decisions, evidence, reads, runs, steps
 from durably.ledger.operations import Operation
 from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
@@ -51,7 +51,7 @@ async def test_late_evidence_settles_the_attempts_own_call(ledger: Ledger) -> No
     ledger.clock.advance(LEASE_SECONDS + 1)
     (rescued,) = await ledger.write(runs.rescue)
 
-    effect = await ledger.write(steps.settle_late, run.claim, done())
+    effect = await ledger.write(evidence.settle_late, run.claim, done())
     assert effect is not None
     assert (effect.state, effect.result) == (EffectState.DONE, '{"return_value": 1}')
     assert effect.resolved_by == "late evidence"
@@ -67,7 +67,7 @@ async def test_late_evidence_is_refused_once_another_attempt_repeats_the_call(
     await ledger.write(runs.rescue)
     other = await ledger.claim(run, "w2")
     repeated = await ledger.started(other)
-    assert await ledger.write(steps.settle_late, run.claim, done()) is None
+    assert await ledger.write(evidence.settle_late, run.claim, done()) is None
     assert await ledger.effect(run, tool_call()) == repeated
 
 
@@ -76,7 +76,7 @@ async def test_late_evidence_is_refused_after_a_decision(ledger: Ledger) -> None
     late = run.claim._replace(attempt=run.attempt - 1)
     await resolve(ledger, run, decision=FAILED)
     decided = await ledger.effect(run, tool_call())
-    assert await ledger.write(steps.settle_late, late, done()) is None
+    assert await ledger.write(evidence.settle_late, late, done()) is None
     assert await ledger.effect(run, tool_call()) == decided
 
 
@@ -84,7 +84,7 @@ async def test_late_evidence_is_refused_for_a_call_of_another_attempt(ledger: Le
     run = await ledger.executing()
     effect = await ledger.started(run)
     late = run.claim._replace(attempt=run.attempt - 1)
-    assert await ledger.write(steps.settle_late, late, done()) is None
+    assert await ledger.write(evidence.settle_late, late, done()) is None
     assert await ledger.effect(run, tool_call()) == effect
 
 
@@ -93,7 +93,7 @@ async def test_late_evidence_of_a_pruned_run_is_refused_quietly(ledger: Ledger) 
     ledger.clock.advance(10)
     await ledger.write(runs.prune, 1.0, None, 10)
     before = ledger.dump()
-    assert await ledger.write(steps.settle_late, run.claim, done()) is None
+    assert await ledger.write(evidence.settle_late, run.claim, done()) is None
     assert ledger.dump() == before
 
 
@@ -102,10 +102,10 @@ async def test_late_evidence_tells_watchers_whether_it_was_accepted(ledger: Ledg
     await ledger.started(run)
     await ledger.started(run, tool_call(0, 1))
     await ledger.write(runs.hand_back, run.claim, Step())
-    await ledger.write(steps.settle_late, run.claim, done())
+    await ledger.write(evidence.settle_late, run.claim, done())
     again = await ledger.claim(run)
     await ledger.started(again, tool_call(0, 1))
-    await ledger.write(steps.settle_late, run.claim, done(tool_call(0, 1)))
+    await ledger.write(evidence.settle_late, run.claim, done(tool_call(0, 1)))
     events = await ledger.read(reads.list_events, run.id, 0, 100)
     assert [e.data["accepted"] for e in events if e.kind == "late_evidence"] == [True, False]
 
@@ -113,19 +113,19 @@ async def test_late_evidence_tells_watchers_whether_it_was_accepted(ledger: Ledg
 async def test_late_evidence_wakes_the_run_that_waited_for_it(ledger: Ledger) -> None:
     run = await waiting(ledger, tool_call(0, 0), tool_call(0, 1))
     late = run.claim._replace(attempt=run.attempt - 1)
-    await ledger.write(steps.settle_late, late, done(tool_call(0, 0)))
+    await ledger.write(evidence.settle_late, late, done(tool_call(0, 0)))
     assert (await ledger.get(run)).state is RunState.SUSPENDED, "the other call is still asked"
-    await ledger.write(steps.settle_late, late, done(tool_call(0, 1)))
+    await ledger.write(evidence.settle_late, late, done(tool_call(0, 1)))
     assert (await ledger.get(run)).state is RunState.AVAILABLE
 
 
 async def test_late_word_that_nothing_happened_forgets_the_call(ledger: Ledger) -> None:
     run = await waiting(ledger, tool_call())
     late = run.claim._replace(attempt=run.attempt - 1)
-    assert await ledger.write(steps.withdraw_late, late, tool_call(), "not started")
+    assert await ledger.write(evidence.withdraw_late, late, tool_call(), "not started")
     assert await ledger.effect(run, tool_call()) is None
     assert (await ledger.get(run)).state is RunState.AVAILABLE
-    assert not await ledger.write(steps.withdraw_late, late, tool_call(), "not started")
+    assert not await ledger.write(evidence.withdraw_late, late, tool_call(), "not started")
 
 
 async def test_late_word_that_nothing_happened_is_refused_for_what_others_did(
@@ -137,10 +137,10 @@ async def test_late_word_that_nothing_happened_is_refused_for_what_others_did(
     await ledger.write(runs.hand_back, run.claim, Step())
     other = await ledger.claim(run)
     repeated = await ledger.started(other)
-    assert not await ledger.write(steps.withdraw_late, run.claim, tool_call(), "no")
+    assert not await ledger.write(evidence.withdraw_late, run.claim, tool_call(), "no")
     assert await ledger.effect(run, tool_call()) == repeated
     await ledger.write(steps.record_outcome, other.claim, done())
-    assert not await ledger.write(steps.withdraw_late, other.claim, tool_call(), "no")
+    assert not await ledger.write(evidence.withdraw_late, other.claim, tool_call(), "no")
 
 
 async def test_nobody_is_asked_about_a_call_that_was_withdrawn(ledger: Ledger) -> None:
@@ -148,7 +148,7 @@ async def test_nobody_is_asked_about_a_call_that_was_withdrawn(ledger: Ledger) -
     await ledger.started(run)
     await ledger.write(runs.hand_back, run.claim, Step())
     other = await ledger.claim(run)
-    await ledger.write(steps.withdraw_late, run.claim, tool_call(), "not started")
+    await ledger.write(evidence.withdraw_late, run.claim, tool_call(), "not started")
     asked = CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
     assert await ledger.write(steps.record_doubt, other.claim, asked) is None
     assert await ledger.effect(run, tool_call()) is None
@@ -159,7 +159,7 @@ async def test_doubt_gives_way_to_what_was_settled_meanwhile(ledger: Ledger) -> 
     await ledger.started(run)
     await ledger.write(runs.hand_back, run.claim, Step())
     other = await ledger.claim(run)
-    settled = await ledger.write(steps.settle_late, run.claim, done())
+    settled = await ledger.write(evidence.settle_late, run.claim, done())
     asked = CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
     assert await ledger.write(steps.record_doubt, other.claim, asked) == settled
 
@@ -346,7 +346,7 @@ async def test_call_that_the_model_was_told_about_is_not_forgotten(ledger: Ledge
     assert effect is not None and effect.resolved_by == "ann"
 
 
-@pytest.mark.parametrize("withdraw", [steps.withdraw_intent, steps.withdraw_late])
+@pytest.mark.parametrize("withdraw", [evidence.withdraw_intent, evidence.withdraw_late])
 async def test_run_goes_on_when_an_approved_call_in_doubt_turns_out_not_to_have_begun(
     ledger: Ledger, withdraw: Callable[..., Operation[bool]]
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from durably.errors import LeaseLost, LedgerError, LedgerUnavailable
-from durably.ledger import reads, runs, steps
+from durably.ledger import evidence, reads, runs, steps
 from durably.ledger.written import CallOutcome, Step
 from durably.lifecycle import EffectState, RunState
 from durably.records import Claim
@@ -39,7 +39,7 @@ WRITES: dict[str, Write] = {
     "doubt": lambda ledger, c: ledger.write(
         steps.record_doubt, c, CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
     ),
-    "withdraw": lambda ledger, c: ledger.write(steps.withdraw_intent, c, tool_call(), "no"),
+    "withdraw": lambda ledger, c: ledger.write(evidence.withdraw_intent, c, tool_call(), "no"),
     "complete": lambda ledger, c: ledger.write(runs.complete, c, '"x"', EVERYTHING),
     "fail": lambda ledger, c: ledger.write(runs.fail, c, "e", "t", 0.0, EVERYTHING),
     "discard": lambda ledger, c: ledger.write(runs.discard, c, "e", "t", EVERYTHING),
@@ -147,7 +147,7 @@ async def test_settled_effect_never_changes(ledger: Ledger) -> None:
                 other = CallOutcome(call, state, '{"return_value": "other"}', asked=True)
                 assert await ledger.write(steps.record_outcome, run.claim, other) == recorded
             assert await ledger.started(run, call) == recorded
-            assert not await ledger.write(steps.withdraw_intent, run.claim, call, "no")
+            assert not await ledger.write(evidence.withdraw_intent, run.claim, call, "no")
             run = await ledger.claim(await ledger.write(runs.hand_back, run.claim, Step()))
         assert await ledger.effect(run, call) == recorded
 
@@ -155,7 +155,7 @@ async def test_settled_effect_never_changes(ledger: Ledger) -> None:
 async def test_withdrawn_intent_leaves_no_effect(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.started(run)
-    assert await ledger.write(steps.withdraw_intent, run.claim, tool_call(), "not sent")
+    assert await ledger.write(evidence.withdraw_intent, run.claim, tool_call(), "not sent")
     assert await ledger.effect(run, tool_call()) is None
     assert (await ledger.event_kinds(run))[-1] == "effect_withdrawn"
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from durably.errors import DurablyError
-from durably.ledger import decisions, reads, runs, steps, workers
+from durably.ledger import decisions, evidence, reads, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.ledger.written import CallOutcome, NewMessage, Step
@@ -76,7 +76,7 @@ def look() -> Operation[dict[str, RunView]]:
     return views
 
 
-REFUSE_BY_VALUE = {steps.withdraw_intent, steps.settle_late}
+REFUSE_BY_VALUE = {evidence.withdraw_intent, evidence.settle_late}
 """Operations that say by what they return that they were refused."""
 
 
@@ -220,7 +220,7 @@ class LedgerMachine(RuleBasedStateMachine):
         run, claim = self.pick_claim(pick)
         self.both(
             lambda: self.model.withdraw(run, claim.attempt, position),
-            steps.withdraw_intent,
+            evidence.withdraw_intent,
             claim,
             tool_call(*position),
             "not sent",
@@ -233,7 +233,7 @@ class LedgerMachine(RuleBasedStateMachine):
         result = self.new_text()
         self.both(
             lambda: self.model.late(run, claim.attempt, position, result),
-            steps.settle_late,
+            evidence.settle_late,
             claim,
             CallOutcome(tool_call(*position), EffectState.DONE, result),
         )

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from durably.errors import DurablyError, LeaseLost, TransitionRefused
 from durably.execution.ends import tell_end, tell_ends
-from durably.ledger import children, decisions, ends, expiry, runs, steps, waits, workers
+from durably.ledger import children, decisions, ends, evidence, expiry, runs, steps, waits, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.ledger.waits import Wait
@@ -130,7 +130,9 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
             assert not current, f"{operation.__name__} of the current attempt was refused"
             assert self.write(look) == before, "a stale attempt changes nothing"
             return None
-        assert current or operation is steps.withdraw_intent, f"{operation.__name__} came too late"
+        assert current or operation is evidence.withdraw_intent, (
+            f"{operation.__name__} came too late"
+        )
         assert current or self.write(look) == before
         return result
 
@@ -319,14 +321,14 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
     def withdraw(self, pick: int, position: CallPosition) -> None:
         going = self.pick_attempt(pick)
         call = _call(position)
-        self.attempted(going, steps.withdraw_intent, going.claim, call, "not sent")
+        self.attempted(going, evidence.withdraw_intent, going.claim, call, "not sent")
 
     @precondition(lambda self: self.attempts)
     @rule(pick=picks, position=st.sampled_from(ACTED))
     def report_late(self, pick: int, position: CallPosition) -> None:
         going = self.pick_attempt(pick)
         outcome = CallOutcome(_call(position), EffectState.DONE, RETURNED)
-        self.write(steps.settle_late, going.claim, outcome)
+        self.write(evidence.settle_late, going.claim, outcome)
 
     @precondition(lambda self: self.attempts)
     @rule(pick=picks, meanwhile=st.sampled_from(MEANWHILE), told=tells)

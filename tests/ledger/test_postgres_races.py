@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from durably.errors import RunNotFound, ThreadBusy, TransitionRefused
-from durably.ledger import decisions, reads, runs, steps, threads
+from durably.ledger import decisions, evidence, reads, runs, steps, threads
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
@@ -61,11 +61,11 @@ def resolving(run: RunRecord, call: ToolCall, by: str = "ann") -> tuple[Any, ...
 
 
 def proving(claim: Claim, call: ToolCall) -> tuple[Any, ...]:
-    return steps.settle_late, claim, done(call)
+    return evidence.settle_late, claim, done(call)
 
 
 def denying(claim: Claim, call: ToolCall) -> tuple[Any, ...]:
-    return steps.withdraw_late, claim, call, "not sent"
+    return evidence.withdraw_late, claim, call, "not sent"
 
 
 WAYS: dict[str, Callable[[RunRecord, Claim, ToolCall], tuple[Any, ...]]] = {
@@ -140,7 +140,7 @@ WRITES: dict[str, Callable[[RunRecord, Claim], tuple[Any, ...]]] = {
         run.claim,
         CallOutcome(DOUBTED, EffectState.IN_DOUBT, asked=True),
     ),
-    "withdraw": lambda run, _: (steps.withdraw_intent, run.claim, BEGUN, "not sent"),
+    "withdraw": lambda run, _: (evidence.withdraw_intent, run.claim, BEGUN, "not sent"),
     "withdraw late": lambda _, old: denying(old, DOUBTED),
     "resolve": lambda run, _: resolving(run, DOUBTED),
     "cancel": lambda run, _: (runs.cancel, run.key, "ann"),
@@ -193,7 +193,7 @@ async def test_watcher_of_a_run_that_many_write_about_misses_nothing(
         for n in range(ROUNDS):
             step = Step(events=((f"{name}-{n}", {}),))
             await database.write(steps.record_step, run.claim, step)
-            await database.write(lambda n=n: steps.settle_late(run.claim, done(tool_call(n))))
+            await database.write(lambda n=n: evidence.settle_late(run.claim, done(tool_call(n))))
 
     writing = asyncio.gather(*(write(d, f"w{n}") for n, d in enumerate([ledger, other, other])))
     while not writing.done():

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from durably.ledger import runs, steps
+from durably.ledger import evidence, runs, steps
 from durably.ledger.written import CallOutcome, NewMessage, Step
 from durably.lifecycle import EffectState
 from durably.records import RunRecord
@@ -114,10 +114,10 @@ async def test_doubt_is_there_once(ledger: Ledger, outcome: CallOutcome, known: 
 async def test_intent_is_withdrawn_once(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.started(run)
-    assert await ledger.write(steps.withdraw_intent, run.claim, tool_call(), "no")
+    assert await ledger.write(evidence.withdraw_intent, run.claim, tool_call(), "no")
     once = ledger.dump()
-    assert not await ledger.write(steps.withdraw_intent, run.claim, tool_call(), "no")
-    assert not await ledger.write(steps.withdraw_late, run.claim, tool_call(), "no")
+    assert not await ledger.write(evidence.withdraw_intent, run.claim, tool_call(), "no")
+    assert not await ledger.write(evidence.withdraw_late, run.claim, tool_call(), "no")
     assert ledger.dump() == once
 
 
@@ -132,13 +132,13 @@ async def lost(ledger: Ledger) -> RunRecord:
 
 async def test_late_evidence_is_there_once(ledger: Ledger) -> None:
     run = await lost(ledger)
-    await repeated(ledger, lambda: ledger.write(steps.settle_late, run.claim, done()))
+    await repeated(ledger, lambda: ledger.write(evidence.settle_late, run.claim, done()))
 
 
 async def test_late_evidence_is_refused_once(ledger: Ledger) -> None:
     run = await lost(ledger)
     await ledger.started(await ledger.claim(run, "w2"))
-    await repeated(ledger, lambda: ledger.write(steps.settle_late, run.claim, done()))
+    await repeated(ledger, lambda: ledger.write(evidence.settle_late, run.claim, done()))
 
 
 async def test_looking_for_an_outcome_changes_nothing(ledger: Ledger) -> None:

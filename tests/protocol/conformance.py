@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 
 from durably.errors import LeaseLost, TransitionRefused
-from durably.ledger import decisions, reads, runs, steps
+from durably.ledger import decisions, evidence, reads, runs, steps
 from durably.ledger.operations import Operation
 from durably.ledger.written import Ask, CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState
@@ -185,12 +185,12 @@ class Replay:
             case "commit":
                 await self._commit(claim, call, f"a{action.attempt}")
             case "withdraw":
-                return await write(steps.withdraw_intent, claim, tool, "no") or await write(
-                    steps.withdraw_late, claim, tool, "no"
+                return await write(evidence.withdraw_intent, claim, tool, "no") or await write(
+                    evidence.withdraw_late, claim, tool, "no"
                 )
             case "settle_late":
                 late = self._done(call, f"a{action.attempt}")
-                return await write(steps.settle_late, claim, late) is not None
+                return await write(evidence.settle_late, claim, late) is not None
             case _:
                 raise AssertionError(f"nothing is known of {action.name}")
         return True

@@ -17,7 +17,7 @@ from pydantic_ai import Agent
 
 from durably import Durably
 from durably.errors import LedgerError, LedgerMoved, SchemaError
-from durably.ledger import decisions, queues, runs, steps, workers
+from durably.ledger import decisions, evidence, queues, runs, steps, workers
 from durably.ledger.connect import database_for
 from durably.ledger.database import Database
 from durably.ledger.sqlite.database import SqliteDatabase
@@ -42,9 +42,9 @@ WRITES: dict[str, Write] = {
     "outcome": lambda db, run: db.write(steps.record_outcome, run.claim, done(tool_call(12))),
     "complete": lambda db, run: db.write(runs.complete, run.claim, "1", Step()),
     "hand back": lambda db, run: db.write(runs.hand_back, run.claim, Step()),
-    "late evidence": lambda db, run: db.write(steps.settle_late, run.claim, done(tool_call(9))),
+    "late evidence": lambda db, run: db.write(evidence.settle_late, run.claim, done(tool_call(9))),
     "late withdrawal": lambda db, run: db.write(
-        steps.withdraw_late, run.claim, tool_call(9), "not sent"
+        evidence.withdraw_late, run.claim, tool_call(9), "not sent"
     ),
     "cancel": lambda db, run: db.write(runs.cancel, run.key, "ana"),
     "resolve": lambda db, _: db.write(

@@ -19,7 +19,7 @@ from durably.execution.control import AttemptControl, Ending
 from durably.execution.damage import RESPONSE, damage_of
 from durably.execution.feed import Feed, Merge
 from durably.execution.writes import Writes
-from durably.ledger import budgets, children, reads, steps, threads, waits
+from durably.ledger import budgets, children, evidence, reads, steps, threads, waits
 from durably.ledger.budgets import Sharing
 from durably.ledger.database import Database, ToolTransaction
 from durably.ledger.operations import Operation
@@ -308,10 +308,10 @@ class Journal:
         """Forget an intent: the call certainly did not happen."""
         withdrawn = False
         with contextlib.suppress(LeaseLost):
-            withdrawn = await self._writes.write(steps.withdraw_intent, self.claim, call, reason)
+            withdrawn = await self._writes.write(evidence.withdraw_intent, self.claim, call, reason)
         if not withdrawn:
             # The run is not this attempt's any more: nobody need be asked about the call.
-            await self._writes.write_late(steps.withdraw_late, self.claim, call, reason)
+            await self._writes.write_late(evidence.withdraw_late, self.claim, call, reason)
         self._effects.pop(call.position, None)
 
     async def settle_late(self, outcome: CallOutcome) -> Effect | None:
@@ -319,7 +319,7 @@ class Journal:
 
         However long the database is away: that may be why the run was lost.
         """
-        return await self._writes.write_late(steps.settle_late, self.claim, outcome)
+        return await self._writes.write_late(evidence.settle_late, self.claim, outcome)
 
     def remaining_step(
         self,

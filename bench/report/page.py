@@ -108,9 +108,11 @@ def targets(runs: Runs | None, others: dict[str, Json]) -> Iterator[str]:
         "A *step* is a model request with its tool calls. The *best peer* has the smallest "
         "overhead over\nthe same loop with nothing stored, of those that save every step: the "
         "plain recipe saves only\nthe end. *A row a step and no more* is nothing that one could "
-        "use: it shows what saving takes\nat least. Commits that a step waits for are counted by a "
-        "test, `tests/costs`; the other tables have\nall that reach the database for a step more, "
-        "heartbeats and notices among them.\n"
+        "use: it shows what saving takes\nat least; *3 ms of waiting a step* stores nothing, and "
+        "waits as for a commit: runs that give way to\neach other at every step take more than "
+        "runs that never do. Commits that a step waits for are\ncounted by a test, `tests/costs`; "
+        "the other tables have all that reach the database for a step more,\nheartbeats and "
+        "notices among them.\n"
     )
 
 

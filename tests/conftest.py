@@ -2,6 +2,7 @@
 are run at all."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,10 @@ from support.memory import use_memory
 pytest_plugins = ["support.postgres"]
 
 use_memory()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs ignore ^C, and so would every process that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Databases and subprocesses make timing noise; what counts is whether a promise holds. CI is
 # repeatable, a developer's machine keeps looking for new examples.

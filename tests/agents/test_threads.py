@@ -369,11 +369,11 @@ async def test_call_that_waited_for_a_person_did_not_happen(app: Durably, talker
     await app.enqueue("shop", "two", thread=T, on_busy="interrupt")
     await app.drain()
     sent = said(talker.seen[-1])
-    assert (
-        sent[3]
-        == f"return This call did not happen: run '{first.key}' was cancelled while it waited."
-    )
-    assert sent[4] == "return packed"
+    # Versions of pydantic-ai differ in the order of a message's answers.
+    assert sorted(sent[3:5]) == [
+        f"return This call did not happen: run '{first.key}' was cancelled while it waited.",
+        "return packed",
+    ]
 
 
 async def test_what_people_decided_about_a_call_is_told(app: Durably, talker: Talker) -> None:

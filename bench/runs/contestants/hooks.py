@@ -35,9 +35,14 @@ class Hooks(AbstractCapability[Any]):
 
 @asynccontextmanager
 async def opened(place: Place, workload: Workload) -> AsyncGenerator[RunOne]:
-    agent = agent_for(workload, capabilities=[Hooks()])
+    yield running(workload, Hooks())
+
+
+def running(workload: Workload, hooks: AbstractCapability[Any]) -> RunOne:
+    """Runs of the workload's agent with these hooks."""
+    agent = agent_for(workload, capabilities=[hooks])
 
     async def one(key: str) -> None:
         await agent.run(PROMPT, usage_limits=NO_LIMITS)
 
-    yield one
+    return one

@@ -12,8 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from runs.contestant import Place, RunOne
-from runs.contestants.hooks import Hooks
-from runs.scripted import NO_LIMITS, PROMPT, agent_for
+from runs.contestants.hooks import Hooks, running
 from runs.workload import Workload
 
 PAUSE_SECONDS = 0.003
@@ -31,9 +30,4 @@ class Pausing(Hooks):
 
 @asynccontextmanager
 async def opened(place: Place, workload: Workload) -> AsyncGenerator[RunOne]:
-    agent = agent_for(workload, capabilities=[Pausing()])
-
-    async def one(key: str) -> None:
-        await agent.run(PROMPT, usage_limits=NO_LIMITS)
-
-    yield one
+    yield running(workload, Pausing())

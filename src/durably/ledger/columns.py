@@ -45,9 +45,8 @@ def moment_in(value: object) -> datetime | None:
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         aware = found.replace(tzinfo=UTC) if found.tzinfo is None else found
-        if not EARLIEST <= aware <= LATEST:
-            return EARLIEST if aware < EARLIEST else LATEST
-        return aware if aware.tzinfo is UTC else aware.astimezone(UTC)
+        bounded = min(max(aware, EARLIEST), LATEST)
+        return bounded if bounded.tzinfo is UTC else bounded.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 

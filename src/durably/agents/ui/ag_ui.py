@@ -25,7 +25,7 @@ def read(body: bytes) -> tuple[RunAgentInput, Asked]:
 
     Raises:
         pydantic.ValidationError: it is no request of this protocol.
-        ConfigError: it asks nothing that can be read, as its last message is no user's.
+        ConfigError: its last message is no user's, or cannot be read.
     """
     given = AGUIAdapter.build_run_input(body)
     last = given.messages[-1:] if given.messages and given.messages[-1].role == "user" else []

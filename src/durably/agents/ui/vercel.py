@@ -36,7 +36,7 @@ def read(body: bytes) -> Asked:
 
     Raises:
         pydantic.ValidationError: it is no request of this protocol.
-        ConfigError: it asks nothing that can be read, as its last message is no user's.
+        ConfigError: its last message is no user's, or cannot be read.
     """
     asked = VercelAIAdapter.build_run_input(body)
     last = asked.messages[-1] if asked.messages else None

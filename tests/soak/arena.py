@@ -46,6 +46,9 @@ DRY_SECONDS = 600.0
 WARM_SECONDS = 120.0
 """How long the chaos waits for the first run."""
 
+LAST_WORDS = 40
+"""So many lines of what a process wrote are told, when it ended and should not have."""
+
 LATER_SECONDS = 1200.0
 """How long the processes of a soak live beyond its chaos, if nobody ends them."""
 
@@ -293,11 +296,18 @@ class Arena:
         code = ended(slot.process)
         if slot.ending:
             if code not in (0, -signal.SIGTERM, -signal.SIGKILL):
-                self.wrong.append(f"{slot.name} was told to leave, and ended with code {code}.")
+                what = "was told to leave, and ended"
+                self.wrong.append(f"{slot.name} {what} with code {code}. {self._last_words(slot)}")
         elif code == -signal.SIGKILL and slot in self._workers:
             self.done["killed at a boundary"] += 1
         elif code != 0 or slot is not self._client or slot.wanted:
-            self.wrong.append(f"{slot.name} ended by itself, with code {code}.")
+            what = "ended by itself,"
+            self.wrong.append(f"{slot.name} {what} with code {code}. {self._last_words(slot)}")
+
+    def _last_words(self, slot: Slot) -> str:
+        """The end of what it wrote: the folder may be on a machine that nobody can look at."""
+        lines = (self.folder / f"{slot.name}.log").read_text(errors="replace").splitlines()
+        return "\n".join(["It wrote:", *lines[-LAST_WORDS:]])
 
     def _wait_for(self, slot: Slot) -> None:
         """Wait until it has left."""

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -213,7 +214,7 @@ def report(soak: Soak) -> Iterator[str]:
     yield ""
     for promise, found in soak.failures.items():
         yield f"{promise:40}{'holds' if not found else f'BROKEN {len(found)} times'}"
-        yield from (f"    {sentence}" for sentence in found[:SHOWN])
+        yield from (textwrap.indent(sentence, "    ") for sentence in found[:SHOWN])
     yield ""
 
 

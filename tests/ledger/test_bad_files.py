@@ -227,7 +227,7 @@ async def test_full_file_takes_no_write_and_loses_none(
     ledger: Ledger, sqlite: SqliteBackend
 ) -> None:
     """SQLite's own limit, which answers as a full disk does."""
-    connection = sqlite.database._connections[0]  # pyright: ignore
+    connection = sqlite.writing
     for n in range(20):
         await ledger.insert(f"before {n}")
     before = ledger.dump()
@@ -249,7 +249,7 @@ async def test_full_file_fails_every_write_of_the_batch_and_says_so(
     ledger: Ledger, sqlite: SqliteBackend
 ) -> None:
     """A full disk undoes the whole transaction, so nobody may be told that it was committed."""
-    connection = sqlite.database._connections[0]  # pyright: ignore
+    connection = sqlite.writing
     await ledger.insert("before")
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")

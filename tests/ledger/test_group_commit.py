@@ -198,7 +198,7 @@ async def test_commits_survive_power_loss(sqlite: SqliteBackend) -> None:
 
     def ask(name: str) -> None:
         if name == "commit:before":
-            connection = sqlite.database._connections[0]  # pyright: ignore
+            connection = sqlite.writing
             for pragma in ("synchronous", "journal_mode", "foreign_keys"):
                 pragmas[pragma] = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
 

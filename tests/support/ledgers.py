@@ -67,6 +67,13 @@ class SqliteBackend:
         self.url = str(path)
         self.database = SqliteDatabase(path, clock=clock)
 
+    @property
+    def writing(self) -> sqlite3.Connection:
+        """The connection that the ledger writes with; only while it is open."""
+        writer = self.database._writer  # pyright: ignore[reportPrivateUsage]
+        assert writer is not None
+        return writer._batches._connection  # pyright: ignore[reportPrivateUsage]
+
     def connect(self) -> closing[sqlite3.Connection]:
         return closing(sqlite3.connect(self.path))
 

@@ -3,7 +3,7 @@
 Owns the vocabulary between ledger and drivers; a driver decides threads, locks and connections.
 
 An operation is a generator: it yields a `Statement`, receives its rows, and returns its result.
-So one text of each transition runs in SQLite's writer thread, over the caller's own open
+So one text of each transition is run by SQLite's writer, over the caller's own open
 connection, or asynchronously on Postgres, always inside one transaction of the driver's making.
 """
 

@@ -1,31 +1,28 @@
-"""The ledger's database in one SQLite file: a writer thread with group commit, and a reader thread.
+"""The ledger's database in one SQLite file: a writer with group commit, and a reader thread.
 
-Owns threads, connections and change notices; statements and their meaning are the ledger's.
+Owns the file, connections and change notices; how writes become commits is `writer`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from durably import boundaries
 from durably.errors import ConfigError, LedgerClosed, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Clock, Listener
 from durably.ledger.following import following
 from durably.ledger.lanes import Answer, Job, Lane, tell
 from durably.ledger.operations import Operation, is_progress
+from durably.ledger.sqlite.batches import Batches
 from durably.ledger.sqlite.connection import (
-    begin_immediate,
     check_identity,
     connect,
-    data_version,
     drive,
     identity_of,
     translate,
@@ -35,9 +32,8 @@ from durably.ledger.sqlite.health import examine_file, ledger_version
 from durably.ledger.sqlite.schema import upgrade
 from durably.ledger.sqlite.transaction import SqliteTransaction
 from durably.ledger.sqlite.watch import ChangeWatcher
-from durably.records import Finding
-
-log = logging.getLogger(__name__)
+from durably.ledger.sqlite.writer import Writer
+from durably.records import Claim, Finding
 
 
 def utc_now() -> datetime:
@@ -56,12 +52,18 @@ class SqliteDatabase:
         path: the file; created on first open.
         clock: what ``durably_now()`` answers; the wall clock by default. For tests.
         watch_seconds: how often to look whether another process has committed.
+        on_loops: False leaves all statements to threads, also what may run in an event loop.
     """
 
     dialect = "sqlite"
 
     def __init__(
-        self, path: str | Path, *, clock: Clock | None = None, watch_seconds: float = 0.03
+        self,
+        path: str | Path,
+        *,
+        clock: Clock | None = None,
+        watch_seconds: float = 0.03,
+        on_loops: bool = True,
     ) -> None:
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
@@ -71,17 +73,19 @@ class SqliteDatabase:
         self._watch_seconds = watch_seconds
         self._clock = clock or utc_now
         self._following: AbstractContextManager[None] = nullcontext()
-        self._writer: Lane | None = None
+        self._on_loops = on_loops
+        self._writer: Writer | None = None
         self._reader: Lane | None = None
         self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file, self._find_others)
         self._lock = threading.Lock()
         self._file = self.path
         self._opened: tuple[int, int] | None = None
-        self._turn = threading.Lock()
-        self._version = 0
 
     def beside(self) -> SqliteDatabase:
-        return SqliteDatabase(self._file, clock=self.clock, watch_seconds=self._watch_seconds)
+        # For a life that ends at a boundary (`testing`), which its threads are told from.
+        return SqliteDatabase(
+            self._file, clock=self.clock, watch_seconds=self._watch_seconds, on_loops=False
+        )
 
     async def open(self) -> None:
         if self._writer is None:
@@ -111,12 +115,16 @@ class SqliteDatabase:
             self._file = self.path.absolute()
             self._opened = identity_of(self._file)
             self._reader = Lane("durably-reader", [partial(self._answer, read_connection)])
-            self._connections = (write_connection, read_connection)
+            self._read_connection = read_connection
             self._watcher.start(self._file)
             self._following = following(self.clock, self._watcher.notify)
             self._following.__enter__()
             # Last: with it, it is open.
-            self._writer = Lane("durably-writer", [partial(self._commit, write_connection)])
+            self._writer = Writer(
+                Batches(write_connection, self._clock, self.path, self._check_file),
+                lambda progress: self._watcher.notify(progress=progress),
+                on_loops=self._on_loops,
+            )
 
     async def migrate(self) -> None:
         await self.open()
@@ -145,27 +153,28 @@ class SqliteDatabase:
             self._watcher.stop()
             writer.stop()
             self._reader.stop()
-            with self._turn:  # The watcher may still be looking.
-                for connection in self._connections:
-                    connection.close()
+            self._read_connection.close()
             self._reader = None
 
     async def write[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await self._lane(self._writer).run(job, progress=is_progress(operation))
+        # The first argument of what an attempt writes about its own run.
+        own = bool(args) and isinstance(args[0], Claim)
+        writer = self._in_use(self._writer)
+        return await writer.run(job, progress=is_progress(operation), own=own)
 
     async def read[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await self._lane(self._reader).run(job)
+        return await self._in_use(self._reader).run(job)
 
     def write_blocking[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        future = self._lane(self._writer).submit(partial(operation, *args, **kwargs))
+        future = self._in_use(self._writer).submit(partial(operation, *args, **kwargs))
         try:
             return future.result(BLOCKING_SECONDS)
         except TimeoutError as error:
@@ -182,86 +191,18 @@ class SqliteDatabase:
         with self._watcher.subscribe(listener, progress=progress):
             yield
 
-    def _lane(self, lane: Lane | None) -> Lane:
-        if lane is None:
+    def _in_use[T](self, part: T | None) -> T:
+        if part is None:
             raise LedgerClosed(f"{self.path} is not open; call `await app.open()` first.")
-        return lane
+        return part
 
     def _check_file(self) -> None:
         check_identity(self._file, self._opened)
 
     def _find_others(self) -> bool:
-        """Whether anybody else has committed since this was found out last; for the watcher.
-
-        Other connections of this process are others.
-        """
-        with self._turn:
-            version = data_version(self._connections[0])
-            seen, self._version = self._version, version
-            return version != seen
-
-    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
-        """Run every job in one transaction; a job that raises undoes only itself."""
-        with self._turn:
-            answers, progress = self._committed(connection, jobs)
-        tell(answers)
-        if progress is not None:
-            self._watcher.notify(progress=progress)
-
-    def _committed(
-        self, connection: sqlite3.Connection, jobs: list[Job]
-    ) -> tuple[list[Answer], bool | None]:
-        """The answers, and whether nothing but progress is there since the last commit; None:
-        nothing was committed.
-        """
-        try:
-            self._check_file()
-            begin_immediate(connection)
-            version = data_version(connection)
-            answers = self._all(connection, jobs) or self._each(connection, jobs)
-            boundaries.reached("commit:before")
-            connection.execute("COMMIT")
-            boundaries.reached("commit:after")
-        except Exception as error:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            failure = translate(error, self.path)
-            return [Answer(job, error=failure) for job in jobs], None
-        alone, self._version = version == self._version, version
-        return answers, alone and all(job.progress for job in jobs)
-
-    def _all(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Answer] | None:
-        """Run every job; None if one of several failed: then the transaction begins anew.
-
-        Hardly any job fails, and a savepoint for each would cost all of them something.
-        """
-        try:
-            return [Answer(job, drive(connection, job.operation(), self._clock)) for job in jobs]
-        except Exception as error:
-            # Of a full disk, or a lock that is lost, the next try would tell the same.
-            if len(jobs) == 1 or not connection.in_transaction:
-                raise
-            log.debug("of %d jobs in a transaction one failed: %s", len(jobs), error)
-            connection.execute("ROLLBACK")
-            begin_immediate(connection)
-            return None
-
-    def _each(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Answer]:
-        """Run every job within a savepoint of its own."""
-        answers: list[Answer] = []
-        for job in jobs:
-            connection.execute("SAVEPOINT job")
-            try:
-                answer = Answer(job, drive(connection, job.operation(), self._clock))
-            except Exception as error:
-                # A full disk rolls the whole transaction back: then nobody's write exists.
-                if not connection.in_transaction:
-                    raise
-                connection.execute("ROLLBACK TO job")
-                answer = Answer(job, error=translate(error, self.path))
-            connection.execute("RELEASE job")
-            answers.append(answer)
-        return answers
+        """Whether anybody else has committed, as far as this process does not know yet."""
+        writer = self._writer
+        return writer is not None and writer.find_others()
 
     def _answer(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
         for job in jobs:

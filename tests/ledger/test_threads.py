@@ -8,10 +8,12 @@ import pytest
 
 from durably.errors import ThreadBusy, TransitionRefused
 from durably.ledger import ends, reads, runs, steps, threads
+from durably.ledger.operations import Operation
+from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.written import NewMessage, Step
 from durably.lifecycle import RunState
 from durably.records import RunRecord
-from support.ledgers import LEASE_SECONDS, Ledger, message, new_run
+from support.ledgers import LEASE_SECONDS, Ledger, PostgresBackend, message, new_run
 
 T = "customer-7"
 DAY = 24 * 3600.0
@@ -102,6 +104,34 @@ async def test_run_that_came_due_in_line_is_available_at_its_turn(ledger: Ledger
     ledger.clock.advance(61)
     await end(ledger, first)
     assert (await ledger.get(late)).state is RunState.AVAILABLE
+
+
+@pytest.mark.parametrize("on_busy", ["queue", "interrupt", "steer"])
+async def test_run_that_comes_while_the_only_other_ends_has_its_turn(
+    ledger: Ledger, pg: PostgresBackend, other: PostgresDatabase, on_busy: str
+) -> None:
+    """The line was seen with one run, which has ended by the next look at it."""
+    first = await ledger.claim(await ledger.insert(thread=T))
+
+    def ending_meanwhile() -> Operation[RunRecord]:
+        inserting = runs.insert(new_run("second", thread=T, on_busy=on_busy))
+        statement = next(inserting)
+        try:
+            while True:
+                rows = yield statement
+                if statement.name == "first_in_line":
+                    assert [row["key"] for row in rows] == [first.key]
+                    other.write_blocking(runs.complete, first.claim, '"out"', Step())
+                statement = inserting.send(rows)
+        except StopIteration as end:
+            return end.value[0]
+
+    second = await ledger.write(ending_meanwhile)
+    assert second.state is RunState.SUSPENDED
+    assert second.waiting_on is not None
+    assert second.waiting_on["after"] == first.key
+    await tell(ledger, first)
+    assert (await ledger.get(second)).state is RunState.AVAILABLE
 
 
 @pytest.mark.parametrize("state", [RunState.RETRYABLE, RunState.SUSPENDED, RunState.SCHEDULED])

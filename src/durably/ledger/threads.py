@@ -70,7 +70,10 @@ def place(new: NewRun) -> Operation[Place]:
         if (yield from fetch_one("get_run", key=new.key)) is not None:
             return FIRST  # An existing key finds its run, whoever is going.
         raise ThreadBusy(new.thread, first["key"], first["state"])
-    on = {"after": (yield from _last_key(new.thread))}
+    # PostgreSQL looks again, and the end of a run does not hold the thread: by now the first may be
+    # over, and nobody left. Then the new one waits for that: its `release` is yet to come.
+    last = yield from fetch_one("last_in_line", thread=new.thread, before=LAST_ID)
+    on = {"after": (last or first)["key"]}
     if new.on_busy == "interrupt":
         on["interrupts"] = first["key"]
     return Place(_WAITS[new.on_busy], on)
@@ -198,9 +201,3 @@ def list_earlier(thread: str, before: int = LAST_ID) -> Operation[list[EarlierRu
         )
         for row in runs
     ]
-
-
-def _last_key(thread: str) -> Operation[str]:
-    last = yield from fetch_one("last_in_line", thread=thread, before=LAST_ID)
-    assert last is not None, "one is first, and the thread is held"
-    return last["key"]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from durably import history
@@ -26,6 +26,8 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 FIELDS = st.sampled_from(sorted(RunRequest.model_fields))
 
 
+@example("postgresql://", "\n", "/%zz")
+@example("postgresql://", "\ud800", "/%zz")
 @given(
     st.sampled_from(["sqlite://", "sqlite:///", "postgresql://", "postgres://", ""]),
     TEXT,

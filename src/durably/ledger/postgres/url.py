@@ -137,9 +137,10 @@ def _check_login(place: str) -> None:
 def _check_conninfo(conninfo: str, shown: str) -> None:
     try:
         conninfo_to_dict(conninfo)
-    except ProgrammingError as error:
+    except (ProgrammingError, UnicodeError) as error:
         # What libpq says quotes what it does not understand, which may be the password.
-        said = " ".join(str(error).split()) if _password_of(conninfo) is None else "not understood"
+        plain = isinstance(error, ProgrammingError) and _password_of(conninfo) is None
+        said = " ".join(str(error).split()) if plain else "not understood"
         raise ConfigError(f"{shown} is no URL of a PostgreSQL database: {said}.") from None
 
 
@@ -156,7 +157,9 @@ def _without_password(place: str, query: Sequence[tuple[str, str]], schema: str 
         shown.append(("schema", schema))
     quoted = _joined(login.partition(":")[0] + at + host, shown)
     text = unquote(quoted)
-    return text if text.isprintable() else quoted
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else quote(c, errors="replace") for c in quoted)
 
 
 def _schema(name: str) -> str:

@@ -39,7 +39,8 @@ class Batches:
         self._clock = clock
         self._path = path
         self._check_file = check_file
-        self._version = 0
+        # What `data_version` said after the last commit, and as the transaction began.
+        self._version = self._version_at_begin = 0
         connection.execute("PRAGMA busy_timeout=0")
 
     def run_at_once(self, jobs: list[Job]) -> list[Answer] | None:
@@ -51,6 +52,7 @@ class Batches:
         try:
             self._check_file()
             self._connection.execute("BEGIN IMMEDIATE")
+            self._version_at_begin = data_version(self._connection)
             return self._all(jobs)
         except Exception as error:
             # `commit` begins anew: it waits for the lock, and finds out whose fault it is.
@@ -71,7 +73,6 @@ class Batches:
                 self._check_file()
                 self._begin()
                 answers = self._all_or_each(jobs)
-            version = data_version(self._connection)
             boundaries.reached("commit:before")
             self._connection.execute("COMMIT")
             boundaries.reached("commit:after")
@@ -80,7 +81,8 @@ class Batches:
                 self._connection.execute("ROLLBACK")
             failure = translate(error, self._path)
             return [Answer(job, error=failure) for job in jobs], None
-        alone, self._version = version == self._version, version
+        alone = self._version_at_begin == self._version
+        self._version = self._version_at_begin
         return answers, alone and all(job.progress for job in jobs)
 
     def find_others(self) -> bool:
@@ -101,6 +103,7 @@ class Batches:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         begin_immediate(self._connection)
+        self._version_at_begin = data_version(self._connection)
 
     def _all_or_each(self, jobs: list[Job]) -> list[Answer]:
         """Run every job in the open transaction; one that fails undoes only itself.

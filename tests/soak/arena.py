@@ -25,6 +25,7 @@ from crash.scenarios import BOOKINGS
 from crash.world import World
 from durably import Durably
 from soak import chaos, children
+from soak.audit_waits import JOBS
 from soak.chaos import Action
 from soak.children import Life
 from soak.workload import TAG, TAG_BUDGET, Soaked
@@ -183,7 +184,8 @@ class Arena:
             time.sleep(TICK_SECONDS)
 
     def run_dry(self) -> list[dict[str, Any]]:
-        """End the chaos, and wait for every run; returns those that have no end in time."""
+        """End the chaos, and wait for every run, and on PostgreSQL every job; returns those that
+        have no end in time."""
         self._strikes = False
         while not all(work.done() for work in self._breaking):
             self._tend()  # One that stands still may have the lock that is waited for.
@@ -193,7 +195,7 @@ class Arena:
         self.site.world.open_gate()
         self._client.wanted = False  # It leaves when all its runs have ended.
         give_up_at = time.monotonic() + DRY_SECONDS
-        while (left := self.open_runs()) and time.monotonic() < give_up_at:
+        while (left := self.open_runs() or self.open_jobs()) and time.monotonic() < give_up_at:
             for _ in range(10):
                 self._tend()
                 time.sleep(TICK_SECONDS)
@@ -225,6 +227,11 @@ class Arena:
     def open_runs(self) -> list[dict[str, Any]]:
         """Runs that are to end and have not; not those that wait for what never comes."""
         return self.site.world.database.rows(OPEN)
+
+    def open_jobs(self) -> list[dict[str, Any]]:
+        """Jobs to be looked at again, such as one that came while another attempt held its run."""
+        database = self.site.world.database
+        return [] if database.dialect == "sqlite" else database.rows(JOBS)
 
     def states(self) -> dict[str, int] | None:
         """How many runs there are of each state; None while the database is away."""

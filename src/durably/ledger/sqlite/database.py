@@ -82,7 +82,7 @@ class SqliteDatabase:
         self._opened: tuple[int, int] | None = None
 
     def beside(self) -> SqliteDatabase:
-        # For a life that ends at a boundary (`testing`), which its threads are told from.
+        # For a life that ends at a boundary (`testing`): what is part of it is told by its threads.
         return SqliteDatabase(
             self._file, clock=self.clock, watch_seconds=self._watch_seconds, on_loops=False
         )

@@ -119,10 +119,9 @@ class Writer:
                 raise LedgerClosed("The ledger has been closed meanwhile.")
             alike = not self._jobs or self._jobs[-1].loop is job.loop
             self._jobs.append(job)
-            if not (own and alike and self._on_loops) or time.monotonic() < self._slow_until:
-                self._thread_wanted = True
-            if self._thread_wanted:
-                self._changed.notify_all()
+            on_loop = own and alike and self._on_loops and time.monotonic() >= self._slow_until
+            if self._thread_wanted or not on_loop:
+                self._want_thread()
             elif not self._busy:
                 self._ask_loop(job.loop)
 

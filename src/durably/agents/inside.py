@@ -47,7 +47,10 @@ class InsideCall:
     """
 
     def __init__(self, guarded: Guarded) -> None:
-        self._guarded = guarded
+        # Not the call itself, which keeps this: they would hold each other, and all that the call
+        # has seen of its run, until the garbage collector comes by.
+        self._state, self._ctx = guarded.state, guarded.ctx
+        self._call, self._policy = guarded.call, guarded.policy
         self._names: Counter[str] = Counter()
         self._under_way: set[asyncio.Task[Any]] = set()
         self.open_waits: dict[str, Effect] = {}
@@ -73,14 +76,14 @@ class InsideCall:
         shown = to_json(kwargs if not args else {"args": args, **kwargs}, fallback=str).decode()
         described = dict(kwargs) if not args else {"args": list(args), **kwargs}
         step = GuardedStep(
-            state=self._guarded.state,
-            ctx=self._guarded.ctx,
+            state=self._state,
+            ctx=self._ctx,
             call=self._tool_call(name, shown, policy),
             args=described,
             policy=policy,
             handler=_handler(work, args, kwargs),
             inside=self,
-            may_wait=self._guarded.policy.kind.runs_again,
+            may_wait=self._policy.kind.runs_again,
         )
         return await self._task(run_step(step))
 
@@ -110,7 +113,7 @@ class InsideCall:
         self._check_may_wait()
         shown = to_json({"until": wait.until, "seconds": wait.within_seconds}).decode()
         call = self._tool_call(name, shown, EffectPolicy(EffectKind.READ))
-        return self._over(await self._guarded.journal.wait(call, wait))
+        return self._over(await self._state.journal.wait(call, wait))
 
     # --- other agents
 
@@ -119,15 +122,15 @@ class InsideCall:
 
     async def _run_child(self, agent: Any, prompt: Any, options: Mapping[str, Any]) -> Any:
         self._check_may_wait()
-        agent_name, state = name_of(agent), self._guarded.state
+        agent_name, state = name_of(agent), self._state
         registration = state.registry.get(agent_name)
         name = self._named(f"run {options['key'] or agent_name}")
         shown = to_json({"prompt": prompt, "args": options["args"]}, fallback=str).decode()
         call = self._tool_call(name, shown, EffectPolicy(EffectKind.READ))
         new = state.new_child(agent_name, prompt, call.idempotency_key, options)
-        wait = await self._guarded.journal.start_child(call, new)
+        wait = await self._state.journal.start_child(call, new)
         said = json.loads(self._over(wait))["child"]
-        adopt_children(state, self._guarded.ctx, [wait])
+        adopt_children(state, self._ctx, [wait])
         if said["state"] != RunState.COMPLETED:
             raise ChildFailed(said["key"], said["state"], said.get("error"))
         return decode_output(json.dumps(said["output"]), registration.output_type)
@@ -141,7 +144,7 @@ class InsideCall:
 
     @property
     def _tool(self) -> str:
-        return self._guarded.call.tool_name
+        return self._call.tool_name
 
     def _task[T](self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         # A task of its own: what it makes the current call is nobody else's, and it can be waited
@@ -157,7 +160,7 @@ class InsideCall:
         return name if self._names[name] == 1 else f"{name} #{self._names[name]}"
 
     def _check_may_wait(self) -> None:
-        kind = self._guarded.policy.kind
+        kind = self._policy.kind
         if not kind.runs_again:
             raise ConfigError(
                 f"Tool {self._tool!r} waits, and is declared {kind}: declare it "
@@ -173,7 +176,7 @@ class InsideCall:
         return effect.result
 
     def _tool_call(self, name: str, args: str, policy: EffectPolicy) -> ToolCall:
-        call = self._guarded.call
+        call = self._call
         position = call.position._replace(step=name)
         return ToolCall(
             position=position,
@@ -182,7 +185,7 @@ class InsideCall:
             args=args,
             policy=policy.kind,
             on_doubt=on_doubt(policy),
-            idempotency_key=self._guarded.journal.idempotency_key(position),
+            idempotency_key=self._state.journal.idempotency_key(position),
         )
 
 

@@ -35,7 +35,7 @@ from durably.here import drain_here, run_here
 from durably.intake import ChildIntake, JobIntake, check_same, many_runs, new_run, signal_payload
 from durably.ledger import reads, runs, threads, waits
 from durably.ledger.connect import database_for
-from durably.ledger.operations import Operation
+from durably.ledger.operations import Operation, brief
 from durably.notifying import Notifier
 from durably.records import (
     INBOX_KINDS,
@@ -570,6 +570,7 @@ class Durably(Searching):
                 )
 
 
+@brief
 def _insert(new: NewRun) -> Operation[tuple[RunRecord, RunInput | None]]:
     """Insert a run; or the run that is there already, and what that was asked."""
     record, created = yield from runs.insert(new, alone=True)

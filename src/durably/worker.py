@@ -25,7 +25,7 @@ from durably.execution.executor import Executor
 from durably.execution.lease import WorkerLease
 from durably.ledger import queues, runs, workers
 from durably.ledger.database import Database
-from durably.ledger.operations import Operation
+from durably.ledger.operations import Operation, brief
 from durably.ledger.written import Step
 from durably.maintenance import maintain
 from durably.notifying import Notifier
@@ -247,6 +247,7 @@ class Worker:
         self.stopped.set()
 
 
+@brief
 def _news(worker_id: str) -> Operation[tuple[list[HeldRun], dict[str, QueueSetting]]]:
     """What others may have changed for a worker: its runs, its queues."""
     held = yield from workers.held_runs(worker_id)

@@ -1,4 +1,4 @@
-"""SQLite's writer: an attempt's statements run in its event loop's thread, commits never do."""
+"""SQLite's writer: what is brief runs in the event loop's thread, commits never do."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ import pytest
 from durably import boundaries
 from durably.errors import LedgerClosed
 from durably.ledger import reads, runs
-from durably.ledger.operations import Operation
+from durably.ledger.operations import Operation, brief
 from durably.ledger.sqlite import writer
 from durably.ledger.sqlite.database import SqliteDatabase
-from durably.records import Claim
 from support.held import HeldWriters
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run
-
-CLAIM = Claim(1, 1, "w")
-"""Whose it is does not matter here: what is written begins with one, as an attempt's writes do."""
 
 THREAD = "durably-writer"
 
@@ -37,8 +33,13 @@ class Threads:
         self.ran: dict[str, list[str]] = {}
         self.committed: list[str] = []
 
-    def note(self, claim: Claim | str, key: str, fails: bool = False) -> Operation[None]:
+    @brief
+    def note(self, key: str, fails: bool = False) -> Operation[None]:
         """Write a run of this key, and note in which thread."""
+        yield from self.note_long(key, fails)
+
+    def note_long(self, key: str, fails: bool = False) -> Operation[None]:
+        """The same, and nobody says that it is brief."""
         self.ran.setdefault(key, []).append(threading.current_thread().name)
         yield from runs.insert(new_run(key))
         if fails:
@@ -80,10 +81,10 @@ async def all_of(*writing: asyncio.Task[None]) -> list[BaseException | None]:
 # --- where
 
 
-async def test_attempt_writes_on_its_loop_and_the_thread_commits(
+async def test_what_is_brief_is_written_on_its_loop_and_the_thread_commits(
     ledger: Ledger, sqlite: SqliteBackend, threads: Threads
 ) -> None:
-    await ledger.write(threads.note, CLAIM, "a")
+    await ledger.write(threads.note, "a")
     assert threads.ran == {"a": [here()]}
     assert threads.committed == [THREAD]
     assert await stored(ledger) == {"a"}
@@ -92,8 +93,8 @@ async def test_attempt_writes_on_its_loop_and_the_thread_commits(
 async def test_other_writes_are_the_threads(
     ledger: Ledger, sqlite: SqliteBackend, threads: Threads
 ) -> None:
-    await ledger.write(threads.note, "not an attempt", "a")
-    await asyncio.to_thread(sqlite.database.write_blocking, threads.note, CLAIM, "b")
+    await ledger.write(threads.note_long, "a")
+    await asyncio.to_thread(sqlite.database.write_blocking, threads.note, "b")
     assert threads.ran == {"a": [THREAD], "b": [THREAD]}
     assert threads.committed == [THREAD] * 2
 
@@ -104,17 +105,17 @@ async def test_ledger_that_is_told_so_leaves_event_loops_alone(
     """As that of a life that ends at a boundary, which is told by its threads."""
     beside = sqlite.database.beside()
     await beside.open()
-    await beside.write(threads.note, CLAIM, "a")
+    await beside.write(threads.note, "a")
     await beside.close()
     assert threads.ran == {"a": [THREAD]}
 
 
-async def test_attempts_that_wait_share_a_commit(
+async def test_writes_that_wait_share_a_commit(
     ledger: Ledger, sqlite: SqliteBackend, threads: Threads
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
         for number in range(writer.MAX_BATCH_ON_LOOP):
-            tasks.create_task(ledger.write(threads.note, CLAIM, f"{number}"))
+            tasks.create_task(ledger.write(threads.note, f"{number}"))
     assert len(threads.committed) == 1
     assert set(map(tuple, threads.ran.values())) == {(here(),)}
     assert len(await stored(ledger)) == writer.MAX_BATCH_ON_LOOP
@@ -132,7 +133,7 @@ async def test_event_loop_is_not_held_up_by_more_than_a_batch(
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(2 * writer.MAX_BATCH_ON_LOOP):
-            tasks.create_task(ledger.write(threads.note, CLAIM, f"{number}"))
+            tasks.create_task(ledger.write(threads.note, f"{number}"))
         tasks.create_task(go_on())
     assert writer.MAX_BATCH_ON_LOOP in between, "other tasks had a turn"
     assert len(threads.committed) == 2
@@ -143,8 +144,8 @@ async def test_what_waits_with_others_is_the_threads_in_its_order(
 ) -> None:
     async with HeldWriters(ledger):
         writing = [
-            asyncio.create_task(ledger.write(threads.note, about, key))
-            for about, key in ((CLAIM, "a"), ("no attempt", "b"), (CLAIM, "c"))
+            asyncio.create_task(ledger.write(note, key))
+            for note, key in ((threads.note, "a"), (threads.note_long, "b"), (threads.note, "c"))
         ]
         await asyncio.sleep(0)
     await all_of(*writing)
@@ -160,7 +161,7 @@ async def test_event_loop_waits_for_nobodys_lock(
     """What it asked for is done by the thread once the other process is through."""
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        writing = asyncio.create_task(ledger.write(threads.note, CLAIM, "a"))
+        writing = asyncio.create_task(ledger.write(threads.note, "a"))
         for _ in range(20):
             await asyncio.sleep(0.01)
         assert not writing.done()
@@ -184,8 +185,8 @@ async def test_slow_statements_go_to_the_thread_for_some_time(
     tries again."""
     monkeypatch.setattr(writer, "SLOW_SECONDS", 0.0)
     monkeypatch.setattr(writer, "THREAD_SECONDS", seconds)
-    await ledger.write(threads.note, CLAIM, "a")
-    await ledger.write(threads.note, CLAIM, "b")
+    await ledger.write(threads.note, "a")
+    await ledger.write(threads.note, "b")
     assert threads.ran == {"a": [here()], "b": [then or here()]}
 
 
@@ -197,7 +198,7 @@ async def test_failing_write_undoes_only_itself(
 ) -> None:
     """The thread finds out which it is, from the start."""
     writing = [
-        asyncio.create_task(ledger.write(threads.note, CLAIM, key, key == "bad"))
+        asyncio.create_task(ledger.write(threads.note, key, key == "bad"))
         for key in ("before", "bad", "after")
     ]
     before, bad, after = await all_of(*writing)
@@ -211,8 +212,8 @@ async def test_write_that_fails_alone_leaves_nothing(
     ledger: Ledger, sqlite: SqliteBackend, threads: Threads
 ) -> None:
     with pytest.raises(ValueError, match="bad"):
-        await ledger.write(threads.note, CLAIM, "bad", True)
-    await ledger.write(threads.note, CLAIM, "next")
+        await ledger.write(threads.note, "bad", True)
+    await ledger.write(threads.note, "next")
     assert await stored(ledger) == {"next"}
 
 
@@ -222,19 +223,20 @@ async def test_interrupted_event_loop_leaves_the_batch_to_the_thread(
     """As ^C may, in any line; what it broke off in the middle is done from the start."""
     interrupted: list[str] = []
 
-    def interrupting(claim: Claim, key: str) -> Operation[None]:
-        yield from threads.note(claim, key)
+    @brief
+    def interrupting(key: str) -> Operation[None]:
+        yield from threads.note(key)
         if not interrupted:
             interrupted.append(key)
             raise KeyboardInterrupt
 
     def in_its_own_loop() -> None:
-        asyncio.run(database.write(interrupting, CLAIM, "a"))
+        asyncio.run(database.write(interrupting, "a"))
 
     database = sqlite.database
     with pytest.raises(KeyboardInterrupt):
         await asyncio.to_thread(raising, in_its_own_loop)
-    await ledger.write(threads.note, CLAIM, "b")
+    await ledger.write(threads.note, "b")
     assert await stored(ledger) == {"a", "b"}
     assert threads.ran["a"][1:] == [THREAD]
 
@@ -276,7 +278,7 @@ class Loop:
         self.loop.close()
 
     async def write(self, database: SqliteDatabase, threads: Threads, key: str) -> None:
-        work = database.write(threads.note, CLAIM, key)
+        work = database.write(threads.note, key)
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
 
@@ -320,13 +322,13 @@ async def test_event_loop_that_stands_still_holds_up_nobody(
     def ask_and_stand_still(loop: asyncio.AbstractEventLoop) -> None:
         # In the turn after the one in which it asks, ahead of what it was to begin there.
         loop.call_soon(loop.call_soon, stand_still)
-        tasks.append(loop.create_task(sqlite.database.write(threads.note, CLAIM, "one")))
+        tasks.append(loop.create_task(sqlite.database.write(threads.note, "one")))
 
     with Loop("one") as one:
         one.loop.call_soon_threadsafe(ask_and_stand_still, one.loop)
         try:
             assert await asyncio.to_thread(standing.wait, PATIENCE_SECONDS)
-            await ledger.write(threads.note, CLAIM, "here")
+            await ledger.write(threads.note, "here")
         finally:
             go_on.set()
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_end(tasks[0]), one.loop))
@@ -342,12 +344,12 @@ async def test_event_loop_that_is_closed_holds_up_nobody(
     ledger: Ledger, sqlite: SqliteBackend, threads: Threads
 ) -> None:
     async def leave() -> None:
-        asyncio.get_running_loop().create_task(database.write(threads.note, CLAIM, "left"))
+        asyncio.get_running_loop().create_task(database.write(threads.note, "left"))
         await asyncio.sleep(0)  # It has asked, and nobody waits for it any more.
 
     database = sqlite.database
     await asyncio.to_thread(asyncio.run, leave())
-    await ledger.write(threads.note, CLAIM, "here")
+    await ledger.write(threads.note, "here")
     assert "here" in await stored(ledger)
 
 
@@ -358,7 +360,7 @@ async def test_closing_does_what_has_been_asked_for(
     ledger: Ledger, sqlite: SqliteBackend, threads: Threads
 ) -> None:
     writing = [
-        asyncio.create_task(ledger.write(threads.note, CLAIM, f"{number}"))
+        asyncio.create_task(ledger.write(threads.note, f"{number}"))
         for number in range(2 * writer.MAX_BATCH_ON_LOOP)
     ]
     await asyncio.sleep(0)
@@ -375,19 +377,19 @@ async def test_nothing_is_asked_of_a_writer_that_is_closed(
     assert own is not None
     await sqlite.database.close()
     with pytest.raises(LedgerClosed):
-        await own.run(lambda: threads.note(CLAIM, "late"), own=True)
+        await own.run(lambda: threads.note("late"), brief=True)
     with pytest.raises(LedgerClosed):
-        own.submit(lambda: threads.note(CLAIM, "late"))
+        own.submit(lambda: threads.note("late"))
 
 
 async def test_cancelled_write_that_has_not_begun_is_not_done(
     ledger: Ledger, sqlite: SqliteBackend, threads: Threads
 ) -> None:
     async with HeldWriters(ledger):
-        writing = asyncio.create_task(ledger.write(threads.note, CLAIM, "cancelled"))
+        writing = asyncio.create_task(ledger.write(threads.note, "cancelled"))
         await asyncio.sleep(0)
         writing.cancel()
         await asyncio.sleep(0)
-    await ledger.write(threads.note, CLAIM, "next")
+    await ledger.write(threads.note, "next")
     assert writing.cancelled()
     assert await stored(ledger) == {"next"}

@@ -11,7 +11,7 @@ import json
 from durably.errors import KeyConflict
 from durably.ledger import runs, waits
 from durably.ledger.fence import hold, record_event
-from durably.ledger.operations import Operation, execute, fetch, fetch_one
+from durably.ledger.operations import Operation, brief, execute, fetch, fetch_one
 from durably.ledger.rows import decoded, effect_from, run_from
 from durably.ledger.waits import Wait
 from durably.ledger.written import ToolCall
@@ -22,6 +22,7 @@ BY_PARENT = "parent"
 """Who is said to have cancelled or revived a run because its parent was."""
 
 
+@brief
 def begin(claim: Claim, call: ToolCall, new: NewRun) -> Operation[Effect]:
     """Start a child and wait for it, or find out how it ended; a stale attempt starts none.
 

@@ -6,11 +6,12 @@ Owns when they are written and when they go; what they say is the agents'.
 from __future__ import annotations
 
 from durably.ledger.fence import hold, record_event
-from durably.ledger.operations import Operation, execute, fetch_one, progress
+from durably.ledger.operations import Operation, brief, execute, fetch_one, progress
 from durably.ledger.rows import event_data
 from durably.records import Claim
 
 
+@brief
 @progress
 def write(claim: Claim, message: int, data: str, last: int) -> Operation[int]:
     """Append a delta, unless the message that it forms is there; the same may come twice.
@@ -59,6 +60,7 @@ def withdraw(claim: Claim, after: int = 0) -> Operation[None]:
         yield from record_event(claim, "withdrawn", message=event_data(row).get("message"))
 
 
+@brief
 @progress
 def ask_again(claim: Claim, after: int) -> Operation[None]:
     """The model is asked again in the middle of a message: what was shown of it is taken back.

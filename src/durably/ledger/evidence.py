@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from durably.ledger.fence import record_event
-from durably.ledger.operations import Operation, Row, fetch, fetch_one
+from durably.ledger.operations import Operation, Row, brief, fetch, fetch_one
 from durably.ledger.rows import effect_from, event_data
 from durably.ledger.steps import effect_at
 from durably.ledger.waking import wake_if_settled
@@ -17,11 +17,13 @@ from durably.ledger.written import CallOutcome, ToolCall
 from durably.records import Claim, Effect
 
 
+@brief
 def withdraw_intent(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
     """Forget an intent whose call certainly did not happen; False if it was not this attempt's."""
     return (yield from _withdraw("withdraw_intent", claim, call, reason=reason))
 
 
+@brief
 def settle_late(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
     """Late evidence: the attempt lost its run but its call did end, and says how.
 
@@ -63,6 +65,7 @@ def _late_evidence(claim: Claim, call_id: str) -> Operation[dict[str, Any] | Non
     return next((data for data in said if data.get("call_id") == call_id), None)
 
 
+@brief
 def withdraw_late(claim: Claim, call: ToolCall, reason: str) -> Operation[bool]:
     """Late evidence that nothing happened: the call was not started, and is as if never tried.
 

@@ -41,7 +41,23 @@ class Statement(NamedTuple):
 
 type Operation[T] = Generator[Statement, Sequence[Row], T]
 
+_BRIEF = "_durably_brief"
 _PROGRESS = "_durably_progress"
+
+
+def brief[F: Callable[..., Operation[Any]]](operation: F) -> F:
+    """Mark what takes a moment, however large the ledger is: a few rows, found by their keys or at
+    an end of an index.
+
+    A driver may run it where it is asked for, also in an event loop, instead of in a thread.
+    """
+    setattr(operation, _BRIEF, True)
+    return operation
+
+
+def is_brief(operation: Callable[..., Operation[Any]]) -> bool:
+    """Whether the operation is marked as `brief`."""
+    return getattr(operation, _BRIEF, False)
 
 
 def progress[F: Callable[..., Operation[Any]]](operation: F) -> F:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from durably.errors import ConfigError, RunNotFound
-from durably.ledger.operations import Operation, Row, Statement, fetch, fetch_one
+from durably.ledger.operations import Operation, Row, Statement, brief, fetch, fetch_one
 from durably.ledger.queues import get_setting, list_settings
 from durably.ledger.rows import (
     attempt_from,
@@ -48,6 +48,7 @@ EVERY_ONE = 2**62
 """As many as there are."""
 
 
+@brief
 def get_run(key: str, *, alone: bool = False) -> Operation[RunRecord]:
     """The run with this key.
 
@@ -70,6 +71,7 @@ class Standing(NamedTuple):
     waiting_kind: str | None
 
 
+@brief
 def list_stopped(run_ids: Collection[int]) -> Operation[dict[int, Standing | None]]:
     """Of these runs, those that are over or suspended; None of one that is gone."""
     ids = json.dumps(list(run_ids))
@@ -82,6 +84,7 @@ def list_stopped(run_ids: Collection[int]) -> Operation[dict[int, Standing | Non
     }
 
 
+@brief
 def get_input(run_id: int, *, alone: bool = False) -> Operation[RunInput]:
     """What a run was asked.
 
@@ -305,6 +308,7 @@ def count_prunable(older_than_seconds: float, state: str | None) -> Operation[in
     return 0 if row is None else row["runs"]
 
 
+@brief
 def next_due(queue: str) -> Operation[tuple[datetime | None, datetime]]:
     """When the next run of a queue can be claimed, and the time now.
 

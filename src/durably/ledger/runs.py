@@ -19,6 +19,7 @@ from durably.ledger.operations import (
     Operation,
     Row,
     Statement,
+    brief,
     execute,
     fetch,
     fetch_one,
@@ -170,6 +171,7 @@ def claim_one(worker_id: str, run_id: int) -> Operation[RunRecord | None]:
     return run
 
 
+@brief
 def complete(claim: Claim, output: str, step: Step, *, alone: bool = False) -> Operation[RunRecord]:
     """Store the output; the run is over.
 
@@ -197,6 +199,7 @@ def complete(claim: Claim, output: str, step: Step, *, alone: bool = False) -> O
     return run_from(rows[0])
 
 
+@brief
 def fail(
     claim: Claim, error: str, traceback: str, delay_seconds: float, step: Step
 ) -> Operation[RunRecord]:
@@ -215,6 +218,7 @@ def fail(
     )
 
 
+@brief
 def discard(claim: Claim, error: str, traceback: str, step: Step) -> Operation[RunRecord]:
     """Give up on a permanent error; the history is kept."""
     yield from record_step(claim, step)
@@ -225,6 +229,7 @@ def discard(claim: Claim, error: str, traceback: str, step: Step) -> Operation[R
     )
 
 
+@brief
 def suspend(
     claim: Claim, waiting_kind: str, waiting_on: dict[str, Any], step: Step
 ) -> Operation[RunRecord]:
@@ -246,12 +251,14 @@ def suspend(
     return woken or run
 
 
+@brief
 def hand_back(claim: Claim, step: Step) -> Operation[RunRecord]:
     """Give the run to any worker, at once, without counting a failure."""
     yield from record_step(claim, step)
     return (yield from _settle(claim, "hand_back_run", AttemptOutcome.HANDED_BACK, step))
 
 
+@brief
 def stop(claim: Claim, step: Step) -> Operation[RunRecord]:
     """End a run that was asked to stop."""
     yield from record_step(claim, step)

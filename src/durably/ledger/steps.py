@@ -21,6 +21,7 @@ from durably.ledger.operations import (
     Operation,
     Row,
     Statement,
+    brief,
     execute,
     fetch,
     fetch_one,
@@ -34,6 +35,7 @@ from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
 from durably.records import CallPosition, Claim, Effect
 
 
+@brief
 @progress
 def record_step(claim: Claim, step: Step, *, alone: bool = False) -> Operation[None]:
     """Append messages and outcomes: one fenced update and one small row each.
@@ -144,6 +146,7 @@ def _check_repeat(claim: Claim, messages: Sequence[NewMessage], new: int) -> Ope
         )
 
 
+@brief
 @progress
 def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
     """Record that a call is about to happen; a stale attempt cannot start one.
@@ -160,6 +163,7 @@ def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
     return effect
 
 
+@brief
 @progress
 def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     """Record what became of a call, now."""
@@ -173,6 +177,7 @@ def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
     return effect
 
 
+@brief
 @progress
 def find_outcome(claim: Claim, position: CallPosition) -> Operation[Effect | None]:
     """What is recorded of a call, once nothing that is still being committed can change it.
@@ -184,6 +189,7 @@ def find_outcome(claim: Claim, position: CallPosition) -> Operation[Effect | Non
     return (yield from effect_at(claim, position))
 
 
+@brief
 @progress
 def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
     """Ask about a call in doubt, or note what the model is told of it.

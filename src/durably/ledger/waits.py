@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from durably.errors import RunNotFound, TransitionRefused
 from durably.ledger.actions import NewAction, record
 from durably.ledger.fence import hold, record_event
-from durably.ledger.operations import Operation, Row, fetch, fetch_one
+from durably.ledger.operations import Operation, Row, brief, fetch, fetch_one
 from durably.ledger.rows import effect_from, run_from, signal_from
 from durably.ledger.steps import call_params
 from durably.ledger.waking import wake_waiting
@@ -43,6 +43,7 @@ class Wait:
     request: str = "{}"
 
 
+@brief
 def begin(claim: Claim, call: ToolCall, wait: Wait) -> Operation[Effect]:
     """Wait for a time or a signal, or find out that it has come; a stale attempt waits for nothing.
 

@@ -1,12 +1,11 @@
-"""The ledger's database in one SQLite file: a writer with group commit, and a reader thread.
+"""The ledger's database in one SQLite file: a writer with group commit, and a reader.
 
-Owns the file, connections and change notices; how writes become commits is `writer`'s.
+Owns the file and change notices; how writes become commits is `writer`'s, who reads is `reader`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,23 +16,21 @@ from pathlib import Path
 from durably.errors import ConfigError, LedgerClosed, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Clock, Listener
 from durably.ledger.following import following
-from durably.ledger.lanes import Answer, Job, Lane, tell
-from durably.ledger.operations import Operation, is_progress
+from durably.ledger.operations import Operation, is_brief, is_progress
 from durably.ledger.sqlite.batches import Batches
 from durably.ledger.sqlite.connection import (
     check_identity,
     connect,
-    drive,
     identity_of,
-    translate,
 )
 from durably.ledger.sqlite.guest import in_transaction, run_as_guest
 from durably.ledger.sqlite.health import examine_file, ledger_version
+from durably.ledger.sqlite.reader import Reader
 from durably.ledger.sqlite.schema import upgrade
 from durably.ledger.sqlite.transaction import SqliteTransaction
 from durably.ledger.sqlite.watch import ChangeWatcher
 from durably.ledger.sqlite.writer import Writer
-from durably.records import Claim, Finding
+from durably.records import Finding
 
 
 def utc_now() -> datetime:
@@ -75,7 +72,7 @@ class SqliteDatabase:
         self._following: AbstractContextManager[None] = nullcontext()
         self._on_loops = on_loops
         self._writer: Writer | None = None
-        self._reader: Lane | None = None
+        self._reader: Reader | None = None
         self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file, self._find_others)
         self._lock = threading.Lock()
         self._file = self.path
@@ -107,15 +104,14 @@ class SqliteDatabase:
             write_connection = connect(self.path, self._clock)
             try:
                 self.versions = upgrade(write_connection)
-                read_connection = connect(self.path, self._clock)
+                reader = Reader(self.path, self._clock, self._check_file, on_loops=self._on_loops)
             except BaseException:
                 write_connection.close()
                 raise
             # Absolute from here on: a process that changes its folder keeps its ledger.
             self._file = self.path.absolute()
             self._opened = identity_of(self._file)
-            self._reader = Lane("durably-reader", [partial(self._answer, read_connection)])
-            self._read_connection = read_connection
+            self._reader = reader
             self._watcher.start(self._file)
             self._following = following(self.clock, self._watcher.notify)
             self._following.__enter__()
@@ -153,23 +149,22 @@ class SqliteDatabase:
             self._watcher.stop()
             writer.stop()
             self._reader.stop()
-            self._read_connection.close()
             self._reader = None
 
     async def write[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        job = partial(operation, *args, **kwargs)
-        # The first argument of what an attempt writes about its own run.
-        own = bool(args) and isinstance(args[0], Claim)
-        writer = self._in_use(self._writer)
-        return await writer.run(job, progress=is_progress(operation), own=own)
+        return await self._in_use(self._writer).run(
+            partial(operation, *args, **kwargs),
+            brief=is_brief(operation),
+            progress=is_progress(operation),
+        )
 
     async def read[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await self._in_use(self._reader).run(job)
+        return await self._in_use(self._reader).run(job, brief=is_brief(operation))
 
     def write_blocking[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
@@ -203,17 +198,3 @@ class SqliteDatabase:
         """Whether anybody else has committed, as far as this process does not know yet."""
         writer = self._writer
         return writer is not None and writer.find_others()
-
-    def _answer(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
-        for job in jobs:
-            try:
-                self._check_file()
-                connection.execute("BEGIN")
-                try:
-                    result = drive(connection, job.operation(), self._clock)
-                finally:
-                    connection.execute("COMMIT")
-            except Exception as error:
-                tell([Answer(job, error=translate(error, self.path))])
-            else:
-                tell([Answer(job, result)])

@@ -4,9 +4,9 @@ Owns the jobs that wait and whose turn it is; what a turn does on the connection
 
 A commit waits for the disk, in a thread of its own. Statements mostly don't: what was just written
 is in memory. In another thread than the one that asks they cost more than themselves, since the
-interpreter changes threads around each one (docs/decisions/0005). So what the attempts of an event
-loop write about their own runs is run there, and only committed in the thread; all else, and
-whatever has to wait, is run in the thread.
+interpreter changes threads around each one (docs/decisions/0005). So what is `brief` is run in the
+event loop that asks for it, and only committed in the thread; all else, and whatever has to wait,
+is run in the thread.
 """
 
 from __future__ import annotations
@@ -82,17 +82,17 @@ class Writer:
         return future
 
     async def run[T](
-        self, operation: Callable[[], Operation[T]], *, progress: bool = False, own: bool = False
+        self, operation: Callable[[], Operation[T]], *, brief: bool = False, progress: bool = False
     ) -> T:
         """Have a job done, and wait for it; cancelled before it has begun, it is not done.
 
         Args:
+            brief: whether it takes what `operations.brief` says.
             progress: whether it writes only what `operations.progress` says.
-            own: that an attempt writes about its own run: a few rows, found by their keys.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(Job(operation, future, loop, progress=progress), own=own)
+        self._put(Job(operation, future, loop, progress=progress), brief=brief)
         return await future
 
     def stop(self) -> None:
@@ -112,28 +112,32 @@ class Writer:
         with self._alone():
             return self._batches.find_others()
 
-    def _put(self, job: Job, *, own: bool = False) -> None:
+    def _put(self, job: Job, *, brief: bool = False) -> None:
         with self._changed:
             # Behind the last job nobody would ever look at this one.
             if not self._open:
                 raise LedgerClosed("The ledger has been closed meanwhile.")
             alike = not self._jobs or self._jobs[-1].loop is job.loop
             self._jobs.append(job)
-            on_loop = own and alike and self._on_loops and time.monotonic() >= self._slow_until
+            on_loop = brief and alike and self._on_loops and time.monotonic() >= self._slow_until
             if self._thread_wanted or not on_loop:
                 self._want_thread()
             elif not self._busy:
-                self._ask_loop(job.loop)
+                self._ask_loop(job.loop, here=True)
 
     # --- whose turn it is; each of these has the lock
 
-    def _ask_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Have a loop begin what waits, all of which is its own; if it is closed, the thread."""
+    def _ask_loop(self, loop: asyncio.AbstractEventLoop | None, *, here: bool = False) -> None:
+        """Have a loop begin what waits, all of which is its own; if it is closed, the thread.
+
+        Args:
+            here: that this is the loop's thread, and it need not be woken.
+        """
         assert loop is not None, "jobs of threads want the thread"
         if self._asked is loop:
             return
         try:
-            loop.call_soon_threadsafe(self._begin, loop)
+            (loop.call_soon if here else loop.call_soon_threadsafe)(self._begin, loop)
             self._asked = loop
         except RuntimeError:
             if not loop.is_closed():

@@ -1,0 +1,112 @@
+"""Who reads a SQLite file, and in which thread.
+
+Owns the connections that only read. They wait for nobody, and nobody for them: readers of a file in
+WAL mode see what was committed when they began. What is `brief` is read in the event loop that asks
+for it, for the reason that `writer` gives; all else in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from durably.ledger.database import Clock
+from durably.ledger.lanes import Answer, Job, Lane, tell
+from durably.ledger.operations import Operation
+from durably.ledger.sqlite.connection import connect, drive, translate
+from durably.ledger.sqlite.writer import SLOW_SECONDS, THREAD_SECONDS
+
+log = logging.getLogger(__name__)
+
+
+class Reader:
+    """A thread that reads, and a connection for event loops.
+
+    Args:
+        check_file: raises if the path does not name the ledger's file any more.
+        on_loops: that event loops may read.
+
+    Raises:
+        LedgerUnavailable, LedgerCorrupt: the file cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path, clock: Clock, check_file: Callable[[], None], *, on_loops: bool = True
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._check_file = check_file
+        self._connection = connect(path, clock)
+        self._loops_connection = connect(path, clock) if on_loops else None
+        if self._loops_connection is not None:
+            # After a crash somebody repairs the log, and others wait for that: in the thread.
+            self._loops_connection.execute("PRAGMA busy_timeout=0")
+        self._on_loop = threading.Lock()
+        self._slow_until = 0.0
+        self._lane = Lane("durably-reader", [partial(self._answer, self._connection)])
+
+    async def run[T](self, operation: Callable[[], Operation[T]], *, brief: bool = False) -> T:
+        """Read; cancelled before it has begun, it is not done.
+
+        Args:
+            brief: whether it takes what `operations.brief` says.
+        """
+        if brief and self._loops_connection is not None:
+            # Who reads again and again lets others have their turn.
+            await asyncio.sleep(0)
+            found = self._read_at_once(self._loops_connection, operation)
+            if found is not None:
+                return found[0]
+        return await self._lane.run(operation)
+
+    def stop(self) -> None:
+        """Do what has been asked for, and close the connections."""
+        self._lane.stop()
+        self._connection.close()
+        if self._loops_connection is not None:
+            with self._on_loop:
+                self._loops_connection.close()
+
+    def _read_at_once[T](
+        self, connection: sqlite3.Connection, operation: Callable[[], Operation[T]]
+    ) -> tuple[T] | None:
+        """What was found; None if it is to be read in the thread, which also says what is wrong."""
+        if time.monotonic() < self._slow_until or not self._on_loop.acquire(blocking=False):
+            return None
+        began = time.monotonic()
+        try:
+            return (self._in_transaction(connection, operation),)
+        except Exception as error:
+            log.debug("a read is begun anew: %s", error)
+            return None
+        finally:
+            if time.monotonic() - began > SLOW_SECONDS:
+                self._slow_until = time.monotonic() + THREAD_SECONDS
+            self._on_loop.release()
+
+    def _answer(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
+        for job in jobs:
+            try:
+                result = self._in_transaction(connection, job.operation)
+            except Exception as error:
+                tell([Answer(job, error=translate(error, self._path))])
+            else:
+                tell([Answer(job, result)])
+
+    def _in_transaction(
+        self, connection: sqlite3.Connection, operation: Callable[[], Operation[Any]]
+    ) -> Any:
+        """Run it over one state of the file, however many statements it takes."""
+        self._check_file()
+        connection.execute("BEGIN")
+        try:
+            return drive(connection, operation(), self._clock)
+        finally:
+            connection.execute("COMMIT")

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 5.0
 """How long to sleep when nothing is due and nothing wakes; a net under the notices."""
 
+BEGUN_SECONDS = 0.02
+"""How soon after runs have begun to look when the next comes due: they go first."""
+
 RETRY_SECONDS = 0.5
 """Pause after the database refused."""
 
@@ -91,7 +94,7 @@ class EmbeddedDispatcher:
                     continue
             if await self._claim(queue, free, start) < free:
                 # Nothing more is due now: when something will be shows at the next look.
-                self._wake.set()
+                wait_seconds = min(wait_seconds, BEGUN_SECONDS)
         return wait_seconds
 
     async def _claim(self, queue: str, limit: int, start: Start) -> int:

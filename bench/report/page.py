@@ -19,7 +19,7 @@ NOTES = {
     "queue and ledger with no agent in it.\nDBOS and Absurd store many jobs one by one: 2,000 of "
     "them, where the others store 10,000.\n\n"
     "Before a run starts there are two commits, one after the other: one that stores it and one "
-    "that claims it.\nOn SQLite that, a change of process and two of threads are all of the time; "
+    "that claims it.\nOn SQLite they, and waking the other process, are most of the time; "
     "on PostgreSQL there is the\nOban job besides. A run without an agent is claimed, begun, ended "
     "and told of in four tables, where a\njob is a row of one: that is what it takes more than a "
     "job does.\n"

@@ -12,7 +12,7 @@ import pytest
 from durably.errors import LedgerClosed, LedgerUnavailable, RunNotFound
 from durably.ledger import reads, runs
 from durably.ledger.operations import Operation, brief
-from durably.ledger.sqlite import reader
+from durably.ledger.sqlite import loops
 from durably.records import RunRecord
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run
 
@@ -37,7 +37,7 @@ class Threads:
 
 @pytest.fixture
 async def threads(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Threads:
-    monkeypatch.setattr(reader, "SLOW_SECONDS", 3600.0)  # However slow the machine is.
+    monkeypatch.setattr(loops, "SLOW_SECONDS", 3600.0)  # However slow the machine is.
     await ledger.write(runs.insert, new_run("a"))
     return Threads()
 
@@ -109,21 +109,37 @@ async def test_slow_reads_go_to_the_thread_for_some_time(
     threads: Threads,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reader, "SLOW_SECONDS", 0.0)
-    monkeypatch.setattr(reader, "THREAD_SECONDS", seconds)
+    monkeypatch.setattr(loops, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(loops, "THREAD_SECONDS", seconds)
     await ledger.read(threads.find, "a")
     await ledger.read(threads.find, "a")
     assert threads.read == [here(), then or here()]
 
 
-async def test_read_that_fails_is_told_by_the_thread(
+async def test_what_is_not_there_is_said_at_once(
     ledger: Ledger, sqlite: SqliteBackend, threads: Threads
 ) -> None:
     with pytest.raises(RunNotFound):
         await ledger.read(threads.find, "nobody")
-    assert threads.read == [here(), THREAD]
     assert (await ledger.read(threads.find, "a")).key == "a"
-    assert threads.read[2:] == [here()]
+    assert threads.read == [here(), here()]
+
+
+async def test_what_sqlite_refuses_an_event_loop_is_read_in_the_thread(
+    ledger: Ledger, sqlite: SqliteBackend, threads: Threads
+) -> None:
+    """As while another process mends the log after a crash: there it is waited for."""
+
+    @brief
+    def find_if_waiting() -> Operation[RunRecord]:
+        found = yield from threads.find("a")
+        if here() != THREAD:
+            raise sqlite3.OperationalError("database is locked")
+        return found
+
+    assert (await ledger.read(find_if_waiting)).key == "a"
+    assert (await ledger.read(threads.find, "a")).key == "a"
+    assert threads.read == [here(), THREAD, here()]
 
 
 async def test_file_that_lost_its_name_is_not_read(

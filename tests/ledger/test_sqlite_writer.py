@@ -14,7 +14,7 @@ from durably import boundaries
 from durably.errors import LedgerClosed
 from durably.ledger import reads, runs
 from durably.ledger.operations import Operation, brief
-from durably.ledger.sqlite import writer
+from durably.ledger.sqlite import loops, writer
 from durably.ledger.sqlite.database import SqliteDatabase
 from support.held import HeldWriters
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, new_run
@@ -60,7 +60,7 @@ class Threads:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Generator[Threads]:
-    monkeypatch.setattr(writer, "SLOW_SECONDS", 3600.0)  # However slow the machine is.
+    monkeypatch.setattr(loops, "SLOW_SECONDS", 3600.0)  # However slow the machine is.
     threads = Threads()
     with threads.watching():
         yield threads
@@ -183,8 +183,8 @@ async def test_slow_statements_go_to_the_thread_for_some_time(
 ) -> None:
     """A page that is not in memory is waited for; the event loop finds that out once, and later
     tries again."""
-    monkeypatch.setattr(writer, "SLOW_SECONDS", 0.0)
-    monkeypatch.setattr(writer, "THREAD_SECONDS", seconds)
+    monkeypatch.setattr(loops, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(loops, "THREAD_SECONDS", seconds)
     await ledger.write(threads.note, "a")
     await ledger.write(threads.note, "b")
     assert threads.ran == {"a": [here()], "b": [then or here()]}

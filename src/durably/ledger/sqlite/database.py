@@ -25,6 +25,7 @@ from durably.ledger.sqlite.connection import (
 )
 from durably.ledger.sqlite.guest import in_transaction, run_as_guest
 from durably.ledger.sqlite.health import examine_file, ledger_version
+from durably.ledger.sqlite.loops import OnLoops
 from durably.ledger.sqlite.reader import Reader
 from durably.ledger.sqlite.schema import upgrade
 from durably.ledger.sqlite.transaction import SqliteTransaction
@@ -70,7 +71,7 @@ class SqliteDatabase:
         self._watch_seconds = watch_seconds
         self._clock = clock or utc_now
         self._following: AbstractContextManager[None] = nullcontext()
-        self._on_loops = on_loops
+        self._on_loops = OnLoops(ever=on_loops)
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file, self._find_others)
@@ -104,7 +105,7 @@ class SqliteDatabase:
             write_connection = connect(self.path, self._clock)
             try:
                 self.versions = upgrade(write_connection)
-                reader = Reader(self.path, self._clock, self._check_file, on_loops=self._on_loops)
+                reader = Reader(self.path, self._clock, self._check_file, self._on_loops)
             except BaseException:
                 write_connection.close()
                 raise
@@ -119,7 +120,7 @@ class SqliteDatabase:
             self._writer = Writer(
                 Batches(write_connection, self._clock, self.path, self._check_file),
                 lambda progress: self._watcher.notify(progress=progress),
-                on_loops=self._on_loops,
+                self._on_loops,
             )
 
     async def migrate(self) -> None:

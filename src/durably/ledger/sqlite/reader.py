@@ -11,7 +11,6 @@ import asyncio
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from durably.ledger.database import Clock
 from durably.ledger.lanes import Answer, Job, Lane, tell
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite.connection import connect, drive, translate
-from durably.ledger.sqlite.writer import SLOW_SECONDS, THREAD_SECONDS
+from durably.ledger.sqlite.loops import OnLoops
 
 log = logging.getLogger(__name__)
 
@@ -31,25 +30,28 @@ class Reader:
 
     Args:
         check_file: raises if the path does not name the ledger's file any more.
-        on_loops: that event loops may read.
+        on_loops: whether event loops read.
 
     Raises:
         LedgerUnavailable, LedgerCorrupt: the file cannot be opened.
     """
 
     def __init__(
-        self, path: Path, clock: Clock, check_file: Callable[[], None], *, on_loops: bool = True
+        self, path: Path, clock: Clock, check_file: Callable[[], None], on_loops: OnLoops
     ) -> None:
         self._path = path
         self._clock = clock
         self._check_file = check_file
-        self._connection = connect(path, clock)
-        self._loops_connection = connect(path, clock) if on_loops else None
-        if self._loops_connection is not None:
-            # After a crash somebody repairs the log, and others wait for that: in the thread.
-            self._loops_connection.execute("PRAGMA busy_timeout=0")
-        self._on_loop = threading.Lock()
-        self._slow_until = 0.0
+        self._on_loops = on_loops
+        self._connection: sqlite3.Connection = connect(path, clock)
+        try:
+            self._loops_connection: sqlite3.Connection = connect(path, clock)
+        except BaseException:
+            self._connection.close()
+            raise
+        # After a crash somebody repairs the log, and others wait for that: in the thread.
+        self._loops_connection.execute("PRAGMA busy_timeout=0")
+        self._loops_lock = threading.Lock()
         self._lane = Lane("durably-reader", [partial(self._answer, self._connection)])
 
     async def run[T](self, operation: Callable[[], Operation[T]], *, brief: bool = False) -> T:
@@ -58,10 +60,10 @@ class Reader:
         Args:
             brief: whether it takes what `operations.brief` says.
         """
-        if brief and self._loops_connection is not None:
+        if brief and self._on_loops.allowed:
             # Who reads again and again lets others have their turn.
             await asyncio.sleep(0)
-            found = self._read_at_once(self._loops_connection, operation)
+            found = self._read_at_once(operation)
             if found is not None:
                 return found[0]
         return await self._lane.run(operation)
@@ -70,26 +72,21 @@ class Reader:
         """Do what has been asked for, and close the connections."""
         self._lane.stop()
         self._connection.close()
-        if self._loops_connection is not None:
-            with self._on_loop:
-                self._loops_connection.close()
+        with self._loops_lock:
+            self._loops_connection.close()
 
-    def _read_at_once[T](
-        self, connection: sqlite3.Connection, operation: Callable[[], Operation[T]]
-    ) -> tuple[T] | None:
-        """What was found; None if it is to be read in the thread, which also says what is wrong."""
-        if time.monotonic() < self._slow_until or not self._on_loop.acquire(blocking=False):
+    def _read_at_once[T](self, operation: Callable[[], Operation[T]]) -> tuple[T] | None:
+        """What was found; None if another loop is reading, or SQLite refused: the thread reads."""
+        if not self._loops_lock.acquire(blocking=False):
             return None
-        began = time.monotonic()
         try:
-            return (self._in_transaction(connection, operation),)
-        except Exception as error:
+            with self._on_loops.timed():
+                return (self._in_transaction(self._loops_connection, operation),)
+        except sqlite3.Error as error:
             log.debug("a read is begun anew: %s", error)
             return None
         finally:
-            if time.monotonic() - began > SLOW_SECONDS:
-                self._slow_until = time.monotonic() + THREAD_SECONDS
-            self._on_loop.release()
+            self._loops_lock.release()
 
     def _answer(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
         for job in jobs:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -24,15 +23,10 @@ from durably.errors import LedgerClosed
 from durably.ledger.lanes import MAX_BATCH, Answer, Job, tell
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite.batches import Batches
+from durably.ledger.sqlite.loops import OnLoops
 
 MAX_BATCH_ON_LOOP = 64
 """How many jobs' statements an event loop runs in one go at most."""
-
-SLOW_SECONDS = 0.05
-"""If they took an event loop longer than this, they are run in the thread for some time."""
-
-THREAD_SECONDS = 5.0
-"""How long that is."""
 
 
 class _Begun(NamedTuple):
@@ -52,12 +46,10 @@ class Writer:
     Args:
         told: called after each commit; with True if no other process has committed since the last
             one, and nothing but progress was written.
-        on_loops: that event loops may run statements.
+        on_loops: whether event loops run statements.
     """
 
-    def __init__(
-        self, batches: Batches, told: Callable[[bool], None], *, on_loops: bool = True
-    ) -> None:
+    def __init__(self, batches: Batches, told: Callable[[bool], None], on_loops: OnLoops) -> None:
         self._batches = batches
         self._told = told
         self._on_loops = on_loops
@@ -69,7 +61,6 @@ class Writer:
         self._thread_wanted = False
         self._asked: asyncio.AbstractEventLoop | None = None
         self._begun: _Begun | None = None
-        self._slow_until = 0.0
         self._thread = threading.Thread(target=self._work, name="durably-writer", daemon=True)
         self._thread.start()
 
@@ -119,8 +110,7 @@ class Writer:
                 raise LedgerClosed("The ledger has been closed meanwhile.")
             alike = not self._jobs or self._jobs[-1].loop is job.loop
             self._jobs.append(job)
-            on_loop = brief and alike and self._on_loops and time.monotonic() >= self._slow_until
-            if self._thread_wanted or not on_loop:
+            if self._thread_wanted or not (brief and alike and self._on_loops.allowed):
                 self._want_thread()
             elif not self._busy:
                 self._ask_loop(job.loop, here=True)
@@ -193,13 +183,11 @@ class Writer:
         if not jobs:
             return
         answers: list[Answer] | None = None
-        began = time.monotonic()
         try:
-            answers = self._batches.run_at_once(jobs)
+            with self._on_loops.timed():
+                answers = self._batches.run_at_once(jobs)
         finally:
             with self._changed:
-                if time.monotonic() - began > SLOW_SECONDS:
-                    self._slow_until = time.monotonic() + THREAD_SECONDS
                 self._begun = _Begun(jobs, answers)
                 self._changed.notify_all()
 

@@ -27,7 +27,7 @@ def frozen_while_writing(folder: Path, **options: Any) -> None:
     def observe(name: str) -> None:
         if name == "checkpoint:before":
             checkpoints.append(name)
-        writes = threading.current_thread().name.startswith("durably-writer")
+        writes = not threading.current_thread().name.startswith("durably-beat")
         if name == "commit:before" and writes and len(checkpoints) == 1:
             checkpoints.append("frozen")
             freeze()

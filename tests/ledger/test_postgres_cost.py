@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from durably.ledger import runs, steps
-from durably.ledger.postgres.connection import statements
+from durably.ledger.postgres.statements import statements
 from durably.ledger.queries import load_queries
 from durably.ledger.written import Step
 from durably.records import RunRecord

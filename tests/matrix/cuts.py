@@ -15,6 +15,7 @@ from typing import Any, Literal
 import psycopg
 
 from crash.children import Strike
+from durably.ledger.postgres.pipeline import Pipeline
 from support.pg_proxy import PgProxy
 
 type Lost = Literal["request", "answer"]
@@ -64,17 +65,18 @@ class Commits:
             self._here.cuts = True
 
     def look_at_every_commit(self) -> None:
-        """Learn which connection commits: the one that this thread waits for next."""
+        """Learn which connection commits: the one that this thread uses next."""
         for connecting in (psycopg.Connection, psycopg.AsyncConnection):
             connecting.wait = self._telling(connecting.wait)  # type: ignore[method-assign]
+        Pipeline.send = self._telling(Pipeline.send)  # type: ignore[method-assign]
 
-    def _telling(self, wait: Callable[..., Any]) -> Callable[..., Any]:
+    def _telling(self, use: Callable[..., Any]) -> Callable[..., Any]:
         def telling(connection: Any, *args: Any, **options: Any) -> Any:
             if getattr(self._here, "cuts", False):
                 self._here.cuts = False
                 self.has_cut = True
                 self._proxy.cut_at_commit(port_of(connection.fileno()), self._lost)
-            return wait(connection, *args, **options)
+            return use(connection, *args, **options)
 
         return telling
 
@@ -87,4 +89,4 @@ def port_of(descriptor: int) -> int:
 
 def _writes() -> bool:
     """Whether this thread commits what runs do; not heartbeats."""
-    return threading.current_thread().name.startswith("durably-writer")
+    return not threading.current_thread().name.startswith("durably-beat")

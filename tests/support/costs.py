@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from durably.ledger.postgres.connection import statements
+from durably.ledger.postgres.statements import statements
 from durably.ledger.written import Step
 from support.ledgers import done, message, tool_call
 

@@ -12,11 +12,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 COMPLETE = b"C"
+READY = b"Z"
 NOTIFICATION = b"A"
 KEY_DATA = b"K"
-
-COMMIT, COMMITTED = b"COMMIT\0", b"COMMIT\0"
-"""The words of the client that ask for it, and the server's when it is done."""
 
 
 class PgProxy:
@@ -59,7 +57,7 @@ class PgProxy:
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut_at_commit(self, port: int, lost: Literal["request", "answer"]) -> None:
-        """End the connection that the client has at this port of its own when it commits next.
+        """End the connection that the client has at this port: what it sends next is a commit.
 
         Args:
             lost: the request does not come to the server, which takes everything back; or its
@@ -92,20 +90,28 @@ class PgProxy:
     def _from_client(self, client: socket.socket, server: socket.socket) -> None:
         port = client.getpeername()[1]
         while data := client.recv(65536):
-            if self._cutting.get(port) == "request" and COMMIT in data:
+            if self._cutting.get(port) == "request":
                 raise EOFError
             server.sendall(data)
 
     def _from_server(self, client: socket.socket, server: socket.socket) -> None:
         port = client.getpeername()[1]
+        held: list[tuple[bytes, bytes]] = []
         with server.makefile("rb") as stream:
             while head := stream.read(5):
                 kind, length = struct.unpack("!cI", head)
                 body = stream.read(length - 4)
                 if kind == KEY_DATA and self.poses:
                     body = struct.pack("!I", 1_000_000) + body[4:]
-                if self._cutting.get(port) == "answer" and (kind, body) == (COMPLETE, COMMITTED):
-                    raise EOFError
-                if kind not in self.swallow:
-                    client.sendall(head + body)
-                    self.passed[kind] += 1
+                held.append((kind, head + body))
+                if self._cutting.get(port) == "answer":
+                    if kind != READY:
+                        continue
+                    # Else it was another one, as to a statement that was prepared before.
+                    if any(kind == COMPLETE for kind, _ in held):
+                        raise EOFError
+                for passed, message in held:
+                    if passed not in self.swallow:
+                        client.sendall(message)
+                        self.passed[passed] += 1
+                held.clear()

@@ -17,6 +17,7 @@ from durably.ledger.fence import record_event
 from durably.ledger.operations import (
     Operation,
     Statement,
+    brief,
     execute,
     fetch,
     fetch_one,
@@ -124,6 +125,7 @@ def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
     return claimed
 
 
+@brief
 @progress
 def claim_many(worker_id: str, wakeups: Sequence[Wakeup]) -> Operation[dict[int, RunRecord]]:
     """`claim`, of many jobs in one statement, for as many as there is nothing to decide about.

@@ -119,7 +119,7 @@ class Lane:
     ) -> Future[T]:
         """Have a job done, for whoever waits in a thread."""
         future: Future[T] = Future()
-        self._put(Job(operation, future, None, subject))
+        self.put(Job(operation, future, None, subject))
         return future
 
     async def run[T](
@@ -132,7 +132,7 @@ class Lane:
         """Have a job done, and wait for it; cancelled before it has begun, it is not done."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(Job(operation, future, loop, subject, progress))
+        self.put(Job(operation, future, loop, subject, progress))
         return await future
 
     def stop(self) -> None:
@@ -143,7 +143,12 @@ class Lane:
         for thread in self._threads:
             thread.join()
 
-    def _put(self, job: Job) -> None:
+    def put(self, job: Job) -> None:
+        """Have a job done.
+
+        Raises:
+            LedgerClosed: the lane was stopped.
+        """
         with self._changed:
             # Behind the last job nobody would ever look at this one.
             if not self._open:

@@ -1,15 +1,13 @@
 """One PostgreSQL connection: how it is opened, driven, and how its errors read.
 
-Owns how statements are written for psycopg, and error translation.
+Owns how results are read, what a session is asked to be, and error translation.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, NamedTuple, cast
 
 import psycopg
 from psycopg import errors
@@ -29,9 +27,9 @@ from durably.errors import (
     SchemaError,
 )
 from durably.ledger.columns import EARLIEST, LATEST
-from durably.ledger.operations import Operation, Row, Statement
+from durably.ledger.operations import Operation, Row
+from durably.ledger.postgres.statements import parameters, statements
 from durably.ledger.postgres.url import PATIENCE, PostgresUrl
-from durably.ledger.queries import load_queries
 
 LOCK_SECONDS = 10
 """How long a write waits for a row that another transaction holds, before it is tried again."""
@@ -56,10 +54,11 @@ BEGIN_READ = cast(
 )
 SYNCHRONOUS: LiteralString = "; SET LOCAL synchronous_commit = on"
 
-_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
-_NAME = re.compile(r"(?<![\w.'\":])((?:durably|oban)_\w+)")
-_LITERAL = re.compile(r"('(?:[^']|'')*'|--[^\n]*)")
-_LAYOUT = re.compile(r"\s+")
+_SETTINGS: LiteralString = """
+    SELECT current_setting('synchronous_commit') <> 'off',
+           current_setting('default_transaction_isolation') = 'read committed'
+"""
+
 
 LOST = (
     psycopg.InterfaceError,
@@ -123,6 +122,30 @@ def connect(url: PostgresUrl) -> psycopg.Connection[Any]:
     return connection
 
 
+class Settings(NamedTuple):
+    """What a session's transactions are, unless they say otherwise.
+
+    Attributes:
+        waits: for the disk, at their end.
+        sees_others: what others have committed by the time of each statement.
+    """
+
+    waits: bool
+    sees_others: bool
+
+    @property
+    def usual(self) -> bool:
+        """Whether nothing need be said."""
+        return self.waits and self.sees_others
+
+
+def settings_of(connection: psycopg.Connection[Any]) -> Settings:
+    """The settings of a session."""
+    row = connection.execute(_SETTINGS).fetchone()
+    assert row is not None, "settings always have values"
+    return Settings(*row)
+
+
 def options(url: PostgresUrl) -> dict[str, Any]:
     """What psycopg is told for every connection, besides the URL."""
     told: dict[str, Any] = {
@@ -143,29 +166,6 @@ def adapt(adapters: AdaptersMap) -> None:
     adapters.register_dumper(str, _Text)
     # Psycopg's own chooses a type for each number, and each choice is another prepared statement.
     adapters.register_dumper(int, Int8Dumper)
-
-
-@cache
-def statements(schema: str) -> dict[str, bytes]:
-    """Every statement for PostgreSQL, its tables in this schema, its parameters as psycopg's."""
-    return {name: _written(text, schema) for name, text in load_queries("postgres").items()}
-
-
-def _written(text: str, schema: str) -> bytes:
-    """The statement with its names qualified and its parameters renamed; literals stay.
-
-    Without its layout: psycopg keeps what it has parsed of texts of up to 4,096 characters, and
-    parses longer ones each time.
-    """
-    parts = _LITERAL.split(text)
-    for i in range(0, len(parts), 2):
-        part = _LAYOUT.sub(" ", parts[i]).replace("%", "%%")
-        part = _NAME.sub(rf'"{schema}".\1', part)
-        parts[i] = _PARAMETER.sub(r"%(\1)s", part)
-    for i in range(1, len(parts), 2):
-        parts[i] = "" if parts[i].startswith("--") else parts[i].replace("%", "%%")
-    # From files of this package; the schema's name was checked when the URL was read.
-    return "".join(parts).strip().encode()
 
 
 def drive[T](
@@ -200,11 +200,6 @@ def drive_cursor[T](
             statement = operation.send(rows_of(cursor))
     except StopIteration as end:
         return end.value
-
-
-def parameters(statement: Statement, schema: str, *, alone: bool = False) -> dict[str, object]:
-    """A statement's parameters; ``:schema`` and ``:alone`` are known to every one."""
-    return {**statement.params, "schema": schema, "alone": alone}
 
 
 def rows_of(cursor: psycopg.Cursor[dict[str, Any]]) -> Sequence[Row]:

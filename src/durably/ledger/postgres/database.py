@@ -15,9 +15,10 @@ from durably.errors import LedgerClosed, LedgerUnavailable
 from durably.ledger.database import BLOCKING_SECONDS, Clock, Listener
 from durably.ledger.following import following
 from durably.ledger.lanes import Job, Lane
-from durably.ledger.operations import Operation, is_progress
+from durably.ledger.operations import Operation, is_brief, is_progress
 from durably.ledger.postgres.guest import run_as_guest
 from durably.ledger.postgres.health import examine_server
+from durably.ledger.postgres.loop_lane import LoopLane
 from durably.ledger.postgres.notices import Notices
 from durably.ledger.postgres.schema import ledger_version, needed_script, upgrade, verify
 from durably.ledger.postgres.session import Session
@@ -42,7 +43,7 @@ class PostgresDatabase:
 
     dialect = "postgres"
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None, on_loops: bool = True) -> None:
         self._whole_url = url
         self.where = PostgresUrl.parse(url)
         self.url = self.where.shown
@@ -52,8 +53,10 @@ class PostgresDatabase:
         self._following: AbstractContextManager[None] = nullcontext()
         self._lock = threading.Lock()
         self._ledger_id = ""
-        self._writer: Lane | None = None
-        self._reader: Lane | None = None
+        # A clock's time is a transaction's; and what is prepared has to be there the next time.
+        self._on_loops = on_loops and clock is None and self.where.prepare
+        self._writer: LoopLane | None = None
+        self._reader: LoopLane | None = None
         self._beat: Lane | None = None
         self._sessions: list[Session] = []
         self._notices = Notices(self.where)
@@ -61,7 +64,8 @@ class PostgresDatabase:
     # --- opening and closing
 
     def beside(self) -> PostgresDatabase:
-        return PostgresDatabase(self._whole_url, clock=self.clock)
+        # For a life that ends at a boundary (`testing`): what is part of it is told by its threads.
+        return PostgresDatabase(self._whole_url, clock=self.clock, on_loops=False)
 
     async def open(self) -> None:
         if self._writer is None:
@@ -83,13 +87,15 @@ class PostgresDatabase:
             version, self._ledger_id = verify(self.where)
             if self.versions[1] != version:
                 self.versions = (version, version)
-            self._reader = self._lane("durably-reader", READERS, Session.read)
+            readers = self._lane("durably-reader", READERS, Session.read)
+            self._reader = LoopLane(self.where, readers, ever=self._on_loops)
             self._beat = self._lane("durably-beat", 1, Session.write)
             self._notices.start()
             self._following = following(self.clock, self._notices.changed)
             self._following.__enter__()
             # Last: with it, it is open.
-            self._writer = self._lane("durably-writer", self.where.lanes, Session.write)
+            writers = self._lane("durably-writer", self.where.lanes, Session.write)
+            self._writer = LoopLane(self.where, writers, self._notices.changed, ever=self._on_loops)
 
     def _lane(self, name: str, count: int, work: Callable[[Session, list[Job]], None]) -> Lane:
         sessions = [Session(self.where, self._clock, self._notices.changed) for _ in range(count)]
@@ -106,6 +112,9 @@ class PostgresDatabase:
         return await asyncio.to_thread(examine_server, self.where)
 
     async def close(self) -> None:
+        for lane in (self._writer, self._reader):
+            if lane is not None:
+                await lane.leave()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -114,7 +123,7 @@ class PostgresDatabase:
                 return
             writer, self._writer = self._writer, None
             self._following.__exit__(None, None, None)
-            for lane in (writer, self._reader, self._beat):
+            for lane in (writer.threads, self._reader.threads, self._beat):
                 lane.stop()
             self._notices.stop()
             for session in self._sessions:
@@ -128,14 +137,15 @@ class PostgresDatabase:
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        lane = self._open_lane(self._writer)
-        return await lane.run(job, subject_of(*args), progress=is_progress(operation))
+        subject, lane = subject_of(*args), self._open_lane(self._writer)
+        brief, progress = is_brief(operation), is_progress(operation)
+        return await lane.run(job, subject, brief=brief, progress=progress)
 
     async def read[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         job = partial(operation, *args, **kwargs)
-        return await self._open_lane(self._reader).run(job)
+        return await self._open_lane(self._reader).run(job, brief=is_brief(operation))
 
     def write_blocking[**P, T](
         self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs
@@ -158,7 +168,7 @@ class PostgresDatabase:
         with self._notices.subscribe(listener, progress=progress):
             yield
 
-    def _open_lane(self, lane: Lane | None) -> Lane:
+    def _open_lane[L: (Lane, LoopLane)](self, lane: L | None) -> L:
         if lane is None:
             raise LedgerClosed(f"{self.url} is not open; call `await app.open()` first.")
         return lane

@@ -15,13 +15,8 @@ from psycopg.rows import dict_row
 
 from durably.errors import ConfigError
 from durably.ledger.operations import Operation
-from durably.ledger.postgres.connection import (
-    adapt,
-    drive_cursor,
-    parameters,
-    statements,
-    translate,
-)
+from durably.ledger.postgres.connection import adapt, drive_cursor, translate
+from durably.ledger.postgres.statements import parameters, statements
 from durably.ledger.postgres.url import PostgresUrl
 
 type Own = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]

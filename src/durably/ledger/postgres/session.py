@@ -26,6 +26,7 @@ from durably.ledger.postgres.connection import (
     TRY_AGAIN,
     connect,
     drive,
+    settings_of,
     translate,
 )
 from durably.ledger.postgres.url import PostgresUrl
@@ -35,9 +36,6 @@ log = logging.getLogger(__name__)
 IMPATIENT: LiteralString = "; SET LOCAL lock_timeout = '200ms'"
 """For transactions of several jobs: while one waits for a lock, the others' locks are held."""
 
-_SETTINGS: LiteralString = (
-    "SELECT current_setting('synchronous_commit'), current_setting('default_transaction_isolation')"
-)
 _PATIENT = cast(LiteralString, f"SET lock_timeout = '{LOCK_SECONDS}s'")
 
 TRIES = 5
@@ -254,11 +252,9 @@ class Session:
 
     def _open(self) -> psycopg.Connection[Any]:
         self._connection = connection = connect(self._where)
-        row = connection.execute(_SETTINGS).fetchone()
-        assert row is not None, "settings always have values"
-        synchronous, isolation = row
-        self._begin_write = BEGIN_WRITE + (SYNCHRONOUS if synchronous == "off" else "")
-        self._usual = isolation == "read committed" and synchronous != "off"
+        settings = settings_of(connection)
+        self._begin_write = BEGIN_WRITE + ("" if settings.waits else SYNCHRONOUS)
+        self._usual = settings.usual
         if self._where.prepare:  # Otherwise there may be a pooler, and the session others' as well.
             connection.execute(_PATIENT)
         return connection

@@ -26,12 +26,11 @@ from durably.ledger.postgres.connection import (
     LOCK_SECONDS,
     adapt,
     options,
-    parameters,
     rows_of,
-    statements,
     translate,
 )
 from durably.ledger.postgres.lent import Lent, LentAsyncConnection, LentConnection
+from durably.ledger.postgres.statements import parameters, statements
 from durably.ledger.postgres.url import PostgresUrl
 
 BEGIN_SECONDS = 60.0

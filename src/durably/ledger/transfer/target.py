@@ -17,8 +17,9 @@ from durably import boundaries
 from durably.errors import LedgerError, SchemaError
 from durably.ledger import reads
 from durably.ledger.postgres import incoming
-from durably.ledger.postgres.connection import connect, drive_cursor, statements, translate
+from durably.ledger.postgres.connection import connect, drive_cursor, translate
 from durably.ledger.postgres.schema import ledger_version, upgrade
+from durably.ledger.postgres.statements import statements
 from durably.ledger.postgres.url import PostgresUrl
 from durably.ledger.schema import newest_version
 from durably.ledger.sqlite.moved import Mark

@@ -1,0 +1,301 @@
+"""A lane whose simplest jobs are done from the event loop that asks for them, without a thread.
+
+Owns which jobs these are, how many are sent at once, and what is left to the threads: all that
+needs a transaction around it, that meets somebody else's lock, or in which anything fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any, LiteralString, NamedTuple
+
+import psycopg
+from psycopg.pq.abc import PGresult
+
+from durably import boundaries
+from durably.errors import DurablyError
+from durably.ledger.lanes import MAX_BATCH, Job, Lane
+from durably.ledger.operations import Operation, Statement
+from durably.ledger.postgres.connection import LOST, connect, settings_of, translate
+from durably.ledger.postgres.pipeline import Pipeline, Sendable
+from durably.ledger.postgres.session import Committed
+from durably.ledger.postgres.url import PostgresUrl
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES = 32 * 1024
+"""How much is sent at once at most, but for a job that has more by itself: what a socket takes as a
+whole, so that no server waits, with locks, for what a process that was frozen has not sent."""
+
+RETRY_SECONDS = 1.0
+"""How long after a connection was lost, or could not be opened, another one is tried."""
+
+LEAVING_SECONDS = 5.0
+"""How long an event loop is waited for that does not go on, before its connection is given up."""
+
+_IMPATIENT: LiteralString = "SET lock_timeout = '200ms'"
+"""While one statement waits for a lock, all that were sent with it do."""
+
+
+class _Asked(NamedTuple):
+    """A job, its operation begun, and the statement that this asked for."""
+
+    job: Job
+    statement: Statement
+    operation: Operation[Any]
+
+
+class LoopLane:
+    """Jobs of one statement each, over a connection in an event loop: the first loop that asks.
+
+    What else there is, and all that other loops ask for, is done by threads (docs/decisions/0020).
+
+    Args:
+        threads: the lane that can do any job.
+        committed: called after each commit, and told whether it was nothing but progress; None in
+            a lane that only reads.
+        ever: False leaves all to the threads.
+    """
+
+    def __init__(
+        self,
+        where: PostgresUrl,
+        threads: Lane,
+        committed: Committed | None = None,
+        *,
+        ever: bool = True,
+    ) -> None:
+        self.threads = threads
+        self._where = where
+        self._committed = committed
+        self._ever = ever
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pipeline: Pipeline | None = None
+        self._opening: asyncio.Future[psycopg.Connection[Any] | None] | None = None
+        self._not_before = -math.inf
+        self._waiting: deque[_Asked] = deque()
+        self._sent: list[_Asked] = []
+        self._turn: asyncio.Handle | None = None
+        self._leaving: list[Callable[[], None]] = []
+
+    async def run[T](
+        self,
+        operation: Callable[[], Operation[T]],
+        subject: Hashable = None,
+        *,
+        brief: bool = False,
+        progress: bool = False,
+    ) -> T:
+        """Have a job done, and wait for it; cancelled before it has begun, it is not done.
+
+        Args:
+            brief: whether it takes what `operations.brief` says.
+            progress: whether it writes only what `operations.progress` says.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        job = Job(operation, future, loop, subject, progress)
+        if not (brief and self._ever and self._take(job, loop)):
+            self.threads.put(job)
+        return await future
+
+    async def leave(self) -> None:
+        """Leave all to the threads from now on; return once nothing is under way here."""
+        self._ever = False
+        loop, here = self._loop, asyncio.get_running_loop()
+        if loop is None or loop.is_closed():
+            return
+        left = here.create_future()
+
+        def tell() -> None:
+            here.call_soon_threadsafe(lambda: left.done() or left.set_result(None))
+
+        loop.call_soon_threadsafe(self._leave, tell)
+        # Nobody waits any more in a loop that does not go on.
+        await asyncio.wait({left}, timeout=None if loop is here else LEAVING_SECONDS)
+
+    # --- the connection
+
+    def _is_ready(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether there is a connection for this loop; one that there may be is opened."""
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                return False
+            self._loop, self._pipeline, self._opening, self._turn = loop, None, None, None
+            self._waiting.clear()
+            self._sent.clear()
+        if self._pipeline is None and self._opening is None and loop.time() >= self._not_before:
+            self._opening = loop.run_in_executor(None, _opened, self._where)
+            self._opening.add_done_callback(self._use)
+        return self._pipeline is not None
+
+    def _use(self, opening: asyncio.Future[psycopg.Connection[Any] | None]) -> None:
+        assert self._loop is not None
+        self._opening = None
+        try:
+            if (connection := opening.result()) is None:
+                self._not_before = math.inf
+            else:
+                schema = self._where.schema
+                self._pipeline = Pipeline(connection, schema, self._answered, self._lost)
+        except (DurablyError, psycopg.Error) as error:
+            # Whoever asks now is told by the threads.
+            log.debug("no connection for an event loop: %s", error)
+            self._not_before = self._loop.time() + RETRY_SECONDS
+        except NotImplementedError:
+            self._not_before = math.inf  # A loop that sees no sockets, as one of Windows's.
+        self._end_if_left()
+
+    def _lost(self, error: psycopg.Error) -> None:
+        """What was sent may have been committed: who waits may know how to find out."""
+        assert self._loop is not None
+        self._pipeline = None
+        self._not_before = self._loop.time() + RETRY_SECONDS
+        sent, self._sent = self._sent, []
+        for asked in sent:
+            if asked.statement.repeatable or self._committed is None:
+                self.threads.put(asked.job)
+            else:
+                _tell(asked, error=translate(error, self._where.shown))
+        while self._waiting:
+            self.threads.put(self._waiting.popleft().job)
+        self._end_if_left()
+
+    def _leave(self, tell: Callable[[], None]) -> None:
+        self._leaving.append(tell)
+        self._end_if_left()
+
+    def _end_if_left(self) -> None:
+        if not self._leaving or self._waiting or self._sent or self._opening is not None:
+            return
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+        while self._leaving:
+            self._leaving.pop()()
+
+    # --- the jobs
+
+    def _take(self, job: Job, loop: asyncio.AbstractEventLoop) -> bool:
+        """Take a job; False if it is none that can be done here, or now."""
+        if not self._is_ready(loop):
+            return False
+        operation = job.operation()
+        statement = next(operation, None)
+        if statement is None or not statement.alone:
+            return False
+        self._waiting.append(_Asked(job, statement, operation))
+        self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        """Send what waits, once whoever else is ready to ask has asked."""
+        if self._waiting and not self._sent and self._turn is None and self._loop is not None:
+            self._turn = self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self._turn = None
+        if self._pipeline is not None:
+            self._pipeline.check()
+        if (pipeline := self._pipeline) is None:
+            return  # The threads have what waited.
+        if sendable := self._choose(pipeline):
+            try:
+                if self._committed is not None:
+                    boundaries.reached("commit:before")
+            except Exception as error:
+                self._tell_all(error)
+            else:
+                pipeline.send(sendable)
+        self._end_if_left()
+
+    def _choose(self, pipeline: Pipeline) -> list[Sendable]:
+        """The next jobs that somebody still waits for, as they are sent."""
+        chosen: list[Sendable] = []
+        size = 0
+        while self._waiting and len(chosen) < MAX_BATCH:
+            asked = self._waiting.popleft()
+            if not asked.job.begin():
+                continue
+            try:
+                each = pipeline.dump(asked.statement)
+            except Exception as error:
+                log.debug("left to the threads: %s", error)  # Who tell what is wrong.
+                self.threads.put(asked.job)
+                continue
+            size += each.size
+            if chosen and size > BATCH_BYTES:
+                self._waiting.appendleft(asked)
+                break
+            chosen.append(each)
+            self._sent.append(asked)
+        return chosen
+
+    def _answered(self, answer: list[PGresult] | psycopg.Error) -> None:
+        if isinstance(answer, psycopg.Error):
+            log.debug("a batch of %d is left to the threads: %s", len(self._sent), answer)
+            sent, self._sent = self._sent, []
+            for asked in sent:
+                self.threads.put(asked.job)
+            if isinstance(answer, LOST) and self._pipeline is not None:
+                self._pipeline.close()
+                self._lost(answer)
+        else:
+            try:
+                if self._committed is not None:
+                    boundaries.reached("commit:after")
+            except Exception as error:
+                self._tell_all(error)
+            else:
+                self._tell_results(answer)
+        self._go_on()
+        self._end_if_left()
+
+    def _tell_results(self, results: list[PGresult]) -> None:
+        assert self._pipeline is not None
+        sent, self._sent = self._sent, []
+        if self._committed is not None:
+            # First, so that whoever waits for the commit finds it told already.
+            self._committed(progress=all(asked.job.progress for asked in sent))
+        for asked, result in zip(sent, results, strict=True):
+            try:
+                asked.operation.send(self._pipeline.rows(result))
+            except StopIteration as end:
+                _tell(asked, end.value)
+            except Exception as error:
+                _tell(asked, error=translate(error, self._where.shown))
+            else:
+                self.threads.put(asked.job)  # Nothing was done, and it asks why.
+
+    def _tell_all(self, error: Exception) -> None:
+        sent, self._sent = self._sent, []
+        for asked in sent:
+            _tell(asked, error=error)
+
+
+def _tell(asked: _Asked, result: Any = None, *, error: BaseException | None = None) -> None:
+    future = asked.job.future
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _opened(where: PostgresUrl) -> psycopg.Connection[Any] | None:
+    """A connection; None where each transaction has to say what it needs."""
+    connection = connect(where)
+    try:
+        if settings_of(connection).usual:
+            connection.execute(_IMPATIENT)
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None

@@ -45,8 +45,11 @@ def moment_in(value: object) -> datetime | None:
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         aware = found.replace(tzinfo=UTC) if found.tzinfo is None else found
-        bounded = min(max(aware, EARLIEST), LATEST)
-        return bounded if bounded.tzinfo is UTC else bounded.astimezone(UTC)
+        if aware < EARLIEST:
+            return EARLIEST
+        if aware > LATEST:
+            return LATEST
+        return aware if aware.tzinfo is UTC else aware.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -66,6 +69,8 @@ def decoded(value: object) -> Any:
     """
     if not isinstance(value, str):
         return value
+    if value == "{}":
+        return {}  # As most of them are.
     try:
         return _decode(value)
     except json.JSONDecodeError as error:

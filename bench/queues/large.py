@@ -6,6 +6,7 @@ The small one has a hundred of each, so that a page is full there too. Both are 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,7 +18,7 @@ from durably import Durably
 from durably.ledger import runs, workers
 from durably.ledger.written import Step
 from overview import fill_postgres, fill_sqlite
-from queues.beside import percentile
+from queues.beside import percentile, process
 from queues.databases import Databases
 from queues.figures import Figures
 from queues.sizes import Sizes
@@ -38,7 +39,8 @@ def measure(databases: Databases, figures: Figures, sizes: Sizes) -> None:
                 took = asyncio.run(_ask(urls, sizes.looks))
                 if turn:  # The first is the warm-up of files and caches.
                     _seen[database].append(took)
-        _tell(database, figures, sizes)
+            _tell(database, figures, sizes)
+            _work(database, urls, figures, sizes)
 
 
 type Took = dict[str, tuple[list[float], list[float]]]
@@ -106,6 +108,52 @@ QUESTIONS: dict[str, Callable[[Durably], Awaitable[object]]] = {
 }
 
 
+def _work(database: str, urls: list[str], figures: Figures, sizes: Sizes) -> None:
+    """Start runs for an idle worker, then store and drain many, in each ledger in turns."""
+    starts = str(sizes.starts), str(sizes.starting_seconds)
+    jobs = str(sizes.jobs), str(sizes.jobs), str(sizes.limit)
+    started: list[list[dict[str, list[float]]]] = [[], []]
+    drained: list[list[dict[str, float]]] = [[], []]
+    for turn in range(sizes.turns):
+        for place, url in enumerate(urls):
+            print(f"  {database}: working, turn {turn + 1}/{sizes.turns}", flush=True)
+            started[place].append(process("queues.starting", "durably", url, *starts))
+            drained[place].append(process("queues.draining", "durably_bare", url, *jobs))
+    for what, share in (("p50", 0.5), ("p99", 0.99)):
+        both = [[1000 * percentile(one["start"], share) for one in each] for each in started]
+        _compare(f"enqueue to start, {what}", "durably", database, "ms", both, figures, sizes)
+    for what, unit, name in (
+        (f"no-op, {sizes.limit} at once", "a second", "a_second"),
+        (f"enqueue_many of {sizes.jobs:,}", "jobs a second", "stored_a_second"),
+    ):
+        both = [[one[name] for one in each] for each in drained]
+        _compare(what, "durably_bare", database, unit, both, figures, sizes)
+
+
+def _compare(
+    what: str,
+    who: str,
+    database: str,
+    unit: str,
+    both: list[list[float]],
+    figures: Figures,
+    sizes: Sizes,
+) -> float:
+    """Keep what was measured in the small ledger and in the large one; their ratio's median."""
+    small = figures.add(f"{what}, small ledger", who, database, unit, both[0])
+    ratio = statistics.median(after / before for before, after in zip(*both, strict=True))
+    figures.add(
+        f"{what}, {sizes.ended + sizes.suspended:,} runs",
+        who,
+        database,
+        unit,
+        both[1],
+        ratio=ratio,
+        ratio_to=f"the small ledger's, {small:.2f} {unit}",
+    )
+    return ratio
+
+
 def _tell(database: str, figures: Figures, sizes: Sizes) -> None:
     many = sizes.ended + sizes.suspended
     for question in QUESTIONS:
@@ -114,20 +162,5 @@ def _tell(database: str, figures: Figures, sizes: Sizes) -> None:
             for place in (0, 1)
         ]
         what = f"{question}, p99"
-        small = figures.add(f"{what}, small ledger", "durably", database, "ms", tails[0])
-        ratios = [after / before for before, after in zip(*tails, strict=True)]
-        figures.add(
-            f"{what}, {many:,} runs",
-            "durably",
-            database,
-            "ms",
-            tails[1],
-            ratio=sorted(ratios)[len(ratios) // 2],
-            ratio_to=f"the small ledger's, {small:.2f} ms",
-        )
-        figures.aim(
-            f"{what}, {many:,} runs / small",
-            database,
-            sorted(ratios)[len(ratios) // 2],
-            at_most=2.0,
-        )
+        ratio = _compare(what, "durably", database, "ms", tails, figures, sizes)
+        figures.aim(f"{what}, {many:,} runs / small", database, ratio, at_most=2.0)

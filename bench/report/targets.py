@@ -147,7 +147,11 @@ def beside_best(runs: Runs, database: str, what: str, workload: str, metric: str
     who = f" ({runs.contestants[best]['label']})" if best else ""
     target = at_most(f"overhead / best peer's{who}: {what}", database, 1 / 3, beside(ours))
     floor = beside(runs.overhead(workload, f"least-{database}", metric))
-    return limited(target, None if floor is None else f"{LEAST} {shown(floor)}")
+    paused = beside(runs.overhead(workload, "pause", metric))
+    limit = None if floor is None else f"{LEAST} {shown(floor)}"
+    if limit and paused is not None:
+        limit += f"; to wait for 3 ms at each step, and save nothing, {shown(paused)}"
+    return limited(target, limit)
 
 
 def grouped(runs: Runs) -> float | None:

@@ -27,6 +27,12 @@ COUNTED_RUNS = 3
 EVERYTHING = "everything"
 """What is missing of a contestant that is not there."""
 
+LIMITS = "limits"
+"""What the machine can do, as a workload to be asked for."""
+
+COMMITS = "commits"
+"""Commits a step, in the same way."""
+
 CALLS = "calls"
 """What counting function calls is named, beside the workloads."""
 
@@ -80,7 +86,9 @@ class Results:
             },
             workloads=earlier.workloads | self.workloads,
             samples=earlier.samples | self.samples,
+            commits=earlier.commits | self.commits,
             calls=earlier.calls | self.calls,
+            limits=self.limits or earlier.limits,
             missing=missing + [one for one in self.missing if one["what"] != EVERYTHING],
         )
 
@@ -112,8 +120,7 @@ class Comparison:
         self._try("starting", "", lambda: self.results.starting.update(starting()))
         for one in self._plan.rounds[:FIRST]:
             self._do(one)
-        for number, policy in enumerate(self._plan.counted):
-            self._count(policy, everyone=number == 0)
+        self._count_commits()
         self._wait()
         for one in self._plan.rounds[FIRST:]:
             self._do(one)
@@ -122,11 +129,15 @@ class Comparison:
         return self.results
 
     def some(self, workloads: Sequence[str]) -> Results:
-        """Nothing but these workloads."""
+        """Nothing but these workloads, counts or limits."""
         self._look_who_is_there()
+        if LIMITS in workloads:
+            self._limits()
         for one in self._plan.rounds:
             if one.workload.name in workloads:
                 self._do(one)
+        if COMMITS in workloads:
+            self._count_commits()
         if CALLS in workloads:
             self._count_calls()
         return self.results
@@ -154,12 +165,16 @@ class Comparison:
             "workload": asdict(READ_50),
         }
         self._try(
-            "limits",
+            LIMITS,
             "",
             lambda: self.results.limits.append(
                 run("runs.limits", json.dumps(task), 60 * self._patience)
             ),
         )
+
+    def _count_commits(self) -> None:
+        for number, policy in enumerate(self._plan.counted):
+            self._count(policy, everyone=number == 0)
 
     def _count(self, policy: Policy, everyone: bool) -> None:
         found: dict[str, float] = {}
@@ -167,7 +182,7 @@ class Comparison:
             if one.database == "none" or not (everyone or policy in one.policies):
                 continue
             self._try(
-                f"commits, {policy}",
+                f"{COMMITS}, {policy}",
                 one.name,
                 lambda one=one: found.update({one.name: self._commits(one, policy)}),
             )

@@ -11,6 +11,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -114,7 +115,8 @@ class LoopLane:
         def tell() -> None:
             here.call_soon_threadsafe(lambda: left.done() or left.set_result(None))
 
-        loop.call_soon_threadsafe(self._leave, tell)
+        with suppress(RuntimeError):  # It was closed this moment.
+            loop.call_soon_threadsafe(self._leave, tell)
         # Nobody waits any more in a loop that does not go on.
         await asyncio.wait({left}, timeout=None if loop is here else LEAVING_SECONDS)
 

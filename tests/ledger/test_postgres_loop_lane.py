@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from durably import boundaries
 from durably.errors import LeaseLost, LedgerError, LedgerUnavailable
-from durably.ledger import reads, runs, steps
+from durably.ledger import reads, runs, steps, workers
 from durably.ledger.operations import Operation, Statement, brief
 from durably.ledger.postgres import loop_lane
 from durably.ledger.postgres.database import PostgresDatabase
@@ -38,7 +39,7 @@ def is_here(database: PostgresDatabase) -> bool:
     """Whether the running event loop has its connections, one to write and one to read."""
     lanes = (database._writer, database._reader)  # pyright: ignore[reportPrivateUsage]
     loop = asyncio.get_running_loop()
-    return all(lane and lane._loop is loop and lane._pipeline for lane in lanes)  # pyright: ignore[reportPrivateUsage]
+    return all(lane and lane._pipeline.loop is loop and lane._pipeline.now for lane in lanes)  # pyright: ignore[reportPrivateUsage]
 
 
 async def at_the_loop(database: PostgresDatabase) -> PostgresDatabase:
@@ -97,6 +98,14 @@ async def write_step(database: PostgresDatabase, run: RunRecord, *what: Any) -> 
 @brief
 def enqueue(new: NewRun) -> Operation[tuple[RunRecord, bool]]:
     return (yield from runs.insert(new, alone=True))
+
+
+def sessions(url: str) -> set[int]:
+    """What is connected to this database, but for who asks."""
+    asked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    with psycopg.connect(url) as connection:
+        found = connection.execute(f"{asked} AND pid <> pg_backend_pid()".encode())
+        return {pid for (pid,) in found.fetchall()}
 
 
 async def lengths(ledger: Ledger, *of: RunRecord) -> list[int]:
@@ -370,6 +379,7 @@ async def test_other_event_loops_write_by_threads(
 
 
 def test_loop_that_was_closed_leaves_its_place_to_the_next(wiped_url: str) -> None:
+    """And its connections are closed."""
     database = PostgresDatabase(wiped_url)
 
     async def begin() -> None:
@@ -382,7 +392,63 @@ def test_loop_that_was_closed_leaves_its_place_to_the_next(wiped_url: str) -> No
         await database.close()
 
     asyncio.run(begin())
+    before = sessions(wiped_url)
     asyncio.run(go_on())
+    asyncio.run(until(lambda: not before & sessions(wiped_url), "the server has noticed"))
+
+
+def test_first_of_many_loops_is_the_one(wiped_url: str) -> None:
+    database = PostgresDatabase(wiped_url)
+    at_once = threading.Barrier(8)
+
+    async def write(key: str) -> bool:
+        at_once.wait(PATIENCE_SECONDS)
+        for number in range(20):
+            await database.write(enqueue, new_run(f"{key}-{number}"))
+        return is_here(database)
+
+    asyncio.run(database.open())
+    with ThreadPoolExecutor(8) as threads:
+        writing = [threads.submit(asyncio.run, write(f"{n}")) for n in range(8)]
+        assert sum(each.result() for each in writing) <= 1
+    asyncio.run(database.close())
+    with psycopg.connect(wiped_url) as connection:
+        assert connection.execute("SELECT count(*) FROM durably_runs").fetchone() == (160,)
+
+
+@pytest.mark.parametrize("at", ["commit:before", "commit:after"])
+def test_interrupt_leaves_nobody_waiting(
+    wiped_url: str, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """^C comes in the middle of anything."""
+    database = PostgresDatabase(wiped_url)
+
+    def interrupt(name: str) -> None:
+        if name == at:
+            monkeypatch.setattr(boundaries, "_observers", ())
+            raise KeyboardInterrupt
+
+    async def begin() -> None:
+        await database.open()
+        await at_the_loop(database)
+        run, _ = await database.write(enqueue, new_run("a"))
+        await database.write(workers.register, "w", "w", 1, {"agents": 1}, 3600.0)
+        (run,) = await database.write(runs.claim, "w", "agents", 1)
+        writing.append(asyncio.create_task(write_step(database, run)))
+        monkeypatch.setattr(boundaries, "_observers", (interrupt,))
+
+    async def go_on() -> None:
+        with pytest.raises(LedgerUnavailable):
+            await writing[0]
+        await database.write(enqueue, new_run("b"))
+        await database.close()
+
+    writing: list[asyncio.Task[None]] = []
+    with asyncio.Runner() as runner:
+        runner.run(begin())
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(asyncio.sleep(PATIENCE_SECONDS))
+        runner.run(go_on())
 
 
 def test_loop_that_stands_still_does_not_keep_another_from_closing(
@@ -432,15 +498,12 @@ async def test_closing_waits_for_what_was_asked(ledger: Ledger, pg: PostgresBack
 
 
 async def test_nothing_is_left_of_its_connections(ledger: Ledger, pg: PostgresBackend) -> None:
-    def sessions() -> set[int]:
-        return {pid for (pid,) in pg.select("SELECT pid FROM pg_stat_activity")}
-
-    before = sessions()
+    before = sessions(pg.url)
     async with opened(pg.url) as database:
-        its_own = sessions() - before
+        its_own = sessions(pg.url) - before
         assert its_own
         await asyncio.gather(database.close(), database.close())
-    await until(lambda: not its_own & sessions(), "the server has noticed")
+    await until(lambda: not its_own & sessions(pg.url), "the server has noticed")
 
 
 async def test_refused_commit_is_told_to_every_waiter(

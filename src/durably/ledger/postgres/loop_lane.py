@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
-from collections.abc import Callable, Hashable
-from contextlib import suppress
-from typing import Any, LiteralString, NamedTuple
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.pq.abc import PGresult
 
 from durably import boundaries
-from durably.errors import DurablyError
 from durably.ledger.lanes import MAX_BATCH, Job, Lane
 from durably.ledger.operations import Operation, Statement
-from durably.ledger.postgres.connection import LOST, connect, settings_of, translate
+from durably.ledger.postgres.connection import LOST, translate
+from durably.ledger.postgres.loop_pipeline import LoopPipeline
 from durably.ledger.postgres.pipeline import Pipeline, Sendable
 from durably.ledger.postgres.session import Committed
 from durably.ledger.postgres.url import PostgresUrl
@@ -32,14 +31,8 @@ BATCH_BYTES = 32 * 1024
 """How much is sent at once at most, but for a job that has more by itself: what a socket takes as a
 whole, so that no server waits, with locks, for what a process that was frozen has not sent."""
 
-RETRY_SECONDS = 1.0
-"""How long after a connection was lost, or could not be opened, another one is tried."""
-
 LEAVING_SECONDS = 5.0
 """How long an event loop is waited for that does not go on, before its connection is given up."""
-
-_IMPATIENT: LiteralString = "SET lock_timeout = '200ms'"
-"""While one statement waits for a lock, all that were sent with it do."""
 
 
 class _Asked(NamedTuple):
@@ -74,10 +67,13 @@ class LoopLane:
         self._where = where
         self._committed = committed
         self._ever = ever
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pipeline: Pipeline | None = None
-        self._opening: asyncio.Future[psycopg.Connection[Any] | None] | None = None
-        self._not_before = -math.inf
+        self._pipeline = LoopPipeline(
+            where,
+            self._answered,
+            self._lost,
+            adopted=self._adopted,
+            opened=self._end_if_left,
+        )
         self._waiting: deque[_Asked] = deque()
         self._sent: list[_Asked] = []
         self._turn: asyncio.Handle | None = None
@@ -107,58 +103,35 @@ class LoopLane:
     async def leave(self) -> None:
         """Leave all to the threads from now on; return once nothing is under way here."""
         self._ever = False
-        loop, here = self._loop, asyncio.get_running_loop()
+        loop, here = self._pipeline.loop, asyncio.get_running_loop()
         if loop is None or loop.is_closed():
+            self._pipeline.close()
             return
         left = here.create_future()
 
         def tell() -> None:
-            here.call_soon_threadsafe(lambda: left.done() or left.set_result(None))
+            with suppress(RuntimeError):  # This loop waits no more, and was closed.
+                here.call_soon_threadsafe(lambda: left.done() or left.set_result(None))
 
-        with suppress(RuntimeError):  # It was closed this moment.
+        with suppress(RuntimeError):  # That loop was closed this moment.
             loop.call_soon_threadsafe(self._leave, tell)
         # Nobody waits any more in a loop that does not go on.
         await asyncio.wait({left}, timeout=None if loop is here else LEAVING_SECONDS)
 
     # --- the connection
 
-    def _is_ready(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether there is a connection for this loop; one that there may be is opened."""
-        if self._loop is not loop:
-            if self._loop is not None and not self._loop.is_closed():
-                return False
-            self._loop, self._pipeline, self._opening, self._turn = loop, None, None, None
-            self._waiting.clear()
-            self._sent.clear()
-        if self._pipeline is None and self._opening is None and loop.time() >= self._not_before:
-            self._opening = loop.run_in_executor(None, _opened, self._where)
-            self._opening.add_done_callback(self._use)
-        return self._pipeline is not None
-
-    def _use(self, opening: asyncio.Future[psycopg.Connection[Any] | None]) -> None:
-        assert self._loop is not None
-        self._opening = None
-        try:
-            if (connection := opening.result()) is None:
-                self._not_before = math.inf
-            else:
-                schema = self._where.schema
-                self._pipeline = Pipeline(connection, schema, self._answered, self._lost)
-        except (DurablyError, psycopg.Error) as error:
-            # Whoever asks now is told by the threads.
-            log.debug("no connection for an event loop: %s", error)
-            self._not_before = self._loop.time() + RETRY_SECONDS
-        except NotImplementedError:
-            self._not_before = math.inf  # A loop that sees no sockets, as one of Windows's.
-        self._end_if_left()
+    def _adopted(self) -> None:
+        """Nobody waits any more in the loop that was here before."""
+        self._waiting.clear()
+        self._sent.clear()
+        self._turn = None
 
     def _lost(self, error: psycopg.Error) -> None:
         """What was sent may have been committed: who waits may know how to find out."""
-        assert self._loop is not None
-        self._pipeline = None
-        self._not_before = self._loop.time() + RETRY_SECONDS
         sent, self._sent = self._sent, []
         for asked in sent:
+            if asked.job.future.done():
+                continue
             if asked.statement.repeatable or self._committed is None:
                 self.threads.put(asked.job)
             else:
@@ -172,19 +145,25 @@ class LoopLane:
         self._end_if_left()
 
     def _end_if_left(self) -> None:
-        if not self._leaving or self._waiting or self._sent or self._opening is not None:
-            return
-        if self._pipeline is not None:
+        if self._leaving and not (self._waiting or self._sent or self._pipeline.opening):
             self._pipeline.close()
-            self._pipeline = None
-        while self._leaving:
-            self._leaving.pop()()
+            while self._leaving:
+                self._leaving.pop()()
+
+    @contextmanager
+    def _or_lost(self) -> Generator[None]:
+        """Give the connection up if this is not done to its end, as after ^C: all are told."""
+        try:
+            yield
+        except BaseException as error:
+            self._pipeline.give_up(psycopg.OperationalError(f"interrupted: {error!r}"))
+            raise
 
     # --- the jobs
 
     def _take(self, job: Job, loop: asyncio.AbstractEventLoop) -> bool:
         """Take a job; False if it is none that can be done here, or now."""
-        if not self._is_ready(loop):
+        if self._pipeline.of(loop) is None:
             return False
         operation = job.operation()
         statement = next(operation, None)
@@ -196,24 +175,24 @@ class LoopLane:
 
     def _go_on(self) -> None:
         """Send what waits, once whoever else is ready to ask has asked."""
-        if self._waiting and not self._sent and self._turn is None and self._loop is not None:
-            self._turn = self._loop.call_soon(self._send)
+        if self._waiting and not self._sent and self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
         self._turn = None
-        if self._pipeline is not None:
-            self._pipeline.check()
-        if (pipeline := self._pipeline) is None:
-            return  # The threads have what waited.
-        if sendable := self._choose(pipeline):
-            try:
-                if self._committed is not None:
-                    boundaries.reached("commit:before")
-            except Exception as error:
-                self._tell_all(error)
-            else:
-                pipeline.send(sendable)
-        self._end_if_left()
+        with self._or_lost():
+            if self._pipeline.now is not None:
+                self._pipeline.now.check()
+            # If it is lost, the threads have what waited.
+            if (pipeline := self._pipeline.now) and (sendable := self._choose(pipeline)):
+                try:
+                    if self._committed is not None:
+                        boundaries.reached("commit:before")
+                except Exception as error:
+                    self._tell_all(error)
+                else:
+                    pipeline.send(sendable)
+            self._end_if_left()
 
     def _choose(self, pipeline: Pipeline) -> list[Sendable]:
         """The next jobs that somebody still waits for, as they are sent."""
@@ -238,40 +217,44 @@ class LoopLane:
         return chosen
 
     def _answered(self, answer: list[PGresult] | psycopg.Error) -> None:
-        if isinstance(answer, psycopg.Error):
-            log.debug("a batch of %d is left to the threads: %s", len(self._sent), answer)
-            sent, self._sent = self._sent, []
-            for asked in sent:
-                self.threads.put(asked.job)
-            if isinstance(answer, LOST) and self._pipeline is not None:
-                self._pipeline.close()
-                self._lost(answer)
-        else:
-            try:
-                if self._committed is not None:
-                    boundaries.reached("commit:after")
-            except Exception as error:
-                self._tell_all(error)
+        with self._or_lost():
+            if isinstance(answer, psycopg.Error):
+                self._leave_to_threads(answer)
             else:
-                self._tell_results(answer)
-        self._go_on()
-        self._end_if_left()
+                try:
+                    if self._committed is not None:
+                        boundaries.reached("commit:after")
+                except Exception as error:
+                    self._tell_all(error)
+                else:
+                    self._tell_results(answer)
+            self._go_on()
+            self._end_if_left()
+
+    def _leave_to_threads(self, error: psycopg.Error) -> None:
+        log.debug("a batch of %d is left to the threads: %s", len(self._sent), error)
+        sent, self._sent = self._sent, []
+        for asked in sent:
+            self.threads.put(asked.job)
+        if isinstance(error, LOST):
+            self._pipeline.give_up(error)
 
     def _tell_results(self, results: list[PGresult]) -> None:
-        assert self._pipeline is not None
-        sent, self._sent = self._sent, []
+        pipeline = self._pipeline.now
+        assert pipeline is not None, "it has answered"
         if self._committed is not None:
             # First, so that whoever waits for the commit finds it told already.
-            self._committed(progress=all(asked.job.progress for asked in sent))
-        for asked, result in zip(sent, results, strict=True):
+            self._committed(progress=all(asked.job.progress for asked in self._sent))
+        for asked, result in zip(self._sent, results, strict=True):
             try:
-                asked.operation.send(self._pipeline.rows(result))
+                asked.operation.send(pipeline.rows(result))
             except StopIteration as end:
                 _tell(asked, end.value)
             except Exception as error:
                 _tell(asked, error=translate(error, self._where.shown))
             else:
                 self.threads.put(asked.job)  # Nothing was done, and it asks why.
+        self._sent = []
 
     def _tell_all(self, error: Exception) -> None:
         sent, self._sent = self._sent, []
@@ -287,17 +270,3 @@ def _tell(asked: _Asked, result: Any = None, *, error: BaseException | None = No
         future.set_result(result)
     else:
         future.set_exception(error)
-
-
-def _opened(where: PostgresUrl) -> psycopg.Connection[Any] | None:
-    """A connection; None where each transaction has to say what it needs."""
-    connection = connect(where)
-    try:
-        if settings_of(connection).usual:
-            connection.execute(_IMPATIENT)
-            return connection
-    except BaseException:
-        connection.close()
-        raise
-    connection.close()
-    return None

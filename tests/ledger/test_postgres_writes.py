@@ -361,7 +361,7 @@ async def test_json_of_models_is_kept_to_the_letter(ledger: Ledger, pg: Postgres
 
 
 def test_pooler_that_mixes_sessions_is_named(database_url: str) -> None:
-    # As behind a pooler in transaction mode: this session knows nothing of what was prepared.
+    # As behind a pooler in transaction mode: this connection knows nothing of what was prepared.
     with psycopg.connect(database_url, prepare_threshold=0, autocommit=True) as connection:
         connection.execute("SELECT 1")
         connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$", prepare=False)

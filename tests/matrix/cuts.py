@@ -75,10 +75,15 @@ class Commits:
             if getattr(self._here, "cuts", False):
                 self._here.cuts = False
                 self.has_cut = True
-                self._proxy.cut_at_commit(port_of(connection.fileno()), self._lost)
+                self._proxy.cut_at_commit(port_of(_socket_of(connection)), self._lost)
             return use(connection, *args, **options)
 
         return telling
+
+
+def _socket_of(connection: Any) -> int:
+    # A pipeline has a connection.
+    return getattr(connection, "_connection", connection).fileno()
 
 
 def port_of(descriptor: int) -> int:

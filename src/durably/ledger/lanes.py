@@ -48,6 +48,15 @@ class Job:
         return not self.future.cancelled()
 
 
+def job_here[T](
+    operation: Callable[[], Operation[T]], subject: Hashable = None, *, progress: bool = False
+) -> tuple[Job, asyncio.Future[T]]:
+    """A job that a task of the running event loop waits for, and what it awaits."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    return Job(operation, future, loop, subject, progress), future
+
+
 class Answer(NamedTuple):
     """What became of a job: its result, unless there is an error."""
 
@@ -122,17 +131,10 @@ class Lane:
         self.put(Job(operation, future, None, subject))
         return future
 
-    async def run[T](
-        self,
-        operation: Callable[[], Operation[T]],
-        subject: Hashable = None,
-        *,
-        progress: bool = False,
-    ) -> T:
+    async def run[T](self, operation: Callable[[], Operation[T]]) -> T:
         """Have a job done, and wait for it; cancelled before it has begun, it is not done."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self.put(Job(operation, future, loop, subject, progress))
+        job, future = job_here(operation)
+        self.put(job)
         return await future
 
     def stop(self) -> None:

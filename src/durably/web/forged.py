@@ -36,7 +36,7 @@ async def check(request: Request, token: str) -> None:
     if given is None:
         given = str((await request.form()).get(FIELD, ""))
     if not hmac.compare_digest(given.encode(), token.encode()):
-        raise Refusal(403, "This form is not of this session: load the page again.")
+        raise Refusal(403, "This form is from before, or from elsewhere: load the page again.")
 
 
 def by_bearer(request: Request) -> bool:

@@ -52,13 +52,15 @@ BEGIN_READ = cast(
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
     f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'",
 )
+IMPATIENT: LiteralString = "lock_timeout = '200ms'"
+"""For transactions of several jobs: while one waits for a lock, the others' locks are held."""
+
 SYNCHRONOUS: LiteralString = "; SET LOCAL synchronous_commit = on"
 
 _SETTINGS: LiteralString = """
     SELECT current_setting('synchronous_commit') <> 'off',
            current_setting('default_transaction_isolation') = 'read committed'
 """
-
 
 LOST = (
     psycopg.InterfaceError,

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.pq.abc import PGresult
 
 from durably import boundaries
-from durably.ledger.lanes import MAX_BATCH, Job, Lane
+from durably.ledger.lanes import MAX_BATCH, Job, Lane, job_here
 from durably.ledger.operations import Operation, Statement
 from durably.ledger.postgres.connection import LOST, translate
 from durably.ledger.postgres.loop_pipeline import LoopPipeline
@@ -93,10 +93,8 @@ class LoopLane:
             brief: whether it takes what `operations.brief` says.
             progress: whether it writes only what `operations.progress` says.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        job = Job(operation, future, loop, subject, progress)
-        if not (brief and self._ever and self._take(job, loop)):
+        job, future = job_here(operation, subject, progress=progress)
+        if not (brief and self._ever and self._take(job)):
             self.threads.put(job)
         return await future
 
@@ -161,9 +159,9 @@ class LoopLane:
 
     # --- the jobs
 
-    def _take(self, job: Job, loop: asyncio.AbstractEventLoop) -> bool:
+    def _take(self, job: Job) -> bool:
         """Take a job; False if it is none that can be done here, or now."""
-        if self._pipeline.of(loop) is None:
+        if self._pipeline.of(asyncio.get_running_loop()) is None:
             return False
         operation = job.operation()
         statement = next(operation, None)
@@ -184,14 +182,10 @@ class LoopLane:
             if self._pipeline.now is not None:
                 self._pipeline.now.check()
             # If it is lost, the threads have what waited.
-            if (pipeline := self._pipeline.now) and (sendable := self._choose(pipeline)):
-                try:
-                    if self._committed is not None:
-                        boundaries.reached("commit:before")
-                except Exception as error:
-                    self._tell_all(error)
-                else:
-                    pipeline.send(sendable)
+            pipeline = self._pipeline.now
+            sendable = self._choose(pipeline) if pipeline is not None else []
+            if pipeline is not None and sendable and self._reached("commit:before"):
+                pipeline.send(sendable)
             self._end_if_left()
 
     def _choose(self, pipeline: Pipeline) -> list[Sendable]:
@@ -220,14 +214,8 @@ class LoopLane:
         with self._or_lost():
             if isinstance(answer, psycopg.Error):
                 self._leave_to_threads(answer)
-            else:
-                try:
-                    if self._committed is not None:
-                        boundaries.reached("commit:after")
-                except Exception as error:
-                    self._tell_all(error)
-                else:
-                    self._tell_results(answer)
+            elif self._reached("commit:after"):
+                self._tell_results(answer)
             self._go_on()
             self._end_if_left()
 
@@ -256,10 +244,17 @@ class LoopLane:
                 self.threads.put(asked.job)  # Nothing was done, and it asks why.
         self._sent = []
 
-    def _tell_all(self, error: Exception) -> None:
-        sent, self._sent = self._sent, []
-        for asked in sent:
-            _tell(asked, error=error)
+    def _reached(self, boundary: str) -> bool:
+        """Whether it goes on from there; if an observer refuses, all are told."""
+        try:
+            if self._committed is not None:
+                boundaries.reached(boundary)
+        except Exception as error:
+            sent, self._sent = self._sent, []
+            for asked in sent:
+                _tell(asked, error=error)
+            return False
+        return True
 
 
 def _tell(asked: _Asked, result: Any = None, *, error: BaseException | None = None) -> None:

@@ -11,13 +11,13 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg.pq.abc import PGresult
 
 from durably.errors import DurablyError
-from durably.ledger.postgres.connection import connect, settings_of
+from durably.ledger.postgres.connection import IMPATIENT, connect, settings_of
 from durably.ledger.postgres.pipeline import Pipeline
 from durably.ledger.postgres.url import PostgresUrl
 
@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 """How long after a connection was lost, or could not be opened, another one is tried."""
-
-_IMPATIENT: LiteralString = "SET lock_timeout = '200ms'"
-"""While one statement waits for a lock, all that were sent with it do."""
 
 
 class LoopPipeline:
@@ -136,7 +133,7 @@ def _connect(where: PostgresUrl) -> psycopg.Connection[Any] | None:
     connection = connect(where)
     try:
         if settings_of(connection).usual:
-            connection.execute(_IMPATIENT)
+            connection.execute(f"SET {IMPATIENT}")
             return connection
     except BaseException:
         connection.close()

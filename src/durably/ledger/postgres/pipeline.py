@@ -1,7 +1,7 @@
 """A connection in an event loop, over which several statements are sent at once: one transaction.
 
 Owns what is sent and what comes back (PostgreSQL docs, libpq, "Pipeline Mode"); whose statements
-they are, and what their rows mean, is `loop_writer`'s.
+they are, and what their rows mean, is `loop_lane`'s.
 """
 
 from __future__ import annotations
@@ -78,10 +78,6 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._descriptor = self._pgconn.socket
         self._loop.add_reader(self._descriptor, self._read)
-
-    def fileno(self) -> int:
-        """The connection's socket."""
-        return self._descriptor
 
     def check(self) -> None:
         """Find out whether the server has ended the session, as far as has arrived by now."""

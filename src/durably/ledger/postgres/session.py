@@ -20,6 +20,7 @@ from durably.ledger.operations import Operation, Statement, begun, postponing
 from durably.ledger.postgres.connection import (
     BEGIN_READ,
     BEGIN_WRITE,
+    IMPATIENT,
     LOCK_SECONDS,
     LOST,
     SYNCHRONOUS,
@@ -32,9 +33,6 @@ from durably.ledger.postgres.connection import (
 from durably.ledger.postgres.url import PostgresUrl
 
 log = logging.getLogger(__name__)
-
-IMPATIENT: LiteralString = "; SET LOCAL lock_timeout = '200ms'"
-"""For transactions of several jobs: while one waits for a lock, the others' locks are held."""
 
 _PATIENT = cast(LiteralString, f"SET lock_timeout = '{LOCK_SECONDS}s'")
 
@@ -162,7 +160,7 @@ class Session:
 
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):
-            connection = self._begun("" if patient else IMPATIENT, writing=True)
+            connection = self._begun("" if patient else f"; SET LOCAL {IMPATIENT}", writing=True)
             ending, schema = False, self._where.schema
             postponed: list[Statement] = []
             try:

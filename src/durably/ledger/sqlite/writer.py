@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from durably.errors import LedgerClosed
-from durably.ledger.lanes import MAX_BATCH, Answer, Job, tell
+from durably.ledger.lanes import MAX_BATCH, Answer, Job, job_here, tell
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite.batches import Batches
 from durably.ledger.sqlite.loops import OnLoops
@@ -81,9 +81,8 @@ class Writer:
             brief: whether it takes what `operations.brief` says.
             progress: whether it writes only what `operations.progress` says.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._put(Job(operation, future, loop, progress=progress), brief=brief)
+        job, future = job_here(operation, progress=progress)
+        self._put(job, brief=brief)
         return await future
 
     def stop(self) -> None:

@@ -184,7 +184,11 @@ class LoopLane:
             # If it is lost, the threads have what waited.
             pipeline = self._pipeline.now
             sendable = self._choose(pipeline) if pipeline is not None else []
-            if pipeline is not None and sendable and self._reached("commit:before"):
+            if (
+                pipeline is not None
+                and sendable
+                and self._observed(lambda: boundaries.reached("commit:before"))
+            ):
                 pipeline.send(sendable)
             self._end_if_left()
 
@@ -214,7 +218,7 @@ class LoopLane:
         with self._or_lost():
             if isinstance(answer, psycopg.Error):
                 self._leave_to_threads(answer)
-            elif self._reached("commit:after"):
+            elif self._observed(lambda: boundaries.reached("commit:after")):
                 self._tell_results(answer)
             self._go_on()
             self._end_if_left()
@@ -244,11 +248,11 @@ class LoopLane:
                 self.threads.put(asked.job)  # Nothing was done, and it asks why.
         self._sent = []
 
-    def _reached(self, boundary: str) -> bool:
+    def _observed(self, reach: Callable[[], None]) -> bool:
         """Whether it goes on from there; if an observer refuses, all are told."""
         try:
             if self._committed is not None:
-                boundaries.reached(boundary)
+                reach()
         except Exception as error:
             sent, self._sent = self._sent, []
             for asked in sent:

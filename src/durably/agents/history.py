@@ -31,6 +31,7 @@ from durably.agents.exact import (
     why_not_json,
 )
 from durably.agents.recipe import is_recipe, translate_recipe
+from durably.agents.unsaid import unsaid
 from durably.errors import HistoryError, ResultNotSerializable
 
 # The ledger's rows were written by this application. Those from before pydantic-ai recorded which
@@ -84,12 +85,13 @@ def from_json(data: str | bytes) -> list[ModelMessage]:
 
 
 def message_to_json(message: ModelMessage) -> str:
-    """One message as a compact JSON object: what the ledger stores as a row.
+    """One message as a compact JSON object, without what is `unsaid`: a row of the ledger.
 
     Raises:
         ResultNotSerializable: it holds something that is not JSON; names the tool.
     """
-    return _written([message], _OF_ONE_KIND.get(type(message), ModelMessagesTypeAdapter))[1:-1]
+    adapter = _OF_ONE_KIND.get(type(message), ModelMessagesTypeAdapter)
+    return _written([message], adapter, {0: unsaid(message)})[1:-1]
 
 
 def message_from_json(text: str, path: str = "") -> ModelMessage:
@@ -120,9 +122,13 @@ def part_types() -> dict[str, tuple[type, ...]]:
     return found
 
 
-def _written(messages: Sequence[ModelMessage], adapter: pydantic.TypeAdapter[Any]) -> str:
+def _written(
+    messages: Sequence[ModelMessage],
+    adapter: pydantic.TypeAdapter[Any],
+    exclude: dict[int, Any] | None = None,
+) -> str:
     try:
-        return adapter.dump_json(list(messages), by_alias=BY_ALIAS).decode()
+        return adapter.dump_json(list(messages), by_alias=BY_ALIAS, exclude=exclude).decode()
     except NOT_JSON as error:
         raise _name_the_culprit(messages, error) from error
 

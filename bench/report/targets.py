@@ -77,7 +77,7 @@ def of_runs(runs: Runs) -> Iterator[Target]:
         history = runs.history_bytes()
         ratio = stored / history if stored is not None and history else None
         target = at_most("bytes stored / JSON of the final history", database, 1.5, ratio)
-        yield limited(target, told_twice(runs))
+        yield limited(target, told_twice(runs, database))
     for database in DATABASES:
         bare = runs.results["waiting"].get("bare")
         ours = runs.results["waiting"].get(f"durably-{database}")
@@ -118,14 +118,17 @@ def faster_than_python(runs: Runs) -> str | None:
     return f"bare `agent.run`, which writes nothing, makes {ratio:.2g} steps a commit of this disk"
 
 
-def told_twice(runs: Runs) -> str | None:
-    """How much of what is stored are results, which are with their calls as well."""
+def told_twice(runs: Runs, database: str) -> str | None:
+    """How much of what is stored are results, which are with their calls as well, and how much
+    are pages that no other row fits in."""
     history, workload = runs.history_bytes(), runs.workloads.get("read-50")
     if not history or workload is None:
         return None
     results = workload["steps"] * workload["tools"] * workload["size"]
+    unused = runs.median("read-50", f"durably-{database}", "unused")
+    room = f"{unused / history:.2f} is room in pages that no row fits in; " if unused else ""
     return (
-        f"{results / history:.2f} of it are the results of calls, which are kept with their calls "
+        f"{room}{results / history:.2f} are the results of calls, which are kept with their calls "
         "and in the history: [why](decisions/0019-a-call-keeps-its-result.md)"
     )
 

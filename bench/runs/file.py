@@ -20,6 +20,15 @@ def stored(file: Path) -> int:
         return (pages - free) * size
 
 
+def unused(file: Path) -> int | None:
+    """Bytes of those pages that hold nothing; None if this SQLite was built without dbstat."""
+    with closing(sqlite3.connect(file)) as connection:
+        try:
+            return int(connection.execute("SELECT sum(unused) FROM dbstat").fetchone()[0])
+        except sqlite3.OperationalError:
+            return None
+
+
 def journal_mode(file: Path) -> str:
     with closing(sqlite3.connect(file)) as connection:
         return str(connection.execute("PRAGMA journal_mode").fetchone()[0])

@@ -85,7 +85,7 @@ async def measure(task: Task) -> dict[str, Any]:
         await drive(one, keys("warm", workload.warm_up), workload)
         workload.steps = steps
         gc.collect()
-        before_stored = stored(place)
+        before_stored, before_unused = stored(place), unused(place)
         position = server.position() if server else ""
         # Its own CPU last before and first after: looking at the server takes some.
         database, wrote_before = server.cpu() if server else 0.0, written()
@@ -95,7 +95,7 @@ async def measure(task: Task) -> dict[str, Any]:
         own = cpu() - own
         database = server.cpu() - database if server else 0.0
         wrote = server.written(position)[0] if server else written() - wrote_before
-        after_stored = stored(place)
+        after_stored, after_unused = stored(place), unused(place)
     done = len(took)
     found: dict[str, Any] = {
         "runs": done,
@@ -109,6 +109,8 @@ async def measure(task: Task) -> dict[str, Any]:
     if server or place.file:
         found["written"] = wrote / done
         found["stored"] = (after_stored - before_stored) / done
+    if before_unused is not None and after_unused is not None:
+        found["unused"] = (after_unused - before_unused) / done
     if place.file:
         found["journal_mode"] = file.journal_mode(place.file)
     return found
@@ -148,6 +150,10 @@ def stored(place: Place) -> int:
             assert row is not None
             return int(row[0])
     return 0
+
+
+def unused(place: Place) -> int | None:
+    return file.unused(place.file) if place.file else None
 
 
 def read(text: str) -> Task:

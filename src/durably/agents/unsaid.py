@@ -1,13 +1,15 @@
-"""Fields that the row of a message leaves out: those that say nothing and come back by themselves.
+"""Fields that the row of a message leaves out: those that hold their default.
 
-Owns which fields these are. A model's messages have dozens of them, a quarter of what would be
-stored. Only fields of messages, of their parts and of their usage are left out, never what a tool
-was given or returned: there a null is what the model has seen.
+Owns which fields these are. Messages have dozens of them, a quarter of what would be stored.
+Pydantic-ai reads messages without them as it reads histories from before it had the field. Only
+fields of messages, of their parts and of their usage are left out, never what a tool was given or
+returned: there a null is what the model has seen.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import typing
 from functools import cache
 from typing import Any, cast
 
@@ -19,33 +21,42 @@ type Names = dict[str, Any]
 
 def unsaid(message: ModelMessage) -> Names:
     """What to leave out of one message."""
-    found = _defaults(message)
-    parts = {at: names for at, part in enumerate(message.parts) if (names := _defaults(part))}
+    found = _at_default(message)
+    parts = {at: names for at, part in enumerate(message.parts) if (names := _at_default(part))}
     if parts:
         found["parts"] = parts
-    if isinstance(message, ModelResponse) and (names := _defaults(message.usage)):
+    if isinstance(message, ModelResponse) and (names := _at_default(message.usage)):
         found["usage"] = names
     return found
 
 
-def _defaults(value: object) -> Names:
+def _at_default(value: object) -> Names:
     return {
-        name: True for name, default in _telling(type(value)) if _is(getattr(value, name), default)
+        name: True
+        for name, default in _defaults(type(value))
+        if (held := getattr(value, name)) is default
+        or (type(held) is type(default) and held == default)
     }
 
 
-def _is(value: object, default: object) -> bool:
-    return value is default or (type(value) is type(default) and value == default)
-
-
 @cache
-def _telling(cls: type) -> tuple[tuple[str, object], ...]:
-    """The fields that are null, or a count of 0, when they are read from JSON without them."""
+def _defaults(cls: type) -> tuple[tuple[str, object], ...]:
+    """The fields that have a value by default, and which; not those that say what this is."""
     if not dataclasses.is_dataclass(cls):
         return ()
-    return tuple(
-        (field.name, field.default)
-        for field in dataclasses.fields(cast(Any, cls))
-        if field.init
-        and (field.default is None or (type(field.default) is int and not field.default))
-    )
+    fields = [field for field in dataclasses.fields(cast(Any, cls)) if field.init]
+    plain = [(f.name, f.default) for f in fields if _is_plain(f.default) and not _says_kind(f)]
+    empty = [(f.name, f.default_factory()) for f in fields if _makes_empty(f.default_factory)]
+    return (*plain, *empty)
+
+
+def _is_plain(default: object) -> bool:
+    return default is None or isinstance(default, (bool, int, float, str))
+
+
+def _says_kind(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not None and field.name.endswith("kind")
+
+
+def _makes_empty(factory: object) -> typing.TypeGuard[type[dict[Any, Any] | list[Any]]]:
+    return (typing.get_origin(factory) or factory) in (dict, list)

@@ -127,7 +127,7 @@ def everything(runs: Runs) -> Iterator[str]:
     yield "## Everything that was measured\n"
     yield details("Commits a step, counted", tables.commits(runs))
     if runs.results.get("calls"):
-        yield details("Function calls a step, in the agents' thread, counted", tables.calls(runs))
+        yield details("Function calls a step, counted", tables.calls(runs))
     for name in runs.workloads:
         yield details(DESCRIPTIONS.get(name, name), tables.workload(runs, name))
     if runs.results["missing"]:

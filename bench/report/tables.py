@@ -126,7 +126,7 @@ def commits(runs: Runs) -> str:
 
 
 def calls(runs: Runs) -> str:
-    """Function calls a step, by the steps of a run."""
+    """Function calls a step, by policy and steps of a run."""
     found: dict[str, dict[str, float]] = runs.results.get("calls", {})
     rows = (
         [
@@ -136,7 +136,8 @@ def calls(runs: Runs) -> str:
         for name, one in runs.contestants.items()
         if any(name in by_name for by_name in found.values())
     )
-    return table(["", *(f"of {int(steps):,} steps" for steps in found)], rows)
+    kinds = [kind.rsplit("-", 1) for kind in found]
+    return table(["", *(f"{policy}, {int(steps):,} steps a run" for policy, steps in kinds)], rows)
 
 
 def limits(runs: Runs) -> str:

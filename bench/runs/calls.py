@@ -1,5 +1,5 @@
-"""How many functions a step calls, in the thread that runs agents: counted, and so the same on a
-busy machine. Python's own functions and C's count alike (Python docs, "The Python Profilers").
+"""How many functions a step calls, in all threads: counted, and so the same on a busy machine.
+Python's own functions and C's count alike (Python docs, "The Python Profilers").
 """
 
 from __future__ import annotations

@@ -36,7 +36,10 @@ COMMITS = "commits"
 CALLS = "calls"
 """What counting function calls is named, beside the workloads."""
 
-CALLING = ("bare", "hooks", "durably-sqlite", "durably-postgres")
+CALLING = (
+    *("bare", "hooks", "least-sqlite", "durably-sqlite"),
+    *("least-postgres", "durably-postgres"),
+)
 """Whose function calls are counted."""
 
 FIRST = 5
@@ -50,7 +53,7 @@ class Results:
     Attributes:
         samples: of each workload and contestant, one of each turn: figures a run. Seconds, bytes.
         commits: a step, by policy and contestant.
-        calls: of functions, a step, by the steps of a run and contestant.
+        calls: of functions, a step, by policy and steps of a run, and by contestant.
         missing: what was not measured, and why.
     """
 
@@ -87,7 +90,7 @@ class Results:
             workloads=earlier.workloads | self.workloads,
             samples=earlier.samples | self.samples,
             commits=earlier.commits | self.commits,
-            calls=earlier.calls | self.calls,
+            calls=self.calls or earlier.calls,
             limits=self.limits or earlier.limits,
             missing=missing + [one for one in self.missing if one["what"] != EVERYTHING],
         )
@@ -189,20 +192,20 @@ class Comparison:
         self.results.commits[policy] = found
 
     def _count_calls(self) -> None:
-        for steps in self._plan.calls:
-            found = self.results.calls.setdefault(str(steps), {})
+        for policy, steps in self._plan.calls:
+            found = self.results.calls.setdefault(f"{policy}-{steps}", {})
+            workload = Workload(CALLS, policy, steps=steps, concurrency=1, runs=1, seconds=60)
             for name in CALLING:
                 self._try(
-                    f"{CALLS}, {steps} steps",
+                    f"{CALLS}, {policy}, {steps} steps",
                     name,
-                    lambda name=name, found=found, steps=steps: found.update(
-                        {name: self._calls(CONTESTANTS[name], steps)}
+                    lambda name=name, found=found, workload=workload: found.update(
+                        {name: self._calls(CONTESTANTS[name], workload)}
                     ),
                 )
 
-    def _calls(self, one: Contestant, steps: int) -> float:
-        """Function calls of a step, in a run of so many."""
-        workload = Workload(CALLS, steps=steps, concurrency=1, runs=1, seconds=60)
+    def _calls(self, one: Contestant, workload: Workload) -> float:
+        """Function calls of a step, in a run of the workload."""
         within = 400 * self._patience
         found = measured(one, workload, self._server, within, module="runs.calls")
         return round(found["calls"], 1)

@@ -53,8 +53,8 @@ class Plan:
     waiting: int
     """Runs whose memory is measured while they wait for their model."""
 
-    calls: tuple[int, ...]
-    """Steps of the runs whose function calls are counted."""
+    calls: tuple[tuple[Policy, int], ...]
+    """Policies and steps of the runs whose function calls are counted."""
 
 
 READ_50 = Workload("read-50", concurrency=50, runs=200, seconds=5)
@@ -92,7 +92,7 @@ FULL = Plan(
     seconds=66 * 60,
     counted=("read", "idempotent", "once", "transactional"),
     waiting=1000,
-    calls=(50, 500),
+    calls=(("read", 10), ("once", 10), ("read", 50), ("read", 500)),
 )
 
 QUICK = Plan(
@@ -108,5 +108,5 @@ QUICK = Plan(
     seconds=8 * 60,
     counted=("read", "idempotent", "once", "transactional"),
     waiting=200,
-    calls=(10, 50),
+    calls=(("read", 10), ("once", 10), ("read", 50)),
 )

@@ -24,9 +24,6 @@ log = logging.getLogger(__name__)
 SOON_SECONDS = 0.0003
 """How often to look for a commit that is being made."""
 
-BUSY_SECONDS = 0.015
-"""How often to look while this process commits itself."""
-
 
 class ChangeWatcher:
     """Calls listeners after commits.
@@ -117,9 +114,11 @@ class ChangeWatcher:
                 if looker is None:
                     self._check()
                     looker = _Looker(self._path, self._seconds)
-                if seen is not None and time.monotonic() - self._told_at < self._seconds:
-                    # This process commits, and finds out with each commit.
-                    time.sleep(min(self._seconds, BUSY_SECONDS))
+                since = time.monotonic() - self._told_at
+                if seen is not None and since < self._seconds:
+                    # This process commits, and finds out with each commit. To look meanwhile, this
+                    # thread would take the interpreter from those that work.
+                    time.sleep(self._seconds - since)
                     continue
                 version = looker.version_after(seen)
                 news = seen is None or (version != seen and self._by_others())

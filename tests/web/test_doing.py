@@ -96,6 +96,28 @@ async def test_every_action_is_done_once_and_by_name(shop: Shop) -> None:
             assert do(ann, "cancel", "nowhere")[0] == 404
 
 
+async def test_field_that_comes_twice_or_as_a_file_is_refused(shop: Shop) -> None:
+    with logged_in(shop, "ann") as ann:
+        fields = {
+            "approve": ["call_id", "expected", "args", "note"],
+            "deny": ["call_id", "reason"],
+            "answer": ["call_id", "value", "note"],
+            "resolve": ["call_id", "done", "failed", "note"],
+            "raise": ["requests", "usd", "note"],
+            "share": ["scope", "name", "tokens"],
+            "signal": ["name", "value"],
+        }
+        for action, name in [(action, name) for action, names in fields.items() for name in names]:
+            for sent in ({"data": {name: ["1", "2"]}}, {"files": {name: b"1"}}):
+                answer = ann.post(f"/do/{action}/asking", headers=HTMX, **sent)
+                assert answer.status_code == 422, (action, name, answer.text)
+                assert f"Give &#39;{name}&#39; once, as text." in answer.text, (action, answer.text)
+        twice = {"name": "go", "next": ["/runs", "/inbox"]}
+        assert ann.post("/do/signal/later", data=twice).status_code == 422
+        async with shop.app() as app:
+            assert not await (await app.get("later")).signals(), "refused before it was sent"
+
+
 async def test_budget_that_runs_share_is_raised_from_a_run_that_waits_for_it(shop: Shop) -> None:
     with logged_in(shop, "ann") as ann:
         async with shop.app() as app:

@@ -63,13 +63,13 @@ async def approve(request: Request, key: str, site: SiteOf, person: Operator) ->
     """Let a call run, with the arguments that were shown, or with others."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        call_id = form.get("call_id", "")
+        call_id = _text(form, "call_id")
         expected, args = _object("expected", form), await _args(run, call_id, form)
         # As text, because to Python True, 1 and 1.0 are equal.
         same = json.dumps(args, sort_keys=True) == json.dumps(expected, sort_keys=True)
         edited = None if same else args
         await run.approve(
-            call_id, args=edited, expected=expected, by=person.name, note=form.get("note", "")
+            call_id, args=edited, expected=expected, by=person.name, note=_text(form, "note")
         )
         how = " with other arguments" if edited is not None else ""
         return f"Call {call_id} is approved{how}."
@@ -82,7 +82,7 @@ async def deny(request: Request, key: str, site: SiteOf, person: Operator) -> Re
     """Keep a call from running; the model reads the reason."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        call_id, reason = form.get("call_id", ""), form.get("reason", "").strip()
+        call_id, reason = _text(form, "call_id"), _text(form, "reason").strip()
         given = {"reason": reason} if reason else {}
         await run.deny(call_id, by=person.name, **given)
         return f"Call {call_id} is denied."
@@ -95,9 +95,9 @@ async def answer(request: Request, key: str, site: SiteOf, person: Operator) -> 
     """Answer a question, or in the place of a call."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        call_id = form.get("call_id", "")
+        call_id = _text(form, "call_id")
         value = _answer(await _effect(run, call_id), form)
-        await run.answer(call_id, value, by=person.name, note=form.get("note", ""))
+        await run.answer(call_id, value, by=person.name, note=_text(form, "note"))
         return f"Call {call_id} is answered."
 
     return await _do(request, site, person, key, act)
@@ -108,15 +108,15 @@ async def resolve(request: Request, key: str, site: SiteOf, person: Operator) ->
     """Say what became of a call in doubt: exactly one of ``done``, ``failed`` and ``again``."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        call_id = form.get("call_id", "")
+        call_id = _text(form, "call_id")
         said: dict[str, Any] = {}
         if "done" in form:
-            said["done"] = _json("The result", form["done"])
+            said["done"] = _json("The result", _text(form, "done"))
         if "failed" in form:
-            said["failed"] = form["failed"]
+            said["failed"] = _text(form, "failed")
         if form.get("again"):
             said["again"] = True
-        await run.resolve(call_id, by=person.name, note=form.get("note", ""), **said)
+        await run.resolve(call_id, by=person.name, note=_text(form, "note"), **said)
         return f"Call {call_id} is settled."
 
     return await _do(request, site, person, key, act)
@@ -127,7 +127,7 @@ async def raise_budget(request: Request, key: str, site: SiteOf, person: Operato
     """Set limits of a run's own budget; what is left empty stays."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        await run.raise_budget(**_limits(form), by=person.name, note=form.get("note", ""))
+        await run.raise_budget(**_limits(form), by=person.name, note=_text(form, "note"))
         return f"The budget of run {key!r} is raised; it is {run.state} now."
 
     return await _do(request, site, person, key, act)
@@ -138,7 +138,7 @@ async def raise_shared(request: Request, key: str, site: SiteOf, person: Operato
     """Set limits of a budget that the run shares: ``scope``, ``name``; what is left empty stays."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        scope, name, limits = form.get("scope", ""), form.get("name", ""), _limits(form)
+        scope, name, limits = _text(form, "scope"), _text(form, "name"), _limits(form)
         shared = [b for b in await site.app.budgets() if (b.scope, b.name) == (scope, name)]
         if not shared:
             raise ConfigError(f"There is no budget of {scope} {name!r} any more.")
@@ -157,8 +157,8 @@ async def signal(request: Request, key: str, site: SiteOf, person: Operator) -> 
     """Send a signal: ``name``, and ``value``, a payload as JSON."""
 
     async def act(run: Run[Any], form: Form, person: Person) -> str:
-        name = form.get("name", "").strip()
-        text = form.get("value", "").strip()
+        name = _text(form, "name").strip()
+        text = _text(form, "value").strip()
         payload = _json("The payload", text) if text else None
         await site.app.signal(key, name, payload, by=person.name)
         return f"The signal {name!r} is sent."
@@ -173,9 +173,9 @@ async def _do(request: Request, site: SiteOf, person: Person, key: str, act: Act
     """
     form = _texts(await request.form())
     if not request.headers.get("hx-request"):
+        back = _text(form, "next") or path_of(request, "durably:run", key=key)
         run = await site.app.get(key)
         await act(run, form, person)
-        back = form.get("next") or path_of(request, "durably:run", key=key)
         return RedirectResponse(same_site(request, back), 303)
     try:
         run = await site.app.get(key)
@@ -205,14 +205,26 @@ def _texts(form: FormData) -> Form:
     return found
 
 
+def _text(form: Form, name: str) -> str:
+    """What a field says; nothing if it is not there.
+
+    Raises:
+        ConfigError: it comes more than once, or is a file.
+    """
+    text = form.get(name, "")
+    if not isinstance(text, str):
+        raise ConfigError(f"Give {name!r} once, as text.")
+    return text
+
+
 def _limits(form: Form) -> dict[str, Any]:
     """The limits of a budget that were filled in."""
     limits: dict[str, Any] = {
-        name: _count(name, form[name])
+        name: _count(name, text)
         for name in ("requests", "tokens", "tool_calls")
-        if form.get(name, "").strip()
+        if (text := _text(form, name)).strip()
     }
-    usd = form.get("usd", "").strip()
+    usd = _text(form, "usd").strip()
     return limits | ({"usd": usd} if usd else {})
 
 
@@ -243,7 +255,7 @@ def _answer(effect: Effect | None, form: Form) -> Any:
     in_dialog = form.get("how") == "answer" and "form" in request
     if in_dialog or _has_fields(form, "value"):
         return _from_fields(request.get("form") or {}, form, "value")
-    text = form.get("value", "")
+    text = _text(form, "value")
     asks_text = effect is not None and effect.ask == "question" and "form" not in request
     if text in items_of(request.get("choices")):
         return text
@@ -289,7 +301,7 @@ def _object(name: str, form: Form) -> dict[str, Any] | None:
     Raises:
         ConfigError: it is none.
     """
-    text = form.get(name, "").strip()
+    text = _text(form, name).strip()
     if not text:
         return None
     value = _json("What was typed", text)

@@ -77,7 +77,7 @@ def of_runs(runs: Runs) -> Iterator[Target]:
         history = runs.history_bytes()
         ratio = stored / history if stored is not None and history else None
         target = at_most("bytes stored / JSON of the final history", database, 1.5, ratio)
-        yield limited(target, told_twice(runs, database))
+        yield limited(target, beyond_history(runs, database))
     for database in DATABASES:
         bare = runs.results["waiting"].get("bare")
         ours = runs.results["waiting"].get(f"durably-{database}")
@@ -128,9 +128,8 @@ def faster_than_python(runs: Runs) -> str | None:
     return f"bare `agent.run`, which writes nothing, makes {ratio:.2g} steps a commit of this disk"
 
 
-def told_twice(runs: Runs, database: str) -> str | None:
-    """How much of what is stored are results, which are with their calls as well, and how much
-    are pages that no other row fits in."""
+def beyond_history(runs: Runs, database: str) -> str | None:
+    """What is stored beside the history: room in pages, and results with their calls as well."""
     history, workload = runs.history_bytes(), runs.workloads.get("read-50")
     if not history or workload is None:
         return None

@@ -148,7 +148,11 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """One message of a history: a row, never rewritten."""
+    """One message of a history: a row, never rewritten.
+
+    Attributes:
+        body: Pydantic AI's JSON of the message, without fields that hold their default.
+    """
 
     seq: int
     kind: str

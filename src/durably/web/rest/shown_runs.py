@@ -94,7 +94,10 @@ class ShownMessage(Model):
     seq: Annotated[int, Field(description="Its position in the history, from 0.")]
     kind: Annotated[str, Field(description="`request` or `response`.")]
     attempt: Annotated[int, Field(description="The attempt that wrote it.")]
-    body: Annotated[Any, Field(description="Pydantic AI's ModelMessage, as JSON.")]
+    body: Annotated[
+        Any,
+        Field(description="Pydantic AI's ModelMessage, as JSON, without fields at their default."),
+    ]
     inserted_at: Annotated[datetime, Field(description="When it was written.")]
 
 

@@ -22,6 +22,7 @@ from durably.ledger.postgres.loop_lane import LoopLane
 from durably.ledger.postgres.notices import Notices
 from durably.ledger.postgres.schema import ledger_version, needed_script, upgrade, verify
 from durably.ledger.postgres.session import Session
+from durably.ledger.postgres.spare import KEPT, SpareSessions
 from durably.ledger.postgres.transaction import PostgresTransaction
 from durably.ledger.postgres.url import PostgresUrl
 from durably.records import Claim, Finding, NewRun, Notice
@@ -60,6 +61,7 @@ class PostgresDatabase:
         self._beat: Lane | None = None
         self._sessions: list[Session] = []
         self._notices = Notices(self.where)
+        self._spares = SpareSessions(0)
 
     # --- opening and closing
 
@@ -91,6 +93,8 @@ class PostgresDatabase:
             self._reader = LoopLane(self.where, readers, ever=self._on_loops)
             self._beat = self._lane("durably-beat", 1, Session.write)
             self._notices.start()
+            # Behind a pooler, a session belongs to nobody for longer than a transaction.
+            self._spares = SpareSessions(KEPT if self.where.prepare else 0)
             self._following = following(self.clock, self._notices.changed)
             self._following.__enter__()
             # Last: with it, it is open.
@@ -123,6 +127,7 @@ class PostgresDatabase:
                 return
             writer, self._writer = self._writer, None
             self._following.__exit__(None, None, None)
+            self._spares.close()
             for lane in (writer.threads, self._reader.threads, self._beat):
                 lane.stop()
             self._notices.stop()
@@ -161,7 +166,7 @@ class PostgresDatabase:
         return await run_as_guest(connection, self.where, self._ledger_id, operation)
 
     def transaction(self) -> PostgresTransaction:
-        return PostgresTransaction(self.where, self._clock, self._notices.changed)
+        return PostgresTransaction(self.where, self._spares, self._clock, self._notices.changed)
 
     @contextmanager
     def subscribe(self, listener: Listener, *, progress: bool = False) -> Generator[None]:

@@ -1,7 +1,8 @@
 """Connections lent to transactional tools: psycopg's own, whose transaction is not theirs to end.
 
-Owns what a tool cannot do with one, and taking it away while it is in use; what is recorded with
-the tool's writes, and when both are committed, is the transaction's.
+Owns what a tool cannot do with one, and taking it away, also while it is in use; what is recorded
+with the tool's writes, and when both are committed, is the transaction's; whether the server's
+session is kept for the next tool is `spare`'s.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 
 from durably.errors import LedgerError
 
@@ -40,7 +42,13 @@ class LentConnection(psycopg.Connection[Any]):
         super().__init__(*args, **kwargs)
         self.cursor_factory = _LentCursor
         self.over = False
+        self._released = False
         self._turn = threading.Lock()
+
+    @property
+    def closed(self) -> bool:
+        """True as well once its session may be somebody else's."""
+        return self._released or super().closed
 
     @property
     def in_use(self) -> bool:
@@ -72,6 +80,14 @@ class LentConnection(psycopg.Connection[Any]):
     def close(self) -> None:
         _refuse_close()
 
+    def cancel(self) -> None:
+        _check(self._released)
+        super().cancel()
+
+    def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> None:
+        _check(self._released)
+        super().cancel_safe(timeout=timeout)
+
     def end(self) -> None:
         """Close it for good; the server rolls back what is not committed."""
         self.over = True
@@ -82,6 +98,14 @@ class LentConnection(psycopg.Connection[Any]):
                     self.cancel_safe(timeout=CANCEL_SECONDS)
             self.pgconn.finish()
 
+    def release(self) -> PGconn | None:
+        """Its session, of which nothing can be asked here any more; None while it is in use."""
+        if not self._turn.acquire(blocking=False):
+            return None
+        self.over = self._released = True
+        self._turn.release()
+        return self.pgconn
+
 
 class LentAsyncConnection(psycopg.AsyncConnection[Any]):
     """A connection for an async tool; its waits are tasks, which `end` can cancel."""
@@ -90,7 +114,13 @@ class LentAsyncConnection(psycopg.AsyncConnection[Any]):
         super().__init__(*args, **kwargs)
         self.cursor_factory = _LentAsyncCursor
         self.over = False
+        self._released = False
         self._waits: set[asyncio.Task[Any]] = set()
+
+    @property
+    def closed(self) -> bool:
+        """True as well once its session may be somebody else's."""
+        return self._released or super().closed
 
     async def wait[T](self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         _check(self.over)
@@ -112,6 +142,14 @@ class LentAsyncConnection(psycopg.AsyncConnection[Any]):
     async def close(self) -> None:
         _refuse_close()
 
+    def cancel(self) -> None:
+        _check(self._released)
+        super().cancel()
+
+    async def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> None:
+        _check(self._released)
+        await super().cancel_safe(timeout=timeout)
+
     def end(self) -> None:
         """Close it for good, once psycopg has had the server stop what it is doing."""
         self.over = True
@@ -120,6 +158,13 @@ class LentAsyncConnection(psycopg.AsyncConnection[Any]):
                 waiting.cancel()
         if not self._waits:
             self.pgconn.finish()
+
+    def release(self) -> PGconn | None:
+        """Its session, of which nothing can be asked here any more; None while it is in use."""
+        if self._waits:
+            return None
+        self.over = self._released = True
+        return self.pgconn
 
 
 class _LentCursor(psycopg.Cursor[Any]):

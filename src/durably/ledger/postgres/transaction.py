@@ -1,7 +1,7 @@
 """A tool's own transaction on the ledger's PostgreSQL database, committed together with its result.
 
-Owns when it begins and what is recorded last in it; the connection is `lent`'s, what is recorded
-with the tool's writes the ledger's.
+Owns when it begins and what is recorded last in it; the connection is `lent`'s, its session one of
+`spare`'s if there is one, what is recorded with the tool's writes the ledger's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from durably.ledger.postgres.connection import (
     translate,
 )
 from durably.ledger.postgres.lent import Lent, LentAsyncConnection, LentConnection
+from durably.ledger.postgres.spare import SpareSessions
 from durably.ledger.postgres.statements import parameters, statements
 from durably.ledger.postgres.url import PostgresUrl
 
@@ -73,10 +74,12 @@ class PostgresTransaction:
     def __init__(
         self,
         where: PostgresUrl,
+        spares: SpareSessions,
         clock: Clock | None,
         committed: Callable[[], None],
     ) -> None:
         self._where = where
+        self._spares = spares
         self._clock = clock
         self._committed = committed
         self._connection: Lent | None = None
@@ -98,7 +101,11 @@ class PostgresTransaction:
         give_up_at = time.monotonic() + BEGIN_SECONDS
         while (connection := self._connection) is None:
             try:
-                opened = LentConnection.connect(self._where.conninfo, **options(self._where))
+                spare = self._spares.take()
+                if spare is None:
+                    opened = LentConnection.connect(self._where.conninfo, **options(self._where))
+                else:
+                    opened = LentConnection(spare)
                 with _ended_if_it_fails(opened):
                     began = _run(opened, _opening())
                 self._lend(opened, began)
@@ -113,9 +120,13 @@ class PostgresTransaction:
         give_up_at = time.monotonic() + BEGIN_SECONDS
         while (connection := self._connection) is None:
             try:
-                opened = await LentAsyncConnection.connect(
-                    self._where.conninfo, **options(self._where)
-                )
+                spare = self._spares.take()
+                if spare is None:
+                    opened = await LentAsyncConnection.connect(
+                        self._where.conninfo, **options(self._where)
+                    )
+                else:
+                    opened = LentAsyncConnection(spare)
                 with _ended_if_it_fails(opened):
                     began = await _run_async(opened, _opening())
                 self._lend(opened, began)
@@ -136,6 +147,7 @@ class PostgresTransaction:
                 result = await _run_async(connection, steps)
             else:
                 result = await asyncio.to_thread(_run, connection, steps)
+            self._keep()
         except errors.InFailedSqlTransaction as error:
             raise LedgerError(
                 "A statement failed in this transaction, and PostgreSQL undid the whole of it: "
@@ -150,9 +162,7 @@ class PostgresTransaction:
         return result
 
     def rollback(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-        if connection is not None:
+        if (connection := self._taken_back()) is not None:
             self._lost = self._lost or connection.broken
             connection.end()
 
@@ -160,6 +170,16 @@ class PostgresTransaction:
         with self._lock:
             self._closed.set()
         await self._end()
+
+    def _taken_back(self) -> Lent | None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+        return connection
+
+    def _keep(self) -> None:
+        """Its session is as good as a new one, once what is left of the tool is out of it."""
+        if (connection := self._taken_back()) is not None:
+            self._spares.give(connection)
 
     async def _end(self) -> None:
         connection = self._connection
@@ -188,6 +208,7 @@ class PostgresTransaction:
         if not away or time.monotonic() > give_up_at:
             self._lost = away
             raise meaning from error
+        self._spares.clear()
 
     def _closing[T](self, operation: Operation[T]) -> Steps[T]:
         (row,) = yield CLOSING, {}

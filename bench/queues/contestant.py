@@ -49,6 +49,7 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
     "durably_asked": ("sqlite", "postgres"),
     "durably_bare": ("sqlite", "postgres"),
     "oban": ("postgres",),
+    "oban_recorded": ("postgres",),
     "procrastinate": ("postgres",),
     "pgqueuer": ("postgres",),
     "dbos": ("sqlite", "postgres"),
@@ -58,7 +59,8 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
 
 ``durably_asked`` is durably until the model is asked, which is measured of starting alone.
 ``durably_bare`` is durably's queue and ledger, without an agent: a run is claimed, started and
-completed, and pydantic-ai has no part in it.
+completed, and pydantic-ai has no part in it. ``oban_recorded`` is an Oban job with a row
+for its beginning and its end.
 """
 
 

@@ -26,7 +26,7 @@ from pydantic_ai import Agent
 from pydantic_ai.models.test import TestModel
 
 from durably import Durably
-from durably.ledger import runs, waits, workers
+from durably.ledger import attempts, runs, waits, workers
 from durably.ledger.operations import Operation
 from durably.ledger.waits import Wait
 from durably.ledger.written import Ask, CallOutcome, NewMessage, Step, ToolCall
@@ -48,7 +48,7 @@ def suspend_one(number: int) -> Operation[RunRecord]:
     """A run that waits for a person, a signal or a time, as real ones come to."""
     new = NewRun(key=f"waits-{number}", agent="noop", prompt='"hi"', queue="waiting")
     run, _ = yield from runs.insert(new)
-    claimed = yield from runs.claim_one("filler", run.id)
+    claimed = yield from attempts.claim_one("filler", run.id)
     assert claimed is not None
     claim, position = claimed.claim, CallPosition(1, 0)
     step = Step(messages=(NewMessage(0, "request", "{}"), NewMessage(1, "response", "{}")))
@@ -60,12 +60,12 @@ def suspend_one(number: int) -> Operation[RunRecord]:
             step.messages,
             (CallOutcome(asked, EffectState.AWAITING, asked=True, ask=ask),),
         )
-        return (yield from runs.suspend(claim, "effects", {"effects": ["1.0"]}, step))
+        return (yield from attempts.suspend(claim, "effects", {"effects": ["1.0"]}, step))
     inside = position._replace(step="sleep")
     wait = Wait("timer", within_seconds=7 * 86_400.0) if number % 3 == 1 else Wait("signal", "go")
     yield from waits.begin(claim, _call(inside), wait)
     on = {"waits": [{"call_id": inside.call_id, "for": wait.kind}]}
-    return (yield from runs.suspend(claim, "waits", on, step))
+    return (yield from attempts.suspend(claim, "waits", on, step))
 
 
 def _call(position: CallPosition) -> ToolCall:
@@ -96,9 +96,9 @@ async def claims(urls: list[str], rounds: int) -> list[list[float]]:
             new = NewRun(key=f"claimed-{number}", agent="noop", prompt='"hi"')
             await app.ledger.write(runs.insert, new)
             began = time.perf_counter()
-            (claimed,) = await app.ledger.write(runs.claim, "claimer", "agents", 1)
+            (claimed,) = await app.ledger.write(attempts.claim, "claimer", "agents", 1)
             found[index].append(time.perf_counter() - began)
-            await app.ledger.write(runs.complete, claimed.claim, '"ok"', Step())
+            await app.ledger.write(attempts.complete, claimed.claim, '"ok"', Step())
     for app in apps:
         await app.ledger.write(workers.remove, "claimer")
         await app.close()

@@ -12,7 +12,7 @@ import pytest
 
 from durably import Budget, Durably, Run, RunState, allowed, searching
 from durably.errors import ConfigError, TransitionRefused
-from durably.ledger import runs, workers
+from durably.ledger import attempts, runs, workers
 from durably.ledger.operations import Operation
 from durably.ledger.written import Step
 from durably.records import RunRecord
@@ -56,14 +56,14 @@ def fill(count: int) -> Operation[None]:
         )
         run, _ = yield from runs.insert(new)
         if run.state is RunState.AVAILABLE and chance.random() < 0.7:
-            claimed = yield from runs.claim_one("w", run.id)
+            claimed = yield from attempts.claim_one("w", run.id)
             assert claimed is not None
             if (how := chance.random()) < 0.2:
                 continue
             if how < 0.6:
-                yield from runs.complete(claimed.claim, '"ok"', Step())
+                yield from attempts.complete(claimed.claim, '"ok"', Step())
             else:
-                yield from runs.discard(claimed.claim, chance.choice(TEXTS), "", Step())
+                yield from attempts.discard(claimed.claim, chance.choice(TEXTS), "", Step())
     # Ids have gaps.
     yield from runs.prune(-1.0, "completed", count // 20)
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from durably import Durably
-from durably.ledger import runs, workers
+from durably.ledger import attempts, workers
 from durably.ledger.written import Step
 from overview import fill_postgres, fill_sqlite
 from queues.beside import percentile, process
@@ -91,13 +91,13 @@ async def _timed(ask: Callable[[Durably], Awaitable[object]], app: Durably) -> f
 
 
 async def _claim(app: Durably) -> None:
-    (_,) = await app.ledger.write(runs.claim, WORKER, "agents", 1)
+    (_,) = await app.ledger.write(attempts.claim, WORKER, "agents", 1)
 
 
 async def _complete(app: Durably) -> None:
     """End what was claimed, so that each claim finds one run."""
     for run in await app.runs(state="executing"):
-        await app.ledger.write(runs.complete, run.record.claim, '"ok"', Step())
+        await app.ledger.write(attempts.complete, run.record.claim, '"ok"', Step())
 
 
 QUESTIONS: dict[str, Callable[[Durably], Awaitable[object]]] = {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from durably.agents.registry import Registry, undeclared_tools
 from durably.errors import LedgerError, SchemaError
-from durably.ledger import notices, queues, reads, runs
+from durably.ledger import attempts, notices, queues, reads
 from durably.ledger.database import Database
 from durably.records import (
     DueRecord,
@@ -30,7 +30,7 @@ async def examine(ledger: Database, registry: Registry) -> list[Finding]:
         workers = await ledger.read(reads.list_workers)
         alive = [worker for worker in workers if worker.alive]
         findings.append(_workers(workers, alive))
-        findings.append(_orphans(await ledger.read(runs.count_orphans), alive))
+        findings.append(_orphans(await ledger.read(attempts.count_orphans), alive))
         findings += _untold(await ledger.read(notices.count_given_up))
         settings = await ledger.read(queues.list_settings)
         paused = {queue for queue, setting in settings.items() if setting.paused}

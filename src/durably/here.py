@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from durably.errors import LedgerUnavailable
 from durably.execution.away import Away
 from durably.execution.executor import Executor
-from durably.ledger import children, runs
+from durably.ledger import attempts, children
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.lifecycle import allowed
@@ -56,7 +56,7 @@ async def run_here[OutputT](
                     for member in family
                     if worker.alive
                     and allowed("claim", member.state)
-                    and (record := await ledger.write(runs.claim_one, worker.id, member.id))
+                    and (record := await ledger.write(attempts.claim_one, worker.id, member.id))
                 ]
                 if claimed:
                     await asyncio.gather(*(worker.execute(record) for record in claimed))
@@ -74,7 +74,7 @@ async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, 
     Runs of workers whose lease is over are taken as well, and whatever a process that died left.
     Queues are served as by a worker: not while they are paused, and as they are scaled.
     """
-    attempts = 0
+    made = 0
     options = WorkerOptions(queues)
     # Maintenance is done here, in turn: beside this, it would have what this is to find.
     async with _working(ledger, executor, options, maintenance=False) as worker:
@@ -87,13 +87,13 @@ async def drain_here(ledger: Database, executor: Executor, queues: Mapping[str, 
                 run
                 for queue in queues
                 for run in await ledger.write(
-                    runs.claim, worker.id, queue, worker.queues.limit(queue)
+                    attempts.claim, worker.id, queue, worker.queues.limit(queue)
                 )
             ]
             if not claimed:
-                return attempts
+                return made
             await asyncio.gather(*(worker.execute(run) for run in claimed))
-            attempts += len(claimed)
+            made += len(claimed)
 
 
 def _descendants(run_id: int) -> Operation[list[RunRecord]]:

@@ -19,7 +19,7 @@ from durably.execution.ends import tell_end, tell_ends
 from durably.execution.funding import wake_funded
 from durably.execution.interrupts import interrupt_all
 from durably.execution.lease import WorkerLease
-from durably.ledger import expiry, jobs, runs, workers
+from durably.ledger import attempts, expiry, jobs, runs, workers
 from durably.ledger.database import Database
 from durably.ledger.stepping import Pace, find_step
 
@@ -89,8 +89,8 @@ async def _rescue(
     Raises:
         LedgerUnavailable: the database is away, or stood still while it was asked.
     """
-    if await ledger.read(runs.count_orphans):
-        for run in await ledger.write(runs.rescue, pace, steady):
+    if await ledger.read(attempts.count_orphans):
+        for run in await ledger.write(attempts.rescue, pace, steady):
             log.warning("rescued run %r: attempt %d was lost", run.key, run.attempt)
             with apart(f"telling the end of run {run.key!r}"):
                 await tell_end(ledger, run)

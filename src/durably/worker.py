@@ -23,7 +23,7 @@ from durably.execution.away import Away
 from durably.execution.control import Ending
 from durably.execution.executor import Executor
 from durably.execution.lease import WorkerLease
-from durably.ledger import queues, runs, workers
+from durably.ledger import attempts, queues, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation, brief
 from durably.ledger.written import Step
@@ -225,7 +225,7 @@ class Worker:
         for claim in self._attempts.compare(before, held, stray_seconds):
             try:
                 # Nobody here knows of it, nor whether it has shown half a message.
-                await self._ledger.write(runs.hand_back, claim, Step(streams=True))
+                await self._ledger.write(attempts.hand_back, claim, Step(streams=True))
             except LeaseLost:
                 continue  # Somebody has it already.
 

@@ -221,16 +221,16 @@ async def test_approved_call_in_doubt_that_did_not_happen_needs_no_second_approv
     till = Till(app, [call("pay_back", amount=7.0)], refund=effects.once(approve=True))
     run = await suspended(app)
     await run.approve("1.0")
-    from durably.ledger import runs, steps, workers
+    from durably.ledger import attempts, steps, workers
     from durably.ledger.written import Step, ToolCall
 
     # An attempt that recorded its intent, and died.
     await app.ledger.write(workers.register, "w", "w", 1, {"agents": 1}, 30.0)
-    (claimed,) = await app.ledger.write(runs.claim, "w", "agents", 1)
+    (claimed,) = await app.ledger.write(attempts.claim, "w", "agents", 1)
     (effect,) = await run.effects()
     again = ToolCall(effect.position, "pay_back", "c", effect.args, "once", "ask", "k")
     await app.ledger.write(steps.record_intent, claimed.claim, again)
-    await app.ledger.write(runs.hand_back, claimed.claim, Step())
+    await app.ledger.write(attempts.hand_back, claimed.claim, Step())
     await app.drain()
     assert [(i.kind, i.effect.state) for i in await app.inbox()] == [("doubt", "in_doubt")]
     await run.resolve("1.0", again=True)

@@ -60,7 +60,7 @@ async def test_nothing_is_lost_an_end_that_the_ledger_refuses_counts(
     def refuse(*_: object, **__: object) -> Any:
         raise ValueError("refused")
 
-    monkeypatch.setattr("durably.execution.executor.runs.complete", refuse)
+    monkeypatch.setattr("durably.execution.executor.attempts.complete", refuse)
     agent = Agent(Script("done").model, name="support")
     app.register(agent, **TWICE)
     run = await app.enqueue(agent, "hi")

@@ -24,7 +24,7 @@ from durably import (
     current_call,
     effects,
 )
-from durably.ledger import runs
+from durably.ledger import attempts
 from durably.ledger.postgres.connection import FROZEN_SECONDS
 from durably.ledger.written import Step
 from support.databases import ON_POSTGRES, sql
@@ -298,7 +298,9 @@ async def test_tool_whose_run_was_given_to_another_commits_nothing(app: Durably)
                 await connection.execute(ONE)
             if not taken:
                 taken.append(True)
-                await app.ledger.write(runs.hand_back, (await run.refresh()).record.claim, Step())
+                await app.ledger.write(
+                    attempts.hand_back, (await run.refresh()).record.claim, Step()
+                )
             await done(connection.execute(ONE))
         return "booked"
 
@@ -306,7 +308,7 @@ async def test_tool_whose_run_was_given_to_another_commits_nothing(app: Durably)
         # SQLite has one writer: the run is taken before the transaction begins.
         if not taken:
             taken.append(True)
-            await app.ledger.write(runs.hand_back, (await run.refresh()).record.claim, Step())
+            await app.ledger.write(attempts.hand_back, (await run.refresh()).record.claim, Step())
         async with call.transaction() as connection:
             connection.execute("INSERT INTO books VALUES (1), (1)")
         return "booked"

@@ -19,7 +19,7 @@ from durably.dispatch.claiming import Claims
 from durably.execution.control import AttemptControl
 from durably.execution.executor import Executor
 from durably.intake import ChildIntake
-from durably.ledger import runs, workers
+from durably.ledger import attempts, workers
 from durably.ledger.jobs import Refusal, Wakeup
 from durably.records import RunRecord
 from durably.run import Run
@@ -90,7 +90,7 @@ class _Site:
         write = self._app.ledger.write
         if self._app.ledger.dialect == "sqlite":
             with self._recorded("claim"):
-                (claimed,) = await write(runs.claim, WORKER, run.queue, 1)
+                (claimed,) = await write(attempts.claim, WORKER, run.queue, 1)
             return claimed
         ((job_id,),) = sql(self._url, f"SELECT job_id FROM durably_runs WHERE id = {run.id}")
         with self._recorded("claim"):

@@ -10,7 +10,7 @@ import pytest
 
 from durably.budgets import Budget, Spent
 from durably.errors import ConfigError, LeaseLost, RunNotFound, TransitionRefused
-from durably.ledger import budgets, reads, runs, steps
+from durably.ledger import attempts, budgets, reads, steps
 from durably.ledger.budgets import Sharing
 from durably.ledger.written import Step
 from durably.lifecycle import RunState
@@ -88,15 +88,15 @@ async def test_stale_attempt_spends_nothing(shared: Ledger) -> None:
 async def test_completion_counts_what_came_after_the_last_step(shared: Ledger) -> None:
     run = await shared.executing()
     await shared.write(steps.record_step, run.claim, step(0, requests=1))
-    await shared.write(runs.complete, run.claim, '"x"', step(1, requests=2))
+    await shared.write(attempts.complete, run.claim, '"x"', step(1, requests=2))
     with pytest.raises(LeaseLost):  # As when nobody heard that it was committed.
-        await shared.write(runs.complete, run.claim, '"x"', step(1, requests=2))
+        await shared.write(attempts.complete, run.claim, '"x"', step(1, requests=2))
     assert await spent(shared) == everywhere(spent_by(2))
 
 
 async def test_next_attempt_counts_from_where_the_last_one_saved(shared: Ledger) -> None:
     run = await shared.executing()
-    await shared.write(runs.hand_back, run.claim, step(0, requests=2))
+    await shared.write(attempts.hand_back, run.claim, step(0, requests=2))
     again = await shared.claim(await shared.get(run))
     await shared.write(steps.record_step, again.claim, step(1, requests=3))
     assert await spent(shared) == everywhere(spent_by(3))
@@ -177,7 +177,7 @@ def on_own(limit: int = 1, spent: int = 1) -> dict[str, object]:
 
 async def waiting(ledger: Ledger, on: dict[str, object], **options: Any) -> RunRecord:
     run = await ledger.executing(**options)
-    return await ledger.write(runs.suspend, run.claim, "budget", on, Step())
+    return await ledger.write(attempts.suspend, run.claim, "budget", on, Step())
 
 
 async def test_run_that_waits_for_a_budget_is_woken_once_it_has_room(ledger: Ledger) -> None:
@@ -207,10 +207,10 @@ async def test_run_does_not_wait_for_a_budget_that_was_raised_meanwhile(ledger: 
 async def test_run_does_not_wait_for_its_own_that_was_raised_meanwhile(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.write(budgets.raise_own, run.key, {"requests": 2}, "ann", "")
-    ended = await ledger.write(runs.suspend, run.claim, "budget", on_own(), Step())
+    ended = await ledger.write(attempts.suspend, run.claim, "budget", on_own(), Step())
     assert ended.state is RunState.AVAILABLE
     again = await ledger.claim(ended)
-    ended = await ledger.write(runs.suspend, again.claim, "budget", on_own(2, 2), Step())
+    ended = await ledger.write(attempts.suspend, again.claim, "budget", on_own(2, 2), Step())
     assert ended.state is RunState.SUSPENDED, "used up again"
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from durably.ledger import reads, runs
+from durably.ledger import attempts, reads
 from durably.ledger.rows import timestamp
 from durably.ledger.written import Step
 from durably.lifecycle import RunState
@@ -17,7 +17,7 @@ from support.ledgers import Ledger
 
 
 async def keys(ledger: Ledger, limit: int = 100, queue: str = "agents") -> list[str]:
-    return [run.key for run in await ledger.write(runs.claim, "w1", queue, limit)]
+    return [run.key for run in await ledger.write(attempts.claim, "w1", queue, limit)]
 
 
 async def test_claims_come_by_priority_then_time_then_id(ledger: Ledger) -> None:
@@ -49,7 +49,7 @@ async def test_claims_of_any_size_come_in_the_same_order(ledger: Ledger, limit: 
 async def test_retryable_runs_are_claimed_by_the_same_order(ledger: Ledger) -> None:
     for key, priority, delay in (("low", 9, 1.0), ("high", 0, 5.0)):
         run = await ledger.claim(await ledger.insert(key, priority=priority))
-        await ledger.write(runs.fail, run.claim, "boom", "", delay, Step())
+        await ledger.write(attempts.fail, run.claim, "boom", "", delay, Step())
     ledger.clock.advance(60)
     assert [await keys(ledger, 1) for _ in range(3)] == [["high"], ["low"], []]
 
@@ -59,17 +59,17 @@ async def test_run_is_not_claimed_before_it_is_due(ledger: Ledger) -> None:
     run = await ledger.insert(delay_seconds=60.0)
     ledger.clock.advance(59.999)
     assert await keys(ledger) == []
-    assert await ledger.write(runs.claim_one, "w1", run.id) is None
+    assert await ledger.write(attempts.claim_one, "w1", run.id) is None
     ledger.clock.advance(0.001)
     assert await keys(ledger) == [run.key]
 
 
 async def test_failed_run_is_not_claimed_before_its_backoff_is_over(ledger: Ledger) -> None:
     run = await ledger.claim(await ledger.insert())
-    run = await ledger.write(runs.fail, run.claim, "boom", "", 30.0, Step())
+    run = await ledger.write(attempts.fail, run.claim, "boom", "", 30.0, Step())
     ledger.clock.advance(29.999)
     assert await keys(ledger) == []
-    assert await ledger.write(runs.claim_one, "w1", run.id) is None
+    assert await ledger.write(attempts.claim_one, "w1", run.id) is None
     ledger.clock.advance(0.001)
     assert await keys(ledger) == [run.key]
 
@@ -111,7 +111,7 @@ async def test_threads_never_claim_one_run_twice(ledger: Ledger) -> None:
     def claim_all(worker_id: str) -> list[RunRecord]:
         claimed: list[RunRecord] = []
         start.wait()
-        while found := ledger.database.write_blocking(runs.claim, worker_id, "agents", 3):
+        while found := ledger.database.write_blocking(attempts.claim, worker_id, "agents", 3):
             claimed += found
         return claimed
 
@@ -124,6 +124,6 @@ async def test_threads_never_claim_one_run_twice(ledger: Ledger) -> None:
 
 async def test_two_claims_of_one_run_at_once_give_it_to_one(ledger: Ledger) -> None:
     run = await ledger.insert()
-    claims = (ledger.write(runs.claim_one, f"w{n}", run.id) for n in range(10))
+    claims = (ledger.write(attempts.claim_one, f"w{n}", run.id) for n in range(10))
     claimed = await asyncio.gather(*claims)
     assert sum(c is not None for c in claimed) == 1

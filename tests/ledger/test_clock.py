@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from durably.ledger import runs, workers
+from durably.ledger import attempts, workers
 from durably.ledger.stepping import Pace, Reading
 from durably.records import RunRecord
 from support.ledgers import LEASE_SECONDS, Ledger
@@ -40,7 +40,7 @@ class Beating:
         self.steps.append(step)
 
     async def rescue(self) -> list[RunRecord]:
-        return await self._ledger.write(runs.rescue, self.pace)
+        return await self._ledger.write(attempts.rescue, self.pace)
 
 
 def pass_time(ledger: Ledger, seconds: float, *beating: Beating) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from durably.errors import DurablyError, EffectNotFound, RunNotFound, TransitionRefused
-from durably.ledger import decisions, evidence, reads, runs, steps
+from durably.ledger import attempts, decisions, evidence, reads, runs, steps
 from durably.ledger.operations import Operation
 from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
@@ -36,10 +36,10 @@ async def waiting(ledger: Ledger, *calls: ToolCall) -> RunRecord:
     run = await ledger.executing()
     for call in calls:
         await ledger.started(run, call)
-    run = await ledger.claim(await ledger.write(runs.hand_back, run.claim, Step()))
+    run = await ledger.claim(await ledger.write(attempts.hand_back, run.claim, Step()))
     asked = tuple(CallOutcome(call, EffectState.IN_DOUBT, asked=True) for call in calls)
     on: dict[str, object] = {"effects": [call.position.call_id for call in calls]}
-    return await ledger.write(runs.suspend, run.claim, "effects", on, Step(outcomes=asked))
+    return await ledger.write(attempts.suspend, run.claim, "effects", on, Step(outcomes=asked))
 
 
 # --- late evidence
@@ -49,7 +49,7 @@ async def test_late_evidence_settles_the_attempts_own_call(ledger: Ledger) -> No
     run = await ledger.executing()
     await ledger.started(run)
     ledger.clock.advance(LEASE_SECONDS + 1)
-    (rescued,) = await ledger.write(runs.rescue)
+    (rescued,) = await ledger.write(attempts.rescue)
 
     effect = await ledger.write(evidence.settle_late, run.claim, done())
     assert effect is not None
@@ -64,7 +64,7 @@ async def test_late_evidence_is_refused_once_another_attempt_repeats_the_call(
     run = await ledger.executing()
     await ledger.started(run)
     ledger.clock.advance(LEASE_SECONDS + 1)
-    await ledger.write(runs.rescue)
+    await ledger.write(attempts.rescue)
     other = await ledger.claim(run, "w2")
     repeated = await ledger.started(other)
     assert await ledger.write(evidence.settle_late, run.claim, done()) is None
@@ -101,7 +101,7 @@ async def test_late_evidence_tells_watchers_whether_it_was_accepted(ledger: Ledg
     run = await ledger.executing()
     await ledger.started(run)
     await ledger.started(run, tool_call(0, 1))
-    await ledger.write(runs.hand_back, run.claim, Step())
+    await ledger.write(attempts.hand_back, run.claim, Step())
     await ledger.write(evidence.settle_late, run.claim, done())
     again = await ledger.claim(run)
     await ledger.started(again, tool_call(0, 1))
@@ -134,7 +134,7 @@ async def test_late_word_that_nothing_happened_is_refused_for_what_others_did(
     """A call that another attempt repeated, or that a person or evidence settled."""
     run = await ledger.executing()
     await ledger.started(run)
-    await ledger.write(runs.hand_back, run.claim, Step())
+    await ledger.write(attempts.hand_back, run.claim, Step())
     other = await ledger.claim(run)
     repeated = await ledger.started(other)
     assert not await ledger.write(evidence.withdraw_late, run.claim, tool_call(), "no")
@@ -146,7 +146,7 @@ async def test_late_word_that_nothing_happened_is_refused_for_what_others_did(
 async def test_nobody_is_asked_about_a_call_that_was_withdrawn(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.started(run)
-    await ledger.write(runs.hand_back, run.claim, Step())
+    await ledger.write(attempts.hand_back, run.claim, Step())
     other = await ledger.claim(run)
     await ledger.write(evidence.withdraw_late, run.claim, tool_call(), "not started")
     asked = CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
@@ -157,7 +157,7 @@ async def test_nobody_is_asked_about_a_call_that_was_withdrawn(ledger: Ledger) -
 async def test_doubt_gives_way_to_what_was_settled_meanwhile(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.started(run)
-    await ledger.write(runs.hand_back, run.claim, Step())
+    await ledger.write(attempts.hand_back, run.claim, Step())
     other = await ledger.claim(run)
     settled = await ledger.write(evidence.settle_late, run.claim, done())
     asked = CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
@@ -249,11 +249,11 @@ async def test_final_run_takes_no_decision(ledger: Ledger, state: RunState) -> N
     await ledger.started(run)
     match state:
         case RunState.COMPLETED:
-            await ledger.write(runs.complete, run.claim, '"x"', Step())
+            await ledger.write(attempts.complete, run.claim, '"x"', Step())
         case RunState.DISCARDED:
-            await ledger.write(runs.discard, run.claim, "no", "", Step())
+            await ledger.write(attempts.discard, run.claim, "no", "", Step())
         case _:
-            await ledger.write(runs.stop, run.claim, Step())
+            await ledger.write(attempts.stop, run.claim, Step())
     before = ledger.dump()
     with pytest.raises(TransitionRefused, match=f"is {state}; {TAKES_NONE[state]}"):
         await resolve(ledger, run)
@@ -271,7 +271,7 @@ async def test_decision_while_another_attempt_runs_is_kept(ledger: Ledger) -> No
     """The attempt finds the decision when it comes to the call: what is recorded first stays."""
     run = await ledger.executing()
     await ledger.started(run)
-    run = await ledger.claim(await ledger.write(runs.hand_back, run.claim, Step()))
+    run = await ledger.claim(await ledger.write(attempts.hand_back, run.claim, Step()))
     await resolve(ledger, run, decision=FAILED)
     found = await ledger.write(steps.record_outcome, run.claim, done())
     assert (found.state, found.resolved_by) == (EffectState.FAILED, "ann")
@@ -282,18 +282,18 @@ async def test_decision_that_came_before_suspending_wakes_at_once(ledger: Ledger
     """Nothing is asked any more when the attempt suspends: nobody would ever wake the run."""
     run = await ledger.executing()
     await ledger.started(run)
-    run = await ledger.claim(await ledger.write(runs.hand_back, run.claim, Step()))
+    run = await ledger.claim(await ledger.write(attempts.hand_back, run.claim, Step()))
     await resolve(ledger, run, decision=DONE)
     asked = CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
     on: dict[str, object] = {"effects": ["0.0"]}
-    moved = await ledger.write(runs.suspend, run.claim, "effects", on, Step(outcomes=(asked,)))
+    moved = await ledger.write(attempts.suspend, run.claim, "effects", on, Step(outcomes=(asked,)))
     assert (moved.state, moved.waiting_on) == (RunState.AVAILABLE, None)
 
 
 async def test_decisions_do_not_wake_a_run_that_waits_for_something_else(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.started(run)
-    run = await ledger.write(runs.suspend, run.claim, "change", {}, Step())
+    run = await ledger.write(attempts.suspend, run.claim, "change", {}, Step())
     run = await resolve(ledger, run)
     assert run.state is RunState.SUSPENDED
 
@@ -354,16 +354,16 @@ async def test_run_goes_on_when_an_approved_call_in_doubt_turns_out_not_to_have_
     call = tool_call()
     run = await ledger.executing()
     asks = CallOutcome(call, EffectState.AWAITING, asked=True, ask=Ask("approval"))
-    run = await ledger.write(runs.suspend, run.claim, "effects", {}, Step(outcomes=(asks,)))
+    run = await ledger.write(attempts.suspend, run.claim, "effects", {}, Step(outcomes=(asks,)))
     await ledger.write(decisions.approve, run.key, "0.0", None, None, "ann", "")
     frozen = await ledger.claim(run)
     await ledger.started(frozen)
     ledger.clock.advance(LEASE_SECONDS + 1)
-    await ledger.write(runs.rescue)
+    await ledger.write(attempts.rescue)
     other = await ledger.claim(run, "w2")
     doubt = CallOutcome(call, EffectState.IN_DOUBT, asked=True)
     await ledger.write(steps.record_doubt, other.claim, doubt)
-    await ledger.write(runs.suspend, other.claim, "effects", {}, Step())
+    await ledger.write(attempts.suspend, other.claim, "effects", {}, Step())
 
     assert await ledger.write(withdraw, frozen.claim, call, "not started")
     assert (await ledger.get(run)).state is RunState.AVAILABLE

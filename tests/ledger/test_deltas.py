@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durably.errors import LeaseLost
-from durably.ledger import deltas, reads, runs, steps
+from durably.ledger import attempts, deltas, reads, steps
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.written import Step
 from durably.lifecycle import AttemptOutcome, RunState
@@ -60,20 +60,20 @@ async def test_only_the_attempt_that_has_the_run_says_something(ledger: Ledger) 
         await ledger.write(deltas.write, stale(run), 1, piece("stale"), 0)
     with pytest.raises(LeaseLost):
         await ledger.write(deltas.ask_again, stale(run), 0)
-    ended = await ledger.write(runs.hand_back, run.claim, Step(streams=True))
+    ended = await ledger.write(attempts.hand_back, run.claim, Step(streams=True))
     with pytest.raises(LeaseLost):
         await ledger.write(deltas.write, run.claim, 1, piece("late"), 0)
     assert await said(ledger, ended) == []
 
 
 ENDS: dict[AttemptOutcome, tuple[Any, tuple[Any, ...]]] = {
-    AttemptOutcome.FAILED: (runs.fail, ("boom", "", 60.0)),
-    AttemptOutcome.DISCARDED: (runs.discard, ("no use", "")),
-    AttemptOutcome.SUSPENDED: (runs.suspend, ("change", {})),
-    AttemptOutcome.HANDED_BACK: (runs.hand_back, ()),
-    AttemptOutcome.CANCELLED: (runs.stop, ()),
-    AttemptOutcome.COMPLETED: (runs.complete, ('"done"',)),
-    AttemptOutcome.LOST: (runs.rescue, ()),
+    AttemptOutcome.FAILED: (attempts.fail, ("boom", "", 60.0)),
+    AttemptOutcome.DISCARDED: (attempts.discard, ("no use", "")),
+    AttemptOutcome.SUSPENDED: (attempts.suspend, ("change", {})),
+    AttemptOutcome.HANDED_BACK: (attempts.hand_back, ()),
+    AttemptOutcome.CANCELLED: (attempts.stop, ()),
+    AttemptOutcome.COMPLETED: (attempts.complete, ('"done"',)),
+    AttemptOutcome.LOST: (attempts.rescue, ()),
 }
 
 
@@ -132,7 +132,7 @@ async def test_run_that_does_not_stream_pays_nothing(ledger: Ledger) -> None:
         assert writes.names["drop_deltas"] == streams
     assert names[True] - names[False] == {"drop_deltas"}
     writes = Writes()
-    await ledger.write(writes.counted, runs.fail(run.claim, "boom", "", 0.0, Step()))
+    await ledger.write(writes.counted, attempts.fail(run.claim, "boom", "", 0.0, Step()))
     assert not {"first_delta", "drop_deltas"} & set(writes.names)
     assert (await ledger.get(run)).state is RunState.RETRYABLE
 

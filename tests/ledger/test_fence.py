@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from durably.errors import LeaseLost, LedgerError, LedgerUnavailable
-from durably.ledger import evidence, reads, runs, steps
+from durably.ledger import attempts, evidence, reads, runs, steps
 from durably.ledger.written import CallOutcome, Step
 from durably.lifecycle import EffectState, RunState
 from durably.records import Claim
@@ -40,12 +40,12 @@ WRITES: dict[str, Write] = {
         steps.record_doubt, c, CallOutcome(tool_call(), EffectState.IN_DOUBT, asked=True)
     ),
     "withdraw": lambda ledger, c: ledger.write(evidence.withdraw_intent, c, tool_call(), "no"),
-    "complete": lambda ledger, c: ledger.write(runs.complete, c, '"x"', EVERYTHING),
-    "fail": lambda ledger, c: ledger.write(runs.fail, c, "e", "t", 0.0, EVERYTHING),
-    "discard": lambda ledger, c: ledger.write(runs.discard, c, "e", "t", EVERYTHING),
-    "suspend": lambda ledger, c: ledger.write(runs.suspend, c, "change", {}, EVERYTHING),
-    "hand_back": lambda ledger, c: ledger.write(runs.hand_back, c, EVERYTHING),
-    "stop": lambda ledger, c: ledger.write(runs.stop, c, EVERYTHING),
+    "complete": lambda ledger, c: ledger.write(attempts.complete, c, '"x"', EVERYTHING),
+    "fail": lambda ledger, c: ledger.write(attempts.fail, c, "e", "t", 0.0, EVERYTHING),
+    "discard": lambda ledger, c: ledger.write(attempts.discard, c, "e", "t", EVERYTHING),
+    "suspend": lambda ledger, c: ledger.write(attempts.suspend, c, "change", {}, EVERYTHING),
+    "hand_back": lambda ledger, c: ledger.write(attempts.hand_back, c, EVERYTHING),
+    "stop": lambda ledger, c: ledger.write(attempts.stop, c, EVERYTHING),
 }
 
 
@@ -72,7 +72,7 @@ async def test_attempt_whose_run_was_rescued_cannot_write(ledger: Ledger, name: 
     run = await ledger.executing()
     await ledger.started(run)
     ledger.clock.advance(LEASE_SECONDS + 1)
-    await ledger.write(runs.rescue)
+    await ledger.write(attempts.rescue)
     await _refused(ledger, WRITES[name], run.claim)
 
 
@@ -81,9 +81,9 @@ async def test_nobody_is_dead_because_the_database_stood_still(ledger: Ledger) -
     run = await ledger.executing()
     ledger.clock.advance(LEASE_SECONDS + 1)
     with pytest.raises(LedgerUnavailable, match="stood still"):
-        await ledger.write(runs.rescue, None, lambda: False)
+        await ledger.write(attempts.rescue, None, lambda: False)
     assert (await ledger.read(reads.get_run, run.key)).state is RunState.EXECUTING
-    assert [r.key for r in await ledger.write(runs.rescue, None, lambda: True)] == [run.key]
+    assert [r.key for r in await ledger.write(attempts.rescue, None, lambda: True)] == [run.key]
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -107,10 +107,10 @@ async def test_current_attempt_can_write(ledger: Ledger, name: str) -> None:
 async def test_refusal_tells_both_sides(ledger: Ledger) -> None:
     run = await ledger.executing()
     with pytest.raises(LeaseLost, match=r"Run 'r1' is owned by attempt 2; this is attempt 1\."):
-        await ledger.write(runs.complete, stale(run), '"x"', Step())
-    await ledger.write(runs.complete, run.claim, '"x"', Step())
+        await ledger.write(attempts.complete, stale(run), '"x"', Step())
+    await ledger.write(attempts.complete, run.claim, '"x"', Step())
     with pytest.raises(LeaseLost, match=r"Run 'r1' is completed; attempt 2 is over\."):
-        await ledger.write(runs.complete, run.claim, '"x"', Step())
+        await ledger.write(attempts.complete, run.claim, '"x"', Step())
 
 
 async def test_step_of_an_attempt_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
@@ -120,7 +120,7 @@ async def test_step_of_an_attempt_is_written_whole_or_not_at_all(ledger: Ledger)
     before = ledger.dump()
     other = Step(messages=(message(2), message(1, '"other"')), outcomes=(done(),))
     with pytest.raises(LedgerError, match=r"Message 1 .* is another one already"):
-        await ledger.write(runs.complete, run.claim, '"x"', other)
+        await ledger.write(attempts.complete, run.claim, '"x"', other)
     assert ledger.dump() == before
 
 
@@ -148,7 +148,7 @@ async def test_settled_effect_never_changes(ledger: Ledger) -> None:
                 assert await ledger.write(steps.record_outcome, run.claim, other) == recorded
             assert await ledger.started(run, call) == recorded
             assert not await ledger.write(evidence.withdraw_intent, run.claim, call, "no")
-            run = await ledger.claim(await ledger.write(runs.hand_back, run.claim, Step()))
+            run = await ledger.claim(await ledger.write(attempts.hand_back, run.claim, Step()))
         assert await ledger.effect(run, call) == recorded
 
 
@@ -171,7 +171,7 @@ async def test_what_an_attempt_left_unfinished_is_in_doubt(ledger: Ledger, name:
     await ledger.started(run)
     if name == "rescue":
         ledger.clock.advance(LEASE_SECONDS + 1)
-        await ledger.write(runs.rescue)
+        await ledger.write(attempts.rescue)
     else:
         await ENDS[name](ledger, run.claim)
     effect = await ledger.effect(run, tool_call())
@@ -182,7 +182,7 @@ async def test_what_an_attempt_left_unfinished_is_in_doubt(ledger: Ledger, name:
 async def test_call_in_doubt_that_runs_again_keeps_its_idempotency_key(ledger: Ledger) -> None:
     run = await ledger.executing()
     first = await ledger.started(run)
-    run = await ledger.claim(await ledger.write(runs.hand_back, run.claim, Step()))
+    run = await ledger.claim(await ledger.write(attempts.hand_back, run.claim, Step()))
     again = await ledger.started(run)
     assert again.idempotency_key == first.idempotency_key
     assert (again.state, again.attempt) == (EffectState.STARTED, run.attempt)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durably.errors import LeaseLost, TransitionRefused
-from durably.ledger import reads, runs, steps, threads
+from durably.ledger import attempts, reads, runs, steps, threads
 from durably.ledger.sqlite.database import SqliteDatabase
 from durably.ledger.written import NewMessage, Step
 from durably.lifecycle import TRANSITIONS, RunState, allowed
@@ -24,17 +24,17 @@ REFUSED = (LeaseLost, TransitionRefused)
 
 
 async def _claim(ledger: Ledger, run: RunRecord, _: Claim) -> RunRecord | None:
-    return await ledger.write(runs.claim_one, "w1", run.id)
+    return await ledger.write(attempts.claim_one, "w1", run.id)
 
 
 async def _claim_queue(ledger: Ledger, run: RunRecord, _: Claim) -> RunRecord | None:
-    claimed = await ledger.write(runs.claim, "w1", run.queue, 10)
+    claimed = await ledger.write(attempts.claim, "w1", run.queue, 10)
     return claimed[0] if claimed else None
 
 
 async def _rescue(ledger: Ledger, run: RunRecord, _: Claim) -> RunRecord | None:
     ledger.clock.advance(LEASE_SECONDS + 1)
-    rescued = await ledger.write(runs.rescue)
+    rescued = await ledger.write(attempts.rescue)
     return next((r for r in rescued if r.id == run.id), None)
 
 
@@ -56,12 +56,12 @@ async def _steered(ledger: Ledger, **options: Any) -> tuple[RunRecord, RunRecord
 
 WAYS: dict[str, list[Attempted]] = {
     "claim": [_claim, _claim_queue],
-    "complete": [lambda ledger, _, c: ledger.write(runs.complete, c, '"x"', Step())],
-    "discard": [lambda ledger, _, c: ledger.write(runs.discard, c, "no", "tb", Step())],
-    "fail": [lambda ledger, _, c: ledger.write(runs.fail, c, "no", "tb", 9.0, Step())],
-    "suspend": [lambda ledger, _, c: ledger.write(runs.suspend, c, "change", {}, Step())],
-    "hand_back": [lambda ledger, _, c: ledger.write(runs.hand_back, c, Step())],
-    "stop": [lambda ledger, _, c: ledger.write(runs.stop, c, Step())],
+    "complete": [lambda ledger, _, c: ledger.write(attempts.complete, c, '"x"', Step())],
+    "discard": [lambda ledger, _, c: ledger.write(attempts.discard, c, "no", "tb", Step())],
+    "fail": [lambda ledger, _, c: ledger.write(attempts.fail, c, "no", "tb", 9.0, Step())],
+    "suspend": [lambda ledger, _, c: ledger.write(attempts.suspend, c, "change", {}, Step())],
+    "hand_back": [lambda ledger, _, c: ledger.write(attempts.hand_back, c, Step())],
+    "stop": [lambda ledger, _, c: ledger.write(attempts.stop, c, Step())],
     "cancel": [lambda ledger, run, _: ledger.write(runs.cancel, run.key, "me")],
     "wake": [lambda ledger, run, _: ledger.write(runs.wake, run.key, "me")],
     "share": [_share],
@@ -142,7 +142,7 @@ ENDS = {
 async def _woken_before_it_is_due(ledger: Ledger) -> RunRecord:
     first = await ledger.executing(thread="late")
     second = await ledger.insert(thread="late", delay_seconds=3600.0)
-    await ledger.write(runs.stop, first.claim, Step())
+    await ledger.write(attempts.stop, first.claim, Step())
     await ledger.write(threads.release, "late")
     return await ledger.get(second)
 
@@ -165,10 +165,10 @@ async def test_suspending_and_handing_back_spend_no_attempt(ledger: Ledger) -> N
     run = await ledger.insert(max_attempts=1)
     for _ in range(3):
         run = await ledger.claim(run)
-        run = await ledger.write(runs.suspend, run.claim, "change", {}, Step())
+        run = await ledger.write(attempts.suspend, run.claim, "change", {}, Step())
         run = await ledger.write(runs.wake, run.key, "me")
         run = await ledger.claim(run)
-        run = await ledger.write(runs.hand_back, run.claim, Step())
+        run = await ledger.write(attempts.hand_back, run.claim, Step())
     assert (run.state, run.attempt, run.failures, run.crashes) == (RunState.AVAILABLE, 6, 0, 0)
 
 
@@ -176,7 +176,7 @@ async def test_run_is_discarded_at_max_attempts_failures(ledger: Ledger) -> None
     run = await ledger.insert(max_attempts=3)
     for failures in (1, 2, 3):
         run = await ledger.claim(run)
-        run = await ledger.write(runs.fail, run.claim, f"boom {failures}", "", 0.0, Step())
+        run = await ledger.write(attempts.fail, run.claim, f"boom {failures}", "", 0.0, Step())
         assert (run.attempt, run.failures, run.crashes) == (failures, failures, 0)
         assert run.state is (RunState.DISCARDED if failures == 3 else RunState.RETRYABLE)
         assert (run.finished_at is not None) == run.state.final
@@ -188,7 +188,7 @@ async def test_run_is_discarded_at_max_attempts_crashes(ledger: Ledger) -> None:
     for crashes in (1, 2, 3):
         await ledger.claim(run)
         ledger.clock.advance(LEASE_SECONDS + 1)
-        (run,) = await ledger.write(runs.rescue)
+        (run,) = await ledger.write(attempts.rescue)
         assert (run.attempt, run.failures, run.crashes) == (crashes, 0, crashes)
         assert run.state is (RunState.DISCARDED if crashes == 3 else RunState.AVAILABLE)
     assert run.error == "The worker died in 3 attempts; max_attempts is 3."
@@ -197,10 +197,10 @@ async def test_run_is_discarded_at_max_attempts_crashes(ledger: Ledger) -> None:
 async def test_failures_and_crashes_are_limited_apart(ledger: Ledger) -> None:
     run = await ledger.insert(max_attempts=2)
     run = await ledger.claim(run)
-    run = await ledger.write(runs.fail, run.claim, "boom", "", 0.0, Step())
+    run = await ledger.write(attempts.fail, run.claim, "boom", "", 0.0, Step())
     await ledger.claim(run)
     ledger.clock.advance(LEASE_SECONDS + 1)
-    (run,) = await ledger.write(runs.rescue)
+    (run,) = await ledger.write(attempts.rescue)
     assert (run.state, run.failures, run.crashes) == (RunState.AVAILABLE, 1, 1)
 
 
@@ -223,7 +223,7 @@ async def test_cancel_asked_of_a_dead_worker_is_carried_out_by_rescue(ledger: Le
     run = await ledger.executing(max_attempts=1)
     await ledger.write(runs.cancel, run.key, "me")
     ledger.clock.advance(LEASE_SECONDS + 1)
-    (rescued,) = await ledger.write(runs.rescue)
+    (rescued,) = await ledger.write(attempts.rescue)
     assert rescued.state is RunState.CANCELLED
 
 
@@ -241,14 +241,14 @@ async def test_cancel_holds_however_the_attempt_ends(ledger: Ledger, name: str) 
 async def test_completing_wins_over_a_cancel_that_came_too_late(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.write(runs.cancel, run.key, "me")
-    completed = await ledger.write(runs.complete, run.claim, '"x"', Step())
+    completed = await ledger.write(attempts.complete, run.claim, '"x"', Step())
     assert (completed.state, completed.output) == (RunState.COMPLETED, '"x"')
 
 
 async def test_revived_run_is_not_cancelled_again(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.write(runs.cancel, run.key, "me")
-    await ledger.write(runs.stop, run.claim, Step())
+    await ledger.write(attempts.stop, run.claim, Step())
     revived = await ledger.write(runs.revive, run.key, "me")
     assert revived.cancel_requested_at is None
 
@@ -260,27 +260,27 @@ async def test_rescue_leaves_the_runs_of_live_workers_alone(ledger: Ledger) -> N
     for _ in range(10):
         ledger.clock.advance(LEASE_SECONDS / 2)
         await ledger.worker("alive")
-    assert [r.key for r in await ledger.write(runs.rescue)] == [dead.key]
+    assert [r.key for r in await ledger.write(attempts.rescue)] == [dead.key]
     assert (await ledger.get(alive)).claim == alive.claim
 
 
 async def test_runs_of_a_worker_that_nobody_knows_are_rescued(ledger: Ledger) -> None:
     run = await ledger.insert()
-    await ledger.write(runs.claim_one, "never registered", run.id)
-    assert await ledger.read(runs.count_orphans) == 1
-    assert [r.key for r in await ledger.write(runs.rescue)] == [run.key]
-    assert await ledger.read(runs.count_orphans) == 0
+    await ledger.write(attempts.claim_one, "never registered", run.id)
+    assert await ledger.read(attempts.count_orphans) == 1
+    assert [r.key for r in await ledger.write(attempts.rescue)] == [run.key]
+    assert await ledger.read(attempts.count_orphans) == 0
 
 
 async def test_each_attempt_leaves_one_row_that_says_how_it_ended(ledger: Ledger) -> None:
     run = await ledger.claim(await ledger.insert(max_attempts=9))
-    run = await ledger.claim(await ledger.write(runs.hand_back, run.claim, Step()))
-    await ledger.write(runs.fail, run.claim, "boom", "traceback", 0.0, Step())
+    run = await ledger.claim(await ledger.write(attempts.hand_back, run.claim, Step()))
+    await ledger.write(attempts.fail, run.claim, "boom", "traceback", 0.0, Step())
     run = await ledger.claim(run)
     ledger.clock.advance(LEASE_SECONDS + 1)
-    (run,) = await ledger.write(runs.rescue)
+    (run,) = await ledger.write(attempts.rescue)
     run = await ledger.claim(run)
-    await ledger.write(runs.complete, run.claim, '"x"', Step())
+    await ledger.write(attempts.complete, run.claim, '"x"', Step())
     rows = ledger.backend.select(
         "SELECT attempt, outcome, error, traceback, ended_at IS NULL FROM durably_attempts"
         " ORDER BY attempt"
@@ -298,7 +298,7 @@ async def test_every_transition_leaves_an_event(ledger: Ledger) -> None:
     run = await ledger.in_state(RunState.SUSPENDED)
     await ledger.write(runs.wake, run.key, "me")
     run = await ledger.claim(run)
-    run = await ledger.write(runs.fail, run.claim, "boom", "", 0.0, Step())
+    run = await ledger.write(attempts.fail, run.claim, "boom", "", 0.0, Step())
     await ledger.write(runs.cancel, run.key, "me")
     await ledger.write(runs.revive, run.key, "me")
     kinds = [kind for kind in await ledger.event_kinds(run) if kind != "effect"]
@@ -311,8 +311,8 @@ async def test_pause_before_a_retry_counts_from_the_end_of_the_attempt(tmp_path:
     database = SqliteDatabase(tmp_path / "ledger.db")
     await database.open()
     await database.write(runs.insert, new_run("r"))
-    (run,) = await database.write(runs.claim, "w1", "agents", 1)
-    failed = await database.write(runs.fail, run.claim, "no", "", 60.0, Step())
+    (run,) = await database.write(attempts.claim, "w1", "agents", 1)
+    failed = await database.write(attempts.fail, run.claim, "no", "", 60.0, Step())
     (attempt,) = await database.read(reads.list_attempts, run.id)
     assert attempt.ended_at is not None
     assert failed.scheduled_at - attempt.ended_at == timedelta(seconds=60)

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from durably.errors import DurablyError
-from durably.ledger import decisions, evidence, reads, runs, steps, workers
+from durably.ledger import attempts, decisions, evidence, reads, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.ledger.written import CallOutcome, NewMessage, Step
@@ -163,7 +163,7 @@ class LedgerMachine(RuleBasedStateMachine):
         expected = self.model.claimable()[:limit]
         for run in expected:
             self.model.claim(run, worker)
-        claimed = self.database.write_blocking(runs.claim, worker, "agents", limit)
+        claimed = self.database.write_blocking(attempts.claim, worker, "agents", limit)
         assert [run.key for run in claimed] == [run.key for run in expected]
         self.adopt(claimed)
 
@@ -174,7 +174,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claimable = run in self.model.claimable()
         if claimable:
             self.model.claim(run, worker)
-        claimed = self.database.write_blocking(runs.claim_one, worker, run.id)
+        claimed = self.database.write_blocking(attempts.claim_one, worker, run.id)
         assert (claimed is not None) == claimable
         self.adopt([claimed] if claimed else [])
 
@@ -247,10 +247,10 @@ class LedgerMachine(RuleBasedStateMachine):
         text = self.new_text()
         step = Step(messages=(NewMessage(len(run.messages), "response", text),))
         ways: dict[str, tuple[Any, ...]] = {
-            "completed": (runs.complete, claim, '"x"', step),
-            "failed": (runs.fail, claim, "e", "t", FAIL_SECONDS, step),
-            "discarded": (runs.discard, claim, "e", "t", step),
-            "cancelled": (runs.stop, claim, step),
+            "completed": (attempts.complete, claim, '"x"', step),
+            "failed": (attempts.fail, claim, "e", "t", FAIL_SECONDS, step),
+            "discarded": (attempts.discard, claim, "e", "t", step),
+            "cancelled": (attempts.stop, claim, step),
         }
         self.end(run, claim, how, text, ways[how])
 
@@ -261,8 +261,8 @@ class LedgerMachine(RuleBasedStateMachine):
         text = self.new_text()
         step = Step(messages=(NewMessage(len(run.messages), "response", text),))
         ways: dict[str, tuple[Any, ...]] = {
-            "suspended": (runs.suspend, claim, "effects", {}, step),
-            "handed_back": (runs.hand_back, claim, step),
+            "suspended": (attempts.suspend, claim, "effects", {}, step),
+            "handed_back": (attempts.hand_back, claim, step),
         }
         self.end(run, claim, how, text, ways[how])
 
@@ -317,7 +317,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def rescue(self, seconds: float) -> None:
         self.time_passes(seconds)
         expected = self.model.rescue()
-        assert {r.key for r in self.database.write_blocking(runs.rescue)} == expected
+        assert {r.key for r in self.database.write_blocking(attempts.rescue)} == expected
 
     # --- what has to hold after each
 

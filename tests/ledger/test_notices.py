@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from durably.ledger import runs, steps
+from durably.ledger import attempts, runs, steps
 from durably.ledger.sqlite.database import SqliteDatabase
 from durably.ledger.written import Step
 from support.ledgers import PATIENCE_SECONDS, Ledger, SqliteBackend, message, new_run, until
@@ -87,7 +87,7 @@ async def test_other_processs_commit_beside_own_progress_is_told(sqlite: SqliteB
     await database.open()
     await other.open()
     await database.write(runs.insert, new_run("r"))
-    (run,) = await database.write(runs.claim, "w1", "agents", 1)
+    (run,) = await database.write(attempts.claim, "w1", "agents", 1)
     told = threading.Event()
     with database.subscribe(told.set):
         assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS), "the first look"

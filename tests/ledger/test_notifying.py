@@ -14,7 +14,7 @@ import pytest
 from durably import boundaries
 from durably.calling import CALLS_AT_ONCE, Hook, Hooks
 from durably.errors import ConfigError, LedgerUnavailable
-from durably.ledger import decisions, reads, runs
+from durably.ledger import attempts, decisions, reads, runs
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.ledger.written import Ask, CallOutcome, Step
@@ -39,7 +39,7 @@ async def waiting(ledger: Ledger, key: str | None = None) -> RunRecord:
     run = await ledger.executing() if key is None else await ledger.executing(key=key)
     asked = CallOutcome(tool_call(), EffectState.AWAITING, asked=True, ask=Ask("approval"))
     step = Step(outcomes=(asked,))
-    return await ledger.write(runs.suspend, run.claim, "effects", {"effects": ["0.0"]}, step)
+    return await ledger.write(attempts.suspend, run.claim, "effects", {"effects": ["0.0"]}, step)
 
 
 async def approve(ledger: Ledger, run: RunRecord) -> RunRecord:
@@ -223,7 +223,7 @@ async def test_escalation_is_told_as_well(ledger: Ledger) -> None:
     run = await ledger.executing()
     ask = Ask("approval", within_seconds=5.0, on_expiry="escalate")
     asked = CallOutcome(tool_call(), EffectState.AWAITING, asked=True, ask=ask)
-    await ledger.write(runs.suspend, run.claim, "effects", {}, Step(outcomes=(asked,)))
+    await ledger.write(attempts.suspend, run.claim, "effects", {}, Step(outcomes=(asked,)))
     told = Told()
     tell = notifier(ledger, told)
     await tell.send_due()
@@ -308,7 +308,7 @@ async def test_hook_that_hangs_holds_up_no_heartbeat_and_no_claim(
     duty = asyncio.create_task(notifier(ledger, hangs).run())
     await until(entered.is_set, "the hook is called")
     run = await ledger.claim(await ledger.insert("other"))
-    await ledger.write(runs.complete, run.claim, '"done"', Step())
+    await ledger.write(attempts.complete, run.claim, '"done"', Step())
     assert (await ledger.get(run)).state is RunState.COMPLETED
     assert not duty.done()
     duty.cancel()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durably.errors import LeaseLost
-from durably.ledger import decisions, expiry, notices, reads, runs, steps
+from durably.ledger import attempts, decisions, expiry, notices, reads, runs, steps
 from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
 from durably.lifecycle import EffectState, RunState
 from durably.records import Notice, RunRecord
@@ -24,7 +24,7 @@ def asking(call: ToolCall, kind: str = "approval", **options: Any) -> CallOutcom
 
 async def suspend(ledger: Ledger, run: RunRecord, *asked: CallOutcome) -> RunRecord:
     on: dict[str, object] = {"effects": [outcome.call.position.call_id for outcome in asked]}
-    return await ledger.write(runs.suspend, run.claim, "effects", on, Step(outcomes=asked))
+    return await ledger.write(attempts.suspend, run.claim, "effects", on, Step(outcomes=asked))
 
 
 async def waiting(ledger: Ledger, *calls: ToolCall, **options: Any) -> RunRecord:
@@ -80,7 +80,7 @@ async def test_run_that_waits_for_a_person_itself_is_told(ledger: Ledger, kind: 
     run = await ledger.executing(budget='{"requests": 1}')
     on = {"scope": "run", "name": run.key, "what": "requests", "limit": 1, "spent": 1}
     usage = '{"requests": 1}'
-    await ledger.write(runs.suspend, run.claim, kind, {"why": "more", **on}, Step(usage=usage))
+    await ledger.write(attempts.suspend, run.claim, kind, {"why": "more", **on}, Step(usage=usage))
     (notice,) = await due(ledger)
     assert (notice.position, notice.call_id, notice.kind) == (None, "", kind)
     item = await ledger.read(notices.find_waiting, notice)
@@ -92,7 +92,7 @@ async def test_run_that_waits_for_a_person_itself_is_told(ledger: Ledger, kind: 
 
 async def test_run_that_waits_for_no_person_is_not_told(ledger: Ledger) -> None:
     run = await ledger.executing()
-    await ledger.write(runs.suspend, run.claim, "time", {}, Step())
+    await ledger.write(attempts.suspend, run.claim, "time", {}, Step())
     assert await due(ledger) == []
 
 
@@ -110,7 +110,7 @@ async def test_attempt_that_lost_its_run_has_nobody_told(ledger: Ledger) -> None
     run = await ledger.executing()
     step = Step(outcomes=(asking(tool_call()),))
     with pytest.raises(LeaseLost):
-        await ledger.write(runs.suspend, stale(run), "effects", {}, step)
+        await ledger.write(attempts.suspend, stale(run), "effects", {}, step)
     assert rows(ledger) == 0
 
 
@@ -131,7 +131,7 @@ async def test_run_that_is_cancelled_or_goes_on_at_once_is_not_told(ledger: Ledg
     await ledger.write(steps.record_outcome, run.claim, asking(tool_call()))
     await approve(ledger, run)
     on: dict[str, object] = {"effects": ["0.0"]}
-    moved = await ledger.write(runs.suspend, run.claim, "effects", on, Step())
+    moved = await ledger.write(attempts.suspend, run.claim, "effects", on, Step())
     assert moved.state is RunState.AVAILABLE
     assert rows(ledger) == 0
 
@@ -165,7 +165,7 @@ async def test_doubt_about_a_call_that_was_approved_is_told(ledger: Ledger) -> N
     for _ in range(2):
         run = await ledger.claim(run)
         await ledger.started(run)
-        await ledger.write(runs.hand_back, run.claim, Step())
+        await ledger.write(attempts.hand_back, run.claim, Step())
         run = await ledger.claim(run)
         await ledger.write(steps.record_doubt, run.claim, doubt)
         run = await suspend(ledger, run)

@@ -28,7 +28,18 @@ from hypothesis.stateful import (
 
 from durably.errors import DurablyError, LeaseLost, TransitionRefused
 from durably.execution.ends import tell_end, tell_ends
-from durably.ledger import children, decisions, ends, evidence, expiry, runs, steps, waits, workers
+from durably.ledger import (
+    attempts,
+    children,
+    decisions,
+    ends,
+    evidence,
+    expiry,
+    runs,
+    steps,
+    waits,
+    workers,
+)
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.ledger.waits import Wait
@@ -188,7 +199,7 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
 
     @rule(worker=worker_ids, limit=st.integers(1, 4))
     def claim(self, worker: str, limit: int) -> None:
-        claimed = self.write(runs.claim, worker, "agents", limit)
+        claimed = self.write(attempts.claim, worker, "agents", limit)
         self.attempts += [Going(run.claim) for run in claimed]
 
     @rule(seconds=st.sampled_from([1.0, 3.0, 6.0]))
@@ -199,7 +210,7 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
     def rescue(self, seconds: float, told: str) -> None:
         """With time passed: workers that have not sent a heartbeat since are dead."""
         self.clock.advance(seconds)
-        for run in self.write(runs.rescue):
+        for run in self.write(attempts.rescue):
             self.tell(run, told)
 
     # --- what an attempt does
@@ -356,7 +367,7 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
     def suspend_for(self, going: Going, told: str) -> None:
         if going.asked or going.waits:
             kind, on = going.waiting_on()
-            run = self.attempted(going, runs.suspend, going.claim, kind, on, Step())
+            run = self.attempted(going, attempts.suspend, going.claim, kind, on, Step())
             self.tell(run, told)
 
     @precondition(lambda self: self.attempts)
@@ -368,11 +379,11 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
     def end_attempt(self, pick: int, how: str, told: str) -> None:
         going = self.pick_attempt(pick)
         ways: dict[str, tuple[Any, ...]] = {
-            "complete": (runs.complete, going.claim, '"x"', Step()),
-            "fail": (runs.fail, going.claim, "e", "t", FAIL_SECONDS, Step()),
-            "discard": (runs.discard, going.claim, "e", "t", Step()),
-            "stop": (runs.stop, going.claim, Step()),
-            "hand back": (runs.hand_back, going.claim, Step()),
+            "complete": (attempts.complete, going.claim, '"x"', Step()),
+            "fail": (attempts.fail, going.claim, "e", "t", FAIL_SECONDS, Step()),
+            "discard": (attempts.discard, going.claim, "e", "t", Step()),
+            "stop": (attempts.stop, going.claim, Step()),
+            "hand back": (attempts.hand_back, going.claim, Step()),
         }
         self.tell(self.attempted(going, *ways[how]), told)
 
@@ -522,7 +533,7 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
                 return
             self.clock.advance(LEASE_SECONDS + 1)
             self.heartbeat("w3")
-            self.write(runs.rescue)
+            self.write(attempts.rescue)
             self.expire_due(100)
             asyncio.run(tell_ends(self.database))
             for view in self.write(look).values():
@@ -552,7 +563,7 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
 
     def go_on_with_all(self) -> None:
         """As tools do: to their first waits that are not over; else to their end."""
-        claimed = self.write(runs.claim, "w3", "agents", 100)
+        claimed = self.write(attempts.claim, "w3", "agents", 100)
         self.views = self.write(look)
         for run in claimed:
             going = Going(run.claim)
@@ -565,7 +576,7 @@ class PeopleMachine(Promises, RuleBasedStateMachine):
             if going.asked or going.waits:
                 self.suspend_for(going, told="all")
             else:
-                self.tell(self.write(runs.complete, going.claim, '"x"', Step()), told="all")
+                self.tell(self.write(attempts.complete, going.claim, '"x"', Step()), told="all")
 
     def go_on_waiting(self, going: Going, run: RunRecord, effect: Effect) -> None:
         call = _call(effect.position)

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from durably.ledger import runs, steps
+from durably.ledger import attempts, runs, steps
 from durably.ledger.postgres.statements import statements
 from durably.ledger.queries import load_queries
 from durably.ledger.written import Step
@@ -251,10 +251,10 @@ async def test_limit_holds_whatever_the_plan(migrated_url: str) -> None:
     for _ in range(7):
         await ledger.insert()
     for expected in (3, 3, 1, 0):
-        claimed = await ledger.write(runs.claim, "w1", "agents", 3)
+        claimed = await ledger.write(attempts.claim, "w1", "agents", 3)
         assert len(claimed) == expected
         for run in claimed:
-            await ledger.write(runs.stop, run.claim, Step())
+            await ledger.write(attempts.stop, run.claim, Step())
     clock.advance(60)
     assert [await ledger.write(runs.prune, 1.0, None, 3) for _ in range(4)] == [3, 3, 1, 0]
     await backend.database.close()

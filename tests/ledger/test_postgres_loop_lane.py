@@ -14,7 +14,7 @@ import pytest
 
 from durably import boundaries
 from durably.errors import LeaseLost, LedgerError, LedgerUnavailable
-from durably.ledger import reads, runs, steps, workers
+from durably.ledger import attempts, reads, runs, steps, workers
 from durably.ledger.operations import Operation, Statement, brief
 from durably.ledger.postgres import loop_lane
 from durably.ledger.postgres.database import PostgresDatabase
@@ -124,7 +124,7 @@ async def test_step_is_written_without_a_thread(
     effect = await database.write(steps.record_intent, run.claim, tool_call())
     assert effect.attempt == run.attempt
     await database.write(steps.record_outcome, run.claim, done(tool_call()))
-    ended = await database.write(runs.complete, run.claim, '"x"', Step(), alone=True)
+    ended = await database.write(attempts.complete, run.claim, '"x"', Step(), alone=True)
     assert ended == await database.read(reads.get_run, run.key, alone=True)
     assert committed == [here()] * 4
 
@@ -134,7 +134,7 @@ async def test_what_needs_a_transaction_is_the_threads(
 ) -> None:
     run = await ledger.executing()
     committed.clear()
-    await database.write(runs.hand_back, run.claim, Step())
+    await database.write(attempts.hand_back, run.claim, Step())
     await database.write(runs.insert_many, new_run("k"), {"a": '"hi"', "b": '"ho"'})
     assert committed == ["durably-writer"] * 2
 
@@ -433,7 +433,7 @@ def test_interrupt_leaves_nobody_waiting(
         await at_the_loop(database)
         run, _ = await database.write(enqueue, new_run("a"))
         await database.write(workers.register, "w", "w", 1, {"agents": 1}, 3600.0)
-        (run,) = await database.write(runs.claim, "w", "agents", 1)
+        (run,) = await database.write(attempts.claim, "w", "agents", 1)
         writing.append(asyncio.create_task(write_step(database, run)))
         monkeypatch.setattr(boundaries, "_observers", (interrupt,))
 

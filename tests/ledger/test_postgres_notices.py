@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 import psycopg
 import pytest
 
-from durably.ledger import runs, steps
+from durably.ledger import attempts, runs, steps
 from durably.ledger.postgres import hearing, telling
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.postgres.telling import Echo
@@ -161,7 +161,7 @@ async def opened_new(url: str) -> AsyncGenerator[PostgresDatabase]:
 async def test_progress_elsewhere_is_told_to_those_who_follow(pg: PostgresBackend) -> None:
     async with opened(pg.url) as database, opened(pg.url) as other:
         await other.write(runs.insert, new_run("r"))
-        (run,) = await other.write(runs.claim, "w1", "agents", 1)
+        (run,) = await other.write(attempts.claim, "w1", "agents", 1)
         news, followed = threading.Event(), threading.Event()
         with database.subscribe(news.set), database.subscribe(followed.set, progress=True):
             await until(lambda: bool(listening(pg.url)), "it listens")

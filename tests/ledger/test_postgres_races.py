@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from durably.errors import RunNotFound, ThreadBusy, TransitionRefused
-from durably.ledger import decisions, evidence, reads, runs, steps, threads
+from durably.ledger import attempts, decisions, evidence, reads, runs, steps, threads
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
@@ -45,14 +45,14 @@ async def asked(ledger: Ledger, *calls: ToolCall) -> tuple[RunRecord, Claim]:
     for call in calls:
         await ledger.started(run, call)
     made = run.claim
-    run = await ledger.claim(await ledger.write(runs.hand_back, made, Step()))
+    run = await ledger.claim(await ledger.write(attempts.hand_back, made, Step()))
     return await ledger.write(*suspending(run, *calls)), made
 
 
 def suspending(run: RunRecord, *calls: ToolCall) -> tuple[Any, ...]:
     outcomes = tuple(CallOutcome(call, EffectState.IN_DOUBT, asked=True) for call in calls)
     on: dict[str, object] = {"effects": [call.position.call_id for call in calls]}
-    return runs.suspend, run.claim, "effects", on, Step(outcomes=outcomes)
+    return attempts.suspend, run.claim, "effects", on, Step(outcomes=outcomes)
 
 
 def resolving(run: RunRecord, call: ToolCall, by: str = "ann") -> tuple[Any, ...]:
@@ -106,7 +106,7 @@ async def test_decision_while_the_attempt_suspends_wakes_the_run(
 ) -> None:
     run = await ledger.executing()
     await ledger.started(run)
-    run = await ledger.claim(await ledger.write(runs.hand_back, run.claim, Step()))
+    run = await ledger.claim(await ledger.write(attempts.hand_back, run.claim, Step()))
     writes = [suspending(run, tool_call()), resolving(run, tool_call())]
     one, two = reversed(writes) if decision_first else writes
     pause = await paused(ledger, *one)
@@ -144,8 +144,8 @@ WRITES: dict[str, Callable[[RunRecord, Claim], tuple[Any, ...]]] = {
     "withdraw late": lambda _, old: denying(old, DOUBTED),
     "resolve": lambda run, _: resolving(run, DOUBTED),
     "cancel": lambda run, _: (runs.cancel, run.key, "ann"),
-    "hand back": lambda run, _: (runs.hand_back, run.claim, Step()),
-    "complete": lambda run, _: (runs.complete, run.claim, '"x"', Step()),
+    "hand back": lambda run, _: (attempts.hand_back, run.claim, Step()),
+    "complete": lambda run, _: (attempts.complete, run.claim, '"x"', Step()),
 }
 
 
@@ -158,7 +158,7 @@ async def test_events_of_a_run_become_visible_in_the_order_of_their_ids(
     old = await ledger.executing()
     for call in (DOUBTED, MADE):
         await ledger.started(old, call)
-    run = await ledger.claim(await ledger.write(runs.hand_back, old.claim, Step()))
+    run = await ledger.claim(await ledger.write(attempts.hand_back, old.claim, Step()))
     await ledger.started(run, BEGUN)
     seen = await ledger.read(reads.list_events, run.id, 0, 1000)
 
@@ -213,8 +213,8 @@ async def test_run_that_is_cancelled_and_claimed_at_the_same_instant_is_cancelle
     run = await ledger.insert()
     await ledger.worker()
     pause = await paused(ledger, runs.cancel, run.key, "me")
-    claiming = await second(other, pg, runs.claim_one, "w1", run.id)
-    assert await other.write(runs.claim, "w1", "agents", 10) == []
+    claiming = await second(other, pg, attempts.claim_one, "w1", run.id)
+    assert await other.write(attempts.claim, "w1", "agents", 10) == []
     await pause.end()
     assert await claiming is None
     assert (await ledger.get(run)).state is RunState.CANCELLED
@@ -225,7 +225,7 @@ async def test_run_that_is_claimed_and_cancelled_at_the_same_instant_is_asked_to
 ) -> None:
     run = await ledger.insert()
     await ledger.worker()
-    pause = await paused(ledger, runs.claim_one, "w1", run.id)
+    pause = await paused(ledger, attempts.claim_one, "w1", run.id)
     cancelling = await second(other, pg, runs.cancel, run.key, "me")
     await pause.end()
     assert (await cancelling).state is RunState.EXECUTING
@@ -244,8 +244,10 @@ async def test_claim_passes_over_what_another_one_is_claiming(
     ledger: Ledger, other: PostgresDatabase
 ) -> None:
     first, after = await ledger.insert(), await ledger.insert()
-    pause = await paused(ledger, runs.claim, "w1", "agents", 1)
-    claimed = await asyncio.wait_for(other.write(runs.claim, "w2", "agents", 1), PATIENCE_SECONDS)
+    pause = await paused(ledger, attempts.claim, "w1", "agents", 1)
+    claimed = await asyncio.wait_for(
+        other.write(attempts.claim, "w2", "agents", 1), PATIENCE_SECONDS
+    )
     assert [run.key for run in claimed] == [after.key], "at once, without waiting"
     assert [run.key for run in await pause.end()] == [first.key]
 
@@ -316,18 +318,18 @@ async def test_rescue_passes_over_a_run_that_is_written_about_and_takes_it_later
 ) -> None:
     held, free = await orphans(ledger, 2)
     pause = await paused(ledger, steps.record_step, held.claim, Step(events=(("alive", {}),)))
-    rescued = await asyncio.wait_for(other.write(runs.rescue), PATIENCE_SECONDS)
+    rescued = await asyncio.wait_for(other.write(attempts.rescue), PATIENCE_SECONDS)
     assert [run.key for run in rescued] == [free.key], "at once, without waiting"
     await pause.end()
-    assert [run.key for run in await other.write(runs.rescue)] == [held.key]
+    assert [run.key for run in await other.write(attempts.rescue)] == [held.key]
 
 
 async def test_two_who_rescue_at_the_same_instant_count_one_crash(
     ledger: Ledger, other: PostgresDatabase
 ) -> None:
     found = await orphans(ledger, 3)
-    pause = await paused(ledger, runs.rescue)
-    assert await asyncio.wait_for(other.write(runs.rescue), PATIENCE_SECONDS) == []
+    pause = await paused(ledger, attempts.rescue)
+    assert await asyncio.wait_for(other.write(attempts.rescue), PATIENCE_SECONDS) == []
     assert len(await pause.end()) == 3
     assert {(await ledger.get(run)).crashes for run in found} == {1}
 
@@ -402,7 +404,7 @@ async def test_run_that_joins_a_line_while_its_first_run_ends_is_not_stranded(
 ) -> None:
     (first,) = await in_thread(ledger, "first")
     joined = await paused(ledger, *joining("new"))  # It has seen the first run going.
-    await other.write(runs.complete, first.claim, '"x"', Step())
+    await other.write(attempts.complete, first.claim, '"x"', Step())
     releasing = await second(other, pg, threads.release, T)
     assert not releasing.done(), "it waits for whoever joins at this moment"
     run, created = await joined.end()
@@ -415,7 +417,7 @@ async def test_run_that_joins_before_an_end_is_committed_is_released_by_it(
     ledger: Ledger, other: PostgresDatabase
 ) -> None:
     (first,) = await in_thread(ledger, "first")
-    ending = await paused(ledger, runs.complete, first.claim, '"x"', Step())
+    ending = await paused(ledger, attempts.complete, first.claim, '"x"', Step())
     run, _ = await other.write(*joining("new"))
     assert run.in_line
     await ending.end()
@@ -447,7 +449,7 @@ async def test_line_that_two_release_moves_by_one(
     ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
 ) -> None:
     first, following, last = await in_thread(ledger, "first", "following", "last")
-    await ledger.write(runs.complete, first.claim, '"x"', Step())
+    await ledger.write(attempts.complete, first.claim, '"x"', Step())
     one = await paused(ledger, threads.release, T)
     another = await second(other, pg, threads.release, T)
     await one.end()
@@ -460,7 +462,7 @@ async def test_run_that_joins_while_another_is_revived_waits_for_it(
     ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
 ) -> None:
     (first,) = await in_thread(ledger, "first")
-    await ledger.write(runs.discard, first.claim, "no", "", Step())
+    await ledger.write(attempts.discard, first.claim, "no", "", Step())
     reviving = await paused(ledger, runs.revive, "first", "ann")
     then = await second(other, pg, *joining("new"))
     assert (await reviving.end()).state is RunState.AVAILABLE
@@ -471,7 +473,7 @@ async def test_run_is_not_revived_while_another_begins_in_its_place(
     ledger: Ledger, other: PostgresDatabase, pg: PostgresBackend
 ) -> None:
     (first,) = await in_thread(ledger, "first")
-    await ledger.write(runs.discard, first.claim, "no", "", Step())
+    await ledger.write(attempts.discard, first.claim, "no", "", Step())
     begins = await paused(ledger, *joining("new"))
     reviving = await second(other, pg, runs.revive, "first", "ann")
     assert (await begins.end())[0].state is RunState.AVAILABLE
@@ -498,7 +500,7 @@ async def test_message_is_seen_or_cancelled_and_nobody_waits_for_ever(
     await pause.end()
     await task
     assert (await ledger.get(message)).state is RunState.CANCELLED
-    await ledger.write(runs.complete, going.claim, '"x"', Step())
+    await ledger.write(attempts.complete, going.claim, '"x"', Step())
     await released(other)
     assert (await ledger.get(message)).state is RunState.CANCELLED
 
@@ -510,7 +512,7 @@ async def test_message_is_not_taken_for_over_while_the_run_that_saw_it_is_revive
     message = await ledger.insert("message", thread=T, on_busy="steer")
     steers = tuple(await ledger.read(threads.list_steers, T, going.id))
     step = Step(messages=(NewMessage(0, "request", "{}", steers),))
-    await ledger.write(runs.discard, going.claim, "no", "", step)
+    await ledger.write(attempts.discard, going.claim, "no", "", step)
     reviving = await paused(ledger, runs.revive, "going", "ann")
     releasing = await second(other, pg, threads.release, T)
     await reviving.end()
@@ -528,16 +530,16 @@ async def test_two_processes_that_enqueue_and_end_strand_nobody(
     async def take_part(database: Any, name: str) -> None:
         for number in range(ROUNDS):
             await database.write(*joining(f"{name}{number}"))
-            for run in await database.write(runs.claim, "w1", "agents", 10):
+            for run in await database.write(attempts.claim, "w1", "agents", 10):
                 ended.append(run.id)
-                await database.write(runs.complete, run.claim, '"x"', Step())
+                await database.write(attempts.complete, run.claim, '"x"', Step())
                 await released(database)
 
     await asyncio.gather(take_part(ledger, "a"), take_part(other, "b"), take_part(ledger, "c"))
-    while claimed := await ledger.write(runs.claim, "w1", "agents", 10):
+    while claimed := await ledger.write(attempts.claim, "w1", "agents", 10):
         (run,) = claimed
         ended.append(run.id)
-        await ledger.write(runs.complete, run.claim, '"x"', Step())
+        await ledger.write(attempts.complete, run.claim, '"x"', Step())
         await released(other)
     assert len(ended) == 3 * ROUNDS
     assert ended == sorted(ended)

@@ -19,7 +19,7 @@ from pydantic_ai.models.test import TestModel
 
 from durably import Durably
 from durably.errors import ConfigError, DurablyError, SchemaError
-from durably.ledger import queues, reads, runs, schema
+from durably.ledger import attempts, queues, reads, runs, schema
 from durably.ledger.postgres import hearing
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.postgres.schema import needed_script
@@ -346,9 +346,9 @@ async def test_two_applications_in_two_schemas_do_not_meet(database_url: str) ->
         for database in (one, two):
             assert (await database.write(runs.insert, new_run("k")))[1]
         await one.write(queues.pause, "agents")
-        assert await one.write(runs.claim, "w", "agents", 10) == []
-        (claimed,) = await two.write(runs.claim, "w", "agents", 10)
-        await two.write(runs.complete, claimed.claim, '"x"', Step())
+        assert await one.write(attempts.claim, "w", "agents", 10) == []
+        (claimed,) = await two.write(attempts.claim, "w", "agents", 10)
+        await two.write(attempts.complete, claimed.claim, '"x"', Step())
         assert (await one.read(reads.get_run, "k")).state == "available"
     for name in ("one", "two"):
         assert execute(database_url, f"SELECT count(*) FROM {name}.oban_jobs") == [(1,)]
@@ -426,8 +426,8 @@ async def test_role_with_the_rights_in_the_docs_can_do_all_but_migrate(
     with role(url, "support_app", grants_in_the_docs()) as as_role:
         async with opened(as_role) as database:
             run, _ = await database.write(runs.insert, new_run("r"))
-            (run,) = await database.write(runs.claim, "w", "agents", 10)
-            await database.write(runs.complete, run.claim, '"x"', Step())
+            (run,) = await database.write(attempts.claim, "w", "agents", 10)
+            await database.write(attempts.complete, run.claim, '"x"', Step())
             assert await database.write(runs.prune, -60.0, None, 10) == 1
             findings = await database.examine()
         async with Durably(as_role, agents=[clerk]) as app, app.worker():

@@ -13,7 +13,7 @@ import pytest
 
 from durably.errors import LeaseLost, TransitionRefused
 from durably.execution.ends import tell_end, tell_ends
-from durably.ledger import children, decisions, ends, expiry, reads, runs, waits
+from durably.ledger import attempts, children, decisions, ends, expiry, reads, runs, waits
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.waits import Wait
 from durably.ledger.written import Ask, CallOutcome, Step, ToolCall
@@ -60,7 +60,7 @@ def waiting(
 
 def suspending(claim: Claim, *names: str) -> Write:
     on = {"waits": [{"call_id": f"1.0/{name}", "for": "signal"} for name in names]}
-    return runs.suspend, claim, "waits", on, Step()
+    return attempts.suspend, claim, "waits", on, Step()
 
 
 def signalling(run: RunRecord, payload: str = '"1"', signal_id: str | None = None) -> Write:
@@ -233,7 +233,7 @@ async def asking(ledger: Ledger, on_expiry: str = "deny") -> RunRecord:
     ask = Ask("approval", "{}", WITHIN_SECONDS, on_expiry)
     step = Step(outcomes=(CallOutcome(CALL, EffectState.AWAITING, asked=True, ask=ask),))
     on: dict[str, Any] = {"effects": ["1.1"]}
-    run = await ledger.write(runs.suspend, run.claim, "effects", on, step)
+    run = await ledger.write(attempts.suspend, run.claim, "effects", on, step)
     ledger.clock.advance(WITHIN_SECONDS)
     return run
 
@@ -296,7 +296,7 @@ def starting(parent: RunRecord, key: str = "child") -> Write:
 
 
 def completing(child: RunRecord) -> Write:
-    return runs.complete, child.claim, '"found"', Step()
+    return attempts.complete, child.claim, '"found"', Step()
 
 
 async def family(ledger: Ledger, key: str = "child") -> tuple[RunRecord, RunRecord]:
@@ -308,7 +308,7 @@ async def family(ledger: Ledger, key: str = "child") -> tuple[RunRecord, RunReco
 
 def for_child(claim: Claim) -> Write:
     on = {"waits": [{"call_id": f"1.0/{STEP}", "for": "child", "name": "child"}]}
-    return runs.suspend, claim, "waits", on, Step()
+    return attempts.suspend, claim, "waits", on, Step()
 
 
 @both_ways
@@ -373,11 +373,13 @@ async def test_child_that_starts_while_its_parent_ends_is_none_or_ends_with_it(
     parent = await ledger.executing(max_attempts=1)
     if end == "rescued":
         ledger.clock.advance(3600)
-    ending: Write = (runs.rescue,) if end == "rescued" else (runs.stop, parent.claim, Step())
+    ending: Write = (
+        (attempts.rescue,) if end == "rescued" else (attempts.stop, parent.claim, Step())
+    )
     writes = [starting(parent), ending]
     _, later = await race(ledger, pg, other, *(reversed(writes) if swapped else writes))
     assert isinstance(later, LeaseLost) == swapped
-    await other.write(runs.rescue)  # One that is being written about was passed over.
+    await other.write(attempts.rescue)  # One that is being written about was passed over.
     for _ in range(2):
         await tell_ends(other)
     assert (await ledger.get(parent)).state.final
@@ -390,7 +392,7 @@ async def test_late_attempt_of_a_run_that_is_being_cancelled_starts_no_child(
     ledger: Ledger, pg: PostgresBackend, other: PostgresDatabase
 ) -> None:
     parent = await ledger.executing()
-    await ledger.write(runs.hand_back, parent.claim, Step())
+    await ledger.write(attempts.hand_back, parent.claim, Step())
     _, later = await race(ledger, pg, other, (runs.cancel, parent.key, "ann"), starting(parent))
     assert isinstance(later, LeaseLost)
     assert await ledger.read(children.list_all, parent.id) == []
@@ -401,7 +403,7 @@ async def test_child_is_started_once_by_two_attempts_at_the_same_instant(
 ) -> None:
     """One of them is stale, and does not know it yet."""
     parent = await ledger.executing()
-    pause = await paused(ledger, runs.hand_back, parent.claim, Step())
+    pause = await paused(ledger, attempts.hand_back, parent.claim, Step())
     late = await second(other, pg, *starting(parent, "late"))
     await pause.end()
     with pytest.raises(LeaseLost):
@@ -426,7 +428,7 @@ async def test_children_that_end_at_full_speed_wake_their_parents(
             if effect.state is EffectState.AWAITING:
                 await ledger.write(*for_child(parent.claim))
             else:
-                await ledger.write(runs.hand_back, parent.claim, Step())
+                await ledger.write(attempts.hand_back, parent.claim, Step())
 
         await asyncio.gather(end_and_tell(), begin_and_suspend())
         assert (await ledger.get(parent)).state is RunState.AVAILABLE

@@ -13,7 +13,7 @@ import pytest
 
 from durably import boundaries
 from durably.errors import ConfigError, LedgerError, LedgerUnavailable
-from durably.ledger import reads, runs, steps
+from durably.ledger import attempts, reads, runs, steps
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation, execute
 from durably.ledger.postgres import session
@@ -286,12 +286,12 @@ async def test_lock_that_is_never_released_is_said_and_loses_nothing(
             connection.execute("SELECT 1 FROM durably_runs WHERE id = %s FOR UPDATE", (run.id,))
             for _ in range(2):
                 with pytest.raises(LedgerUnavailable) as refused:
-                    await database.write(runs.hand_back, run.claim, Step())
+                    await database.write(attempts.hand_back, run.claim, Step())
                 assert str(refused.value) == (
                     f"{database.url}: another transaction held a row for 10 s; nothing was written."
                 )
             connection.rollback()
-        assert (await database.write(runs.hand_back, run.claim, Step())).state == "available"
+        assert (await database.write(attempts.hand_back, run.claim, Step())).state == "available"
 
 
 async def test_transaction_that_stands_still_lets_go_of_its_run_and_is_made_again(
@@ -325,13 +325,13 @@ async def test_transaction_that_stands_still_lets_go_of_its_run_and_is_made_agai
 HOSTILE = 'a\x00b \ud83d c \\u0000 " \U0001f600'
 
 
-@pytest.mark.parametrize("end", [runs.fail, runs.discard])
+@pytest.mark.parametrize("end", [attempts.fail, attempts.discard])
 async def test_text_that_no_database_can_hold_does_not_lose_the_write(
     ledger: Ledger, pg: PostgresBackend, end: Any
 ) -> None:
     """Errors quote what others sent: a NUL, half a character."""
     run = await ledger.executing()
-    delay = (0.0,) if end is runs.fail else ()
+    delay = (0.0,) if end is attempts.fail else ()
     ended = await ledger.write(end, run.claim, HOSTILE, f"Traceback {HOSTILE}", *delay, Step())
     assert ended.error == 'a\ufffdb ? c \\u0000 " \U0001f600'
     (_, attempt) = await ledger.read(reads.list_attempts, run.id)
@@ -354,7 +354,7 @@ async def test_json_of_models_is_kept_to_the_letter(ledger: Ledger, pg: Postgres
     assert [m.body for m in await ledger.read(reads.list_messages, run.id)] == list(bodies)
     given = await ledger.read(reads.get_input, run.id)
     assert (given.prompt, given.args) == (bodies[0], {"x": "\x00"})
-    assert (await ledger.write(runs.complete, run.claim, bodies[0], Step())).output == bodies[0]
+    assert (await ledger.write(attempts.complete, run.claim, bodies[0], Step())).output == bodies[0]
 
 
 # --- poolers
@@ -420,7 +420,7 @@ ALONE: dict[str, Callable[[Database, RunRecord], Awaitable[object]]] = {
     ),
     "intent": lambda db, run: db.write(steps.record_intent, run.claim, tool_call()),
     "outcome": lambda db, run: db.write(steps.record_outcome, run.claim, done(tool_call())),
-    "complete": lambda db, run: db.write(runs.complete, run.claim, '"x"', Step(), alone=True),
+    "complete": lambda db, run: db.write(attempts.complete, run.claim, '"x"', Step(), alone=True),
     "read": lambda db, run: db.read(reads.get_run, run.key, alone=True),
 }
 

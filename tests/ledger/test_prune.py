@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from durably.ledger import runs, workers
+from durably.ledger import attempts, runs, workers
 from durably.ledger.operations import execute
 from durably.ledger.written import Step
 from durably.lifecycle import RunState
@@ -38,11 +38,11 @@ async def one_in_each_state(ledger: Ledger) -> None:
         step = Step(messages=(message(0),), outcomes=(done(),))
         match state:
             case RunState.COMPLETED:
-                await ledger.write(runs.complete, run.claim, '"x"', step)
+                await ledger.write(attempts.complete, run.claim, '"x"', step)
             case RunState.DISCARDED:
-                await ledger.write(runs.discard, run.claim, "no", "", step)
+                await ledger.write(attempts.discard, run.claim, "no", "", step)
             case _:
-                await ledger.write(runs.stop, run.claim, step)
+                await ledger.write(attempts.stop, run.claim, step)
 
 
 async def decided(ledger: Ledger, run: RunRecord) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from durably.errors import ConfigError
-from durably.ledger import queues, reads, runs, workers
+from durably.ledger import attempts, queues, reads, runs, workers
 from durably.ledger.operations import Operation
 from durably.ledger.written import Step
 from durably.lifecycle import RunState
@@ -20,7 +20,7 @@ USUAL = QueueSetting("agents", paused=False, limit=None)
 
 
 async def claimed(ledger: Ledger, queue: str = "agents") -> list[str]:
-    return [run.key for run in await ledger.write(runs.claim, "w1", queue, 100)]
+    return [run.key for run in await ledger.write(attempts.claim, "w1", queue, 100)]
 
 
 async def stored(ledger: Ledger) -> list[tuple[object, ...]]:
@@ -72,26 +72,26 @@ async def test_run_of_a_paused_queue_can_be_claimed_by_name(ledger: Ledger) -> N
 async def test_attempt_under_way_goes_on_while_its_queue_is_paused(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.write(queues.pause, "agents")
-    ended = await ledger.write(runs.complete, run.claim, '"done"', Step())
+    ended = await ledger.write(attempts.complete, run.claim, '"done"', Step())
     assert ended.state is RunState.COMPLETED
 
 
 async def _handed_back(ledger: Ledger, run: RunRecord) -> None:
-    await ledger.write(runs.hand_back, run.claim, Step())
+    await ledger.write(attempts.hand_back, run.claim, Step())
 
 
 async def _failed(ledger: Ledger, run: RunRecord) -> None:
-    await ledger.write(runs.fail, run.claim, "boom", "", 0.0, Step())
+    await ledger.write(attempts.fail, run.claim, "boom", "", 0.0, Step())
 
 
 async def _woken(ledger: Ledger, run: RunRecord) -> None:
-    await ledger.write(runs.suspend, run.claim, "operator", {}, Step())
+    await ledger.write(attempts.suspend, run.claim, "operator", {}, Step())
     await ledger.write(runs.wake, run.key, "me")
 
 
 async def _rescued(ledger: Ledger, run: RunRecord) -> None:
     ledger.clock.advance(LEASE_SECONDS + 1)
-    assert await ledger.write(runs.rescue)
+    assert await ledger.write(attempts.rescue)
 
 
 @pytest.mark.parametrize("end", [_handed_back, _failed, _woken, _rescued])

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from durably.ledger import evidence, runs, steps
+from durably.ledger import attempts, evidence, steps
 from durably.ledger.written import CallOutcome, NewMessage, Step
 from durably.lifecycle import EffectState
 from durably.records import RunRecord
@@ -72,7 +72,7 @@ async def test_intent_is_there_once(ledger: Ledger) -> None:
 async def test_intent_of_a_call_that_was_in_doubt_is_there_once(ledger: Ledger) -> None:
     run = await ledger.executing()
     await ledger.started(run)
-    await ledger.write(runs.hand_back, run.claim, Step())
+    await ledger.write(attempts.hand_back, run.claim, Step())
     again = await ledger.claim(run)
     await repeated(ledger, lambda: ledger.started(again))
 
@@ -126,7 +126,7 @@ async def lost(ledger: Ledger) -> RunRecord:
     run = await ledger.executing()
     await ledger.started(run)
     ledger.clock.advance(LEASE_SECONDS + 1)
-    await ledger.write(runs.rescue)
+    await ledger.write(attempts.rescue)
     return run
 
 

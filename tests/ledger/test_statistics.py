@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from durably.ledger import reads, runs, statistics, workers
+from durably.ledger import attempts, reads, runs, statistics, workers
 from durably.ledger.operations import Operation
 from durably.ledger.reads import InboxPlace
 from durably.ledger.written import Ask, CallOutcome, NewMessage, Step
@@ -54,20 +54,20 @@ async def ended(ledger: Ledger, run: RunRecord, chance: random.Random) -> RunRec
     write, claim = ledger.write, run.claim
     match chance.choice(ENDS):
         case "complete":
-            return await write(runs.complete, claim, '"ok"', step)
+            return await write(attempts.complete, claim, '"ok"', step)
         case "fail":
-            return await write(runs.fail, claim, "boom", "", 0.0, step)
+            return await write(attempts.fail, claim, "boom", "", 0.0, step)
         case "discard":
-            return await write(runs.discard, claim, "no", "", step)
+            return await write(attempts.discard, claim, "no", "", step)
         case "stop":
-            return await write(runs.stop, claim, step)
+            return await write(attempts.stop, claim, step)
         case "suspend":
-            return await write(runs.suspend, claim, "change", {}, step)
+            return await write(attempts.suspend, claim, "change", {}, step)
         case "hand_back":
-            return await write(runs.hand_back, claim, step)
+            return await write(attempts.hand_back, claim, step)
         case "crash":
             ledger.clock.advance(11)
-            await write(runs.rescue)
+            await write(attempts.rescue)
             return await ledger.get(run)
         case _:
             return run
@@ -178,9 +178,9 @@ async def test_of_very_many_runs_some_are_looked_at_for_percentiles(
         yield from workers.register("w", "w", 1, {}, 1e6)
         for number, seconds in enumerate(waited):
             run, _ = yield from runs.insert(new_run(f"f{number}", delay_seconds=-float(seconds)))
-            claimed = yield from runs.claim_one("w", run.id)
+            claimed = yield from attempts.claim_one("w", run.id)
             assert claimed is not None
-            yield from runs.complete(claimed.claim, '"ok"', Step())
+            yield from attempts.complete(claimed.claim, '"ok"', Step())
 
     await ledger.write(fill)
     asked = await ledger.read(statistics.look, 60.0, 3, None, None, None, None)
@@ -195,7 +195,7 @@ async def test_inbox_comes_in_pages_that_leave_nothing_out(ledger: Ledger) -> No
         run = await ledger.claim(await ledger.insert(f"r{number}", tags=f'["t{number % 2}"]'))
         if number in (2, 5):
             on = {"scope": "run", "name": run.key, "what": "requests", "limit": 1, "spent": 1}
-            await ledger.write(runs.suspend, run.claim, "budget", on, Step())
+            await ledger.write(attempts.suspend, run.claim, "budget", on, Step())
         else:
             calls = [tool_call(1, n) for n in range(2)]
             step = Step(
@@ -204,7 +204,7 @@ async def test_inbox_comes_in_pages_that_leave_nothing_out(ledger: Ledger) -> No
                     for c in calls
                 )
             )
-            await ledger.write(runs.suspend, run.claim, "effects", {"effects": ["1.0"]}, step)
+            await ledger.write(attempts.suspend, run.claim, "effects", {"effects": ["1.0"]}, step)
         if number % 3 == 0:
             ledger.clock.advance(1)  # Others began to wait at the same moment.
     whole = await ledger.read(reads.list_inbox)

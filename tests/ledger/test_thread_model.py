@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from durably.errors import ThreadBusy, TransitionRefused
-from durably.ledger import ends, reads, runs, steps, threads, workers
+from durably.ledger import attempts, ends, reads, runs, steps, threads, workers
 from durably.ledger.database import Database
 from durably.ledger.written import NewMessage, Step
 from durably.lifecycle import RunState
@@ -55,7 +55,7 @@ class ThreadMachine(RuleBasedStateMachine):
             self.heartbeat()
             going = line[0]
             if going.state is not RunState.EXECUTING:
-                claimed = self.database.write_blocking(runs.claim_one, "w1", going.id)
+                claimed = self.database.write_blocking(attempts.claim_one, "w1", going.id)
                 assert claimed is not None, f"{going.key} is first and cannot go on"
                 self.claimed(claimed)
             self.end_attempt(RunState.COMPLETED)
@@ -113,7 +113,7 @@ class ThreadMachine(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         self.heartbeat()
-        claimed = self.database.write_blocking(runs.claim, "w1", "agents", 10)
+        claimed = self.database.write_blocking(attempts.claim, "w1", "agents", 10)
         assert len(claimed) <= 1
         for run in claimed:
             self.claimed(run)
@@ -139,13 +139,13 @@ class ThreadMachine(RuleBasedStateMachine):
         write, step = self.database.write_blocking, Step()
         match how:
             case RunState.COMPLETED:
-                write(runs.complete, run.claim, '"x"', step)
+                write(attempts.complete, run.claim, '"x"', step)
             case RunState.DISCARDED:
-                write(runs.discard, run.claim, "no", "", step)
+                write(attempts.discard, run.claim, "no", "", step)
             case RunState.CANCELLED:
-                write(runs.stop, run.claim, step)
+                write(attempts.stop, run.claim, step)
             case _:
-                write(runs.fail, run.claim, "boom", "", 3.0, step)
+                write(attempts.fail, run.claim, "boom", "", 3.0, step)
 
     @precondition(lambda self: self.number)
     @rule(pick=picks, what=st.sampled_from(["cancel", "revive", "wake"]))
@@ -184,7 +184,7 @@ class ThreadMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 4.0, LEASE_SECONDS + 1]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.database.write_blocking(runs.rescue)
+        self.database.write_blocking(attempts.rescue)
 
     # --- what has to hold after each
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from durably.errors import ThreadBusy, TransitionRefused
-from durably.ledger import ends, reads, runs, steps, threads
+from durably.ledger import attempts, ends, reads, runs, steps, threads
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.written import NewMessage, Step
@@ -25,11 +25,11 @@ async def end(ledger: Ledger, run: RunRecord, how: RunState = RunState.COMPLETED
         run = await ledger.claim(run)
     match how:
         case RunState.COMPLETED:
-            ended = await ledger.write(runs.complete, run.claim, '"out"', Step())
+            ended = await ledger.write(attempts.complete, run.claim, '"out"', Step())
         case RunState.DISCARDED:
-            ended = await ledger.write(runs.discard, run.claim, "no use", "", Step())
+            ended = await ledger.write(attempts.discard, run.claim, "no use", "", Step())
         case _:
-            ended = await ledger.write(runs.stop, run.claim, Step())
+            ended = await ledger.write(attempts.stop, run.claim, Step())
     await tell(ledger, ended)
     return ended
 
@@ -59,7 +59,7 @@ async def test_run_waits_while_another_of_its_thread_is_open(ledger: Ledger) -> 
     assert second.state is RunState.SUSPENDED
     assert second.waiting_on == {"kind": "thread", "after": first.key}
     assert second.in_line
-    claimed = await ledger.write(runs.claim, await ledger.worker(), "agents", 10)
+    claimed = await ledger.write(attempts.claim, await ledger.worker(), "agents", 10)
     assert {run.key for run in claimed} == {first.key, alone.key}
 
 
@@ -92,7 +92,7 @@ async def test_run_that_is_not_due_holds_its_place(ledger: Ledger) -> None:
     late = await ledger.get(late)
     assert late.state is RunState.SCHEDULED
     assert (await ledger.get(last)).state is RunState.SUSPENDED
-    assert await ledger.write(runs.claim_one, await ledger.worker(), late.id) is None
+    assert await ledger.write(attempts.claim_one, await ledger.worker(), late.id) is None
     ledger.clock.advance(61)
     await end(ledger, late)
     assert (await ledger.get(last)).state is RunState.AVAILABLE
@@ -121,7 +121,7 @@ async def test_run_that_comes_while_the_only_other_ends_has_its_turn(
                 rows = yield statement
                 if statement.name == "first_in_line":
                     assert [row["key"] for row in rows] == [first.key]
-                    other.write_blocking(runs.complete, first.claim, '"out"', Step())
+                    other.write_blocking(attempts.complete, first.claim, '"out"', Step())
                 statement = inserting.send(rows)
         except StopIteration as end:
             return end.value[0]
@@ -165,7 +165,7 @@ async def test_nobody_wakes_a_run_before_its_turn(ledger: Ledger) -> None:
 async def test_end_that_nobody_lived_to_tell_is_told_once_it_is_found(ledger: Ledger) -> None:
     first, second = [await ledger.insert(thread=T) for _ in range(2)]
     run = await ledger.claim(first)
-    await ledger.write(runs.complete, run.claim, '"out"', Step())
+    await ledger.write(attempts.complete, run.claim, '"out"', Step())
     (untold,) = await ledger.read(ends.list_untold)
     assert untold.key == first.key
     await tell(ledger, untold)
@@ -180,7 +180,7 @@ async def test_rescued_run_keeps_its_place_or_gives_it_up(ledger: Ledger) -> Non
     second = await ledger.insert(thread=T)
     for state in (RunState.AVAILABLE, RunState.DISCARDED):
         ledger.clock.advance(LEASE_SECONDS + 1)
-        (rescued,) = await ledger.write(runs.rescue)
+        (rescued,) = await ledger.write(attempts.rescue)
         assert rescued.state is state
         await tell(ledger, rescued)
         waits = (await ledger.get(second)).in_line
@@ -357,7 +357,7 @@ async def test_seen_message_waits_for_a_run_that_goes_on(ledger: Ledger) -> None
     going = await ledger.claim(await ledger.insert(thread=T))
     run = await ledger.insert(thread=T, on_busy="steer")
     await steer(ledger, going)
-    failed = await ledger.write(runs.fail, going.claim, "boom", "", 0.0, Step())
+    failed = await ledger.write(attempts.fail, going.claim, "boom", "", 0.0, Step())
     await tell(ledger, failed)
     assert (await ledger.get(run)).in_line
     ended = await end(ledger, failed)
@@ -390,7 +390,7 @@ async def test_thread_is_pruned_once_all_of_it_is_old(ledger: Ledger) -> None:
     for _ in range(2):
         await end(ledger, await ledger.insert(thread=T))
     alone = await ledger.insert()
-    await ledger.write(runs.complete, (await ledger.claim(alone)).claim, '"x"', Step())
+    await ledger.write(attempts.complete, (await ledger.claim(alone)).claim, '"x"', Step())
     ledger.clock.advance(2 * DAY)
     last = await ledger.insert(thread=T)
     assert await ledger.read(reads.count_prunable, DAY, None) == 1
@@ -416,11 +416,11 @@ async def test_runs_enqueued_and_ended_at_once_all_have_their_turn(ledger: Ledge
 
     async def work() -> None:
         while len(ended) < 30:
-            claimed = await ledger.write(runs.claim, "w1", "agents", 10)
+            claimed = await ledger.write(attempts.claim, "w1", "agents", 10)
             assert len(claimed) <= 1
             for run in claimed:
                 ended.append(run.id)
-                await tell(ledger, await ledger.write(runs.complete, run.claim, '"x"', Step()))
+                await tell(ledger, await ledger.write(attempts.complete, run.claim, '"x"', Step()))
 
     async with asyncio.timeout(120):
         await asyncio.gather(work(), *(enqueue(number) for number in range(30)))

@@ -13,7 +13,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from durably import Durably, RunState
-from durably.ledger import jobs, runs
+from durably.ledger import attempts, jobs
 from durably.ledger.jobs import Wakeup
 from support import elixir
 from support.clerk import Clerk, make_app, until
@@ -123,7 +123,7 @@ async def test_elixir_reads_that_a_worker_died(app: Durably, place: Place) -> No
     job = place.jobs()[-1]["id"]
     place.sql("UPDATE oban_jobs SET state = 'executing', attempt = 1, attempted_at = now()")
     await app.ledger.write(jobs.claim, "dead", Wakeup(job, "r2", datetime.now(UTC)))
-    await app.ledger.write(runs.rescue)
+    await app.ledger.write(attempts.rescue)
     assert (await run.refresh()).state is RunState.AVAILABLE
     found = next(j for j in place.jobs() if j["id"] == job)
     (error,) = found["errors"]

@@ -141,12 +141,12 @@ async def test_job_of_a_run_that_nobody_knows_says_so(app: Durably, jobs: Jobs) 
 async def test_suspended_run_has_no_job_until_it_is_woken(
     app: Durably, jobs: Jobs, clerk: Clerk
 ) -> None:
-    from durably.ledger import runs
+    from durably.ledger import attempts
     from durably.ledger.written import Step
 
     run = await app.enqueue("clerk", "file", key="r1")
-    (claimed,) = await app.ledger.write(runs.claim, "w", "agents", 1)
-    await app.ledger.write(runs.suspend, claimed.claim, "change", {}, Step())
+    (claimed,) = await app.ledger.write(attempts.claim, "w", "agents", 1)
+    await app.ledger.write(attempts.suspend, claimed.claim, "change", {}, Step())
     jobs.sql("DELETE FROM oban_jobs")
     await run.retry()
     assert jobs.states("r1") == ["available"]

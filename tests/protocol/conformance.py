@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 
 from durably.errors import LeaseLost, TransitionRefused
-from durably.ledger import decisions, evidence, reads, runs, steps
+from durably.ledger import attempts, decisions, evidence, reads, runs, steps
 from durably.ledger.operations import Operation
 from durably.ledger.written import Ask, CallOutcome, NewMessage, Step, ToolCall
 from durably.lifecycle import EffectState
@@ -118,7 +118,7 @@ class Replay:
             case "lease expires":
                 self.ledger.clock.advance(LEASE_SECONDS + 1)
             case "rescue":
-                return self.run.id in {run.id for run in await write(runs.rescue)}
+                return self.run.id in {run.id for run in await write(attempts.rescue)}
             case "cancel":
                 await write(runs.cancel, self.key, "ann")
             case "revive":
@@ -136,7 +136,7 @@ class Replay:
             self.ledger.clock.advance(FAIL_SECONDS)
         # Each process is another worker: nobody extends the lease of one that is gone.
         worker = await self.ledger.worker(f"{self.key}-{attempt}")
-        claimed = await self.ledger.write(runs.claim_one, worker, self.run.id)
+        claimed = await self.ledger.write(attempts.claim_one, worker, self.run.id)
         if claimed is None:
             return False
         self.claims[attempt] = claimed.claim
@@ -155,15 +155,15 @@ class Replay:
                     messages = (NewMessage(process.response, "response", body),)
                 await write(steps.record_step, claim, Step(messages=messages, outcomes=outcomes))
             case "complete":
-                await write(runs.complete, claim, '"x"', step)
+                await write(attempts.complete, claim, '"x"', step)
             case "fail":
-                await write(runs.fail, claim, "e", "t", FAIL_SECONDS, step)
+                await write(attempts.fail, claim, "e", "t", FAIL_SECONDS, step)
             case "suspend":
-                await write(runs.suspend, claim, "effects", {}, step)
+                await write(attempts.suspend, claim, "effects", {}, step)
             case "hand_back":
-                await write(runs.hand_back, claim, step)
+                await write(attempts.hand_back, claim, step)
             case "stop":
-                await write(runs.stop, claim, step)
+                await write(attempts.stop, claim, step)
             case _:
                 raise AssertionError(f"nothing is known of {name}")
 

@@ -31,7 +31,7 @@ from protocol.model import POLICIES, Action, Size, State, start, steps
 from support.scripted import NOW, Script, call
 
 SEEN = {
-    "durably.ledger.runs": "claim complete fail suspend hand_back stop",
+    "durably.ledger.attempts": "claim complete fail suspend hand_back stop",
     "durably.ledger.steps": "record_step record_intent record_outcome record_doubt find_outcome "
     "withdraw_intent withdraw_late settle_late",
 }

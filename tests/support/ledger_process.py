@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from durably.errors import TransitionRefused
-from durably.ledger import decisions, runs, steps, workers
+from durably.ledger import attempts, decisions, runs, steps, workers
 from durably.ledger.connect import database_for
 from durably.ledger.database import Database
 from durably.ledger.sqlite.database import SqliteDatabase
@@ -47,12 +47,12 @@ async def work(database: Database, worker_id: str, batch: str) -> object:
     await database.open()
     await database.write(workers.register, worker_id, worker_id, 1, {"agents": 20}, 600.0)
     claimed: list[tuple[str, int]] = []
-    while found := await database.write(runs.claim, worker_id, "agents", int(batch)):
+    while found := await database.write(attempts.claim, worker_id, "agents", int(batch)):
         for run in found:
             claimed.append((run.key, run.attempt))
             step = Step(messages=(NewMessage(0, "request", json.dumps(worker_id)),))
             await database.write(steps.record_step, run.claim, step)
-            await database.write(runs.complete, run.claim, '"x"', Step())
+            await database.write(attempts.complete, run.claim, '"x"', Step())
     return claimed
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import psycopg
 
 from durably import testing
-from durably.ledger import reads, runs, steps, workers
+from durably.ledger import attempts, reads, runs, steps, workers
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.database import PostgresDatabase
@@ -144,14 +144,14 @@ class Ledger:
     async def claim(self, run: RunRecord, worker_id: str = "w1") -> RunRecord:
         """The run, claimed by a live worker."""
         await self.worker(worker_id)
-        claimed = await self.write(runs.claim_one, worker_id, run.id)
+        claimed = await self.write(attempts.claim_one, worker_id, run.id)
         assert claimed is not None, f"{run.key} cannot be claimed"
         return claimed
 
     async def executing(self, worker_id: str = "w1", **options: Any) -> RunRecord:
         """A new run in its second attempt, so that a stale attempt exists."""
         run = await self.claim(await self.insert(**options), worker_id)
-        handed_back = await self.write(runs.hand_back, run.claim, Step())
+        handed_back = await self.write(attempts.hand_back, run.claim, Step())
         return await self.claim(handed_back, worker_id)
 
     async def in_state(self, state: RunState, **options: Any) -> RunRecord:
@@ -164,13 +164,13 @@ class Ledger:
                 return run
             case RunState.AVAILABLE:
                 run = await self.executing(**options)
-                return await self.write(runs.hand_back, run.claim, Step())
+                return await self.write(attempts.hand_back, run.claim, Step())
             case RunState.EXECUTING:
                 return await self.executing(**options)
         run = await self.executing(**options)
         match state:
             case RunState.RETRYABLE:
-                run = await self.write(runs.fail, run.claim, "boom", "", 60.0, Step())
+                run = await self.write(attempts.fail, run.claim, "boom", "", 60.0, Step())
                 self.clock.advance(61)
                 await self.worker()
                 return run
@@ -178,14 +178,14 @@ class Ledger:
                 asked = CallOutcome(tool_call(), EffectState.AWAITING, asked=True)
                 step = Step(outcomes=(asked,))
                 return await self.write(
-                    runs.suspend, run.claim, "effects", {"effects": ["0.0"]}, step
+                    attempts.suspend, run.claim, "effects", {"effects": ["0.0"]}, step
                 )
             case RunState.COMPLETED:
-                return await self.write(runs.complete, run.claim, '"done"', Step())
+                return await self.write(attempts.complete, run.claim, '"done"', Step())
             case RunState.DISCARDED:
-                return await self.write(runs.discard, run.claim, "no use", "", Step())
+                return await self.write(attempts.discard, run.claim, "no use", "", Step())
             case RunState.CANCELLED:
-                return await self.write(runs.stop, run.claim, Step())
+                return await self.write(attempts.stop, run.claim, Step())
 
     # --- looks
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from durably.ledger import decisions, queues, reads, runs, steps, workers
+from durably.ledger import attempts, decisions, queues, reads, runs, steps, workers
 from durably.ledger.connect import database_for
 from durably.ledger.database import Database
 from durably.ledger.operations import Operation
@@ -36,7 +36,7 @@ class Lived(Ledger):
         for state in RunState:
             await self.run_in(state, f"first {state}")
         big = await self.work(await self.insert("big"), "x" * 1_000_000)
-        await self.write(runs.complete, big.claim, json.dumps("y" * 1_000_000), Step())
+        await self.write(attempts.complete, big.claim, json.dumps("y" * 1_000_000), Step())
         for state in reversed(RunState):
             await self.run_in(state, f"second {state} {PLAIN}")
         stopping = await self.run_in(RunState.EXECUTING, "asked to stop")
@@ -48,7 +48,7 @@ class Lived(Ledger):
         self.clock.advance(-3600)
         for key in ("pruned 1", "pruned 2"):
             run = await self.claim(await self.insert(key))
-            await self.write(runs.complete, run.claim, "1", Step())
+            await self.write(attempts.complete, run.claim, "1", Step())
         self.clock.advance(3600)
         assert await self.write(runs.prune, 1800.0, "completed", 10) == 2
 
@@ -71,17 +71,17 @@ class Lived(Ledger):
                 await self.write(steps.record_intent, run.claim, tool_call(9))
                 return run
             case RunState.AVAILABLE:
-                return await self.write(runs.hand_back, *settled)
+                return await self.write(attempts.hand_back, *settled)
             case RunState.RETRYABLE:
-                return await self.write(runs.fail, run.claim, PLAIN, PLAIN, 3600.0, settled[1])
+                return await self.write(attempts.fail, run.claim, PLAIN, PLAIN, 3600.0, settled[1])
             case RunState.SUSPENDED:
                 return await self.ask(run)
             case RunState.COMPLETED:
-                return await self.write(runs.complete, run.claim, json.dumps(ODD), settled[1])
+                return await self.write(attempts.complete, run.claim, json.dumps(ODD), settled[1])
             case RunState.DISCARDED:
-                return await self.write(runs.discard, run.claim, PLAIN, PLAIN, settled[1])
+                return await self.write(attempts.discard, run.claim, PLAIN, PLAIN, settled[1])
             case RunState.CANCELLED:
-                return await self.write(runs.stop, *settled)
+                return await self.write(attempts.stop, *settled)
 
     async def ask(self, run: RunRecord) -> RunRecord:
         """The run, waiting for people: about one of its calls they have decided."""
@@ -94,7 +94,7 @@ class Lived(Ledger):
             CallOutcome(tool_call(9, 3), EffectState.AWAITING, asked=True, ask=Ask("question")),
         )
         waiting = {"effects": ["9.0", "9.1", "9.2", "9.3"], "odd": ODD}
-        await self.write(runs.suspend, run.claim, "effects", waiting, Step(outcomes=outcomes))
+        await self.write(attempts.suspend, run.claim, "effects", waiting, Step(outcomes=outcomes))
         edited = json.dumps({"amount": ODD})
         await self.write(decisions.approve, run.key, "9.2", edited, None, "ana", PLAIN)
         answer = ("answered", EffectState.DONE, json.dumps(ODD), None, "ben", "")
@@ -115,7 +115,7 @@ class Lived(Ledger):
             events=(("step", {"odd": text}),),
         )
         await self.write(steps.record_step, run.claim, results)
-        run = await self.claim(await self.write(runs.hand_back, run.claim, Step()))
+        run = await self.claim(await self.write(attempts.hand_back, run.claim, Step()))
         await self.write(steps.record_step, run.claim, Step(messages=(message(2, f" {body} "),)))
         return run
 

@@ -17,7 +17,7 @@ from pydantic_ai import Agent
 
 from durably import Durably
 from durably.errors import LedgerError, LedgerMoved, SchemaError
-from durably.ledger import decisions, evidence, queues, runs, steps, workers
+from durably.ledger import attempts, decisions, evidence, queues, runs, steps, workers
 from durably.ledger.connect import database_for
 from durably.ledger.database import Database
 from durably.ledger.sqlite.database import SqliteDatabase
@@ -32,7 +32,7 @@ type Write = Callable[[Database, Any], Awaitable[object]]
 
 WRITES: dict[str, Write] = {
     "enqueue": lambda db, _: db.write(runs.insert, new_run("late")),
-    "claim": lambda db, _: db.write(runs.claim, "w9", "agents", 5),
+    "claim": lambda db, _: db.write(attempts.claim, "w9", "agents", 5),
     "register": lambda db, _: db.write(workers.register, "w9", "w9", 1, {"agents": 1}, 30.0),
     "beat": lambda db, _: db.write(workers.register, "w1", "w1", 1, {"agents": 1}, 30.0),
     "checkpoint": lambda db, run: db.write(
@@ -40,8 +40,8 @@ WRITES: dict[str, Write] = {
     ),
     "intent": lambda db, run: db.write(steps.record_intent, run.claim, tool_call(11)),
     "outcome": lambda db, run: db.write(steps.record_outcome, run.claim, done(tool_call(12))),
-    "complete": lambda db, run: db.write(runs.complete, run.claim, "1", Step()),
-    "hand back": lambda db, run: db.write(runs.hand_back, run.claim, Step()),
+    "complete": lambda db, run: db.write(attempts.complete, run.claim, "1", Step()),
+    "hand back": lambda db, run: db.write(attempts.hand_back, run.claim, Step()),
     "late evidence": lambda db, run: db.write(evidence.settle_late, run.claim, done(tool_call(9))),
     "late withdrawal": lambda db, run: db.write(
         evidence.withdraw_late, run.claim, tool_call(9), "not sent"
@@ -51,7 +51,7 @@ WRITES: dict[str, Write] = {
         decisions.resolve, "first suspended", "9.0", EffectState.DONE, "1", None, "ana", ""
     ),
     "revive": lambda db, _: db.write(runs.revive, "first cancelled", "ana"),
-    "rescue": lambda db, _: db.write(runs.rescue),
+    "rescue": lambda db, _: db.write(attempts.rescue),
     "prune": lambda db, _: db.write(runs.prune, 0.0, None, 10),
     "pause": lambda db, _: db.write(queues.pause, "agents"),
     "resume": lambda db, _: db.write(queues.resume, "night"),
@@ -263,7 +263,7 @@ async def test_jobs_of_half_a_ledger_are_claimed_by_nobody(agents: Path, migrate
     await database.write(workers.register, "w9", "w9", 1, {"agents": 1}, 0.0)
     moving = begin(agents, migrated_url)
     with pytest.raises(LedgerMoved):
-        await database.write(runs.claim, "w9", "agents", 5)
+        await database.write(attempts.claim, "w9", "agents", 5)
     await database.write(workers.remove, "w9")
     await database.close()
     list(moving)

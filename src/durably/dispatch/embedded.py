@@ -13,7 +13,7 @@ from durably.dispatch.dispatcher import Slots, Start
 from durably.dispatch.queues import QueueSettings
 from durably.errors import LedgerUnavailable
 from durably.execution.away import Away
-from durably.ledger import reads, runs
+from durably.ledger import attempts, reads
 from durably.ledger.database import Database
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class EmbeddedDispatcher:
         knew_of_more = queue in self._more
         self._more.discard(queue)
         claiming = asyncio.ensure_future(
-            self._ledger.write(runs.claim, self._worker_id, queue, limit)
+            self._ledger.write(attempts.claim, self._worker_id, queue, limit)
         )
         try:
             claimed = await asyncio.shield(claiming)

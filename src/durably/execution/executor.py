@@ -38,7 +38,7 @@ from durably.execution.outcome import (
     Outcome,
     Suspended,
 )
-from durably.ledger import runs
+from durably.ledger import attempts
 from durably.ledger.database import Database
 from durably.ledger.written import Step
 from durably.lifecycle import AttemptOutcome
@@ -165,25 +165,25 @@ class Executor:
                 step = journal.remaining_step(messages, usage, cost)
                 settled = settle(
                     ending.COMPLETED,
-                    lambda s: write(runs.complete, claim, output, s, alone=True),
+                    lambda s: write(attempts.complete, claim, output, s, alone=True),
                     step,
                 )
             case Failed(error):
                 return await self._fail(journal, error, options, step)
             case Discarded(reason):
                 settled = settle(
-                    ending.DISCARDED, lambda s: write(runs.discard, claim, reason, "", s), step
+                    ending.DISCARDED, lambda s: write(attempts.discard, claim, reason, "", s), step
                 )
             case Suspended(kind, on):
                 settled = settle(
-                    ending.SUSPENDED, lambda s: write(runs.suspend, claim, kind, on, s), step
+                    ending.SUSPENDED, lambda s: write(attempts.suspend, claim, kind, on, s), step
                 )
             case HandedBack():
                 settled = settle(
-                    ending.HANDED_BACK, lambda s: write(runs.hand_back, claim, s), step
+                    ending.HANDED_BACK, lambda s: write(attempts.hand_back, claim, s), step
                 )
             case Cancelled():
-                settled = settle(ending.CANCELLED, lambda s: write(runs.stop, claim, s), step)
+                settled = settle(ending.CANCELLED, lambda s: write(attempts.stop, claim, s), step)
             case Lost():
                 return await self._let_go(journal)
         return await settled
@@ -192,7 +192,7 @@ class Executor:
         """Hand a lost run back, in case that nobody has taken it yet; if one has, it is refused."""
         try:
             step = Step(streams=journal.feed is not None)
-            return await self._ledger.write(runs.hand_back, journal.claim, step)
+            return await self._ledger.write(attempts.hand_back, journal.claim, step)
         except LedgerUnavailable as error:
             # Whoever looks after dead workers' runs finds it, or this worker does when it is back.
             log.warning("run %r is left as it is: %s", journal.run.key, error)
@@ -213,7 +213,7 @@ class Executor:
         if verdict.kind == "permanent":
             return await journal.settle(
                 AttemptOutcome.DISCARDED,
-                lambda s: write(runs.discard, claim, message, text, s),
+                lambda s: write(attempts.discard, claim, message, text, s),
                 step,
             )
         delay = options.retry.delay(run.failures + 1, random.random)
@@ -221,7 +221,7 @@ class Executor:
             delay = max(delay, verdict.retry_after_seconds)
         return await journal.settle(
             AttemptOutcome.FAILED,
-            lambda s: write(runs.fail, claim, message, text, delay, s),
+            lambda s: write(attempts.fail, claim, message, text, delay, s),
             step,
         )
 

@@ -156,7 +156,7 @@ class Database(Protocol):
     ) -> T:
         """Run an operation in one durable transaction; returns once it is committed.
 
-        ``await ledger.write(runs.claim, worker_id, "agents", 20)``
+        ``await ledger.write(attempts.claim, worker_id, "agents", 20)``
         """
         ...
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import Enum
 
 from durably.errors import TransitionRefused
-from durably.ledger import queues, reads, runs
+from durably.ledger import attempts, queues, reads, runs
 from durably.ledger.fence import record_event
 from durably.ledger.operations import (
     Operation,
@@ -118,7 +118,7 @@ def claim(worker_id: str, wakeup: Wakeup) -> Operation[RunRecord | Refusal]:
         hastened = yield from execute("hasten_run", run_id=run.id)
         if hastened:
             yield from record_event(run.claim, "hastened", by=BY_OBAN)
-    claimed = yield from runs.claim_one(worker_id, run.id)
+    claimed = yield from attempts.claim_one(worker_id, run.id)
     if claimed is None:
         return Refusal.NOT_DUE
     yield from execute("take_job", run_id=run.id, job_id=wakeup.job_id)

@@ -16,7 +16,7 @@ from pydantic_ai import Agent, ModelRetry
 from pydantic_ai.exceptions import ModelHTTPError
 
 from durably import Durably, NotDone, Run, RunCancelled, current_call, effects
-from durably.execution import journal
+from durably.execution import soon
 from support.databases import sql
 from support.ledgers import until
 from support.scripted import NOW, Script, call
@@ -195,7 +195,7 @@ def _steady(data: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def model_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A result is written by itself, as it is where the next response takes longer than that."""
-    monkeypatch.setattr(journal, "SOON_SECONDS", 0.0)
+    monkeypatch.setattr(soon, "SOON_SECONDS", 0.0)
 
 
 WRITES: dict[str, tuple[Make, Live, str, int]] = {

@@ -1,12 +1,11 @@
 """What one attempt knows of its run, and how it makes each step durable.
 
-Owns positions and the buffer of results that need no write of their own; trying a write again
-while the database is away is `writes`'. Knows no agent framework: messages and results are JSON.
+Owns positions and the order of writes; what waits for the next one is `unwritten`'s, trying one
+again while the database is away `writes`'. Knows no agent framework: messages and results are JSON.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -18,6 +17,8 @@ from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl, Ending
 from durably.execution.damage import RESPONSE, damage_of
 from durably.execution.feed import Feed, Merge
+from durably.execution.soon import Soon
+from durably.execution.unwritten import Unwritten
 from durably.execution.writes import Writes
 from durably.ledger import budgets, children, evidence, reads, steps, threads, waits
 from durably.ledger.budgets import Sharing
@@ -37,10 +38,6 @@ from durably.records import (
     Steer,
     StoredMessage,
 )
-
-SOON_SECONDS = 0.01
-"""How long an outcome waits for a write that it can ride along with: a model that answers at once
-brings one, others take far longer."""
 
 
 class Journal:
@@ -82,16 +79,8 @@ class Journal:
         self.feed: Feed | None = None
         self._writes = Writes(ledger, run, control)
         self._effects = {effect.position: effect for effect in effects}
-        self._usage: str | None = None
-        self._cost_nanousd: int | None = None
-        self._model: str | None = None
-        self._sharing: Sharing | None = None
-        self._fingerprint: str | None = None
-        self._fingerprint_is_news = False
-        self._events: list[tuple[str, dict[str, object]]] = []
-        self._kept: dict[CallPosition, CallOutcome] = {}
-        self._flush_due: asyncio.TimerHandle | None = None
-        self._flushing: asyncio.Task[None] | None = None
+        self._unwritten = Unwritten()
+        self._soon = Soon()
 
     @classmethod
     async def open(cls, ledger: Database, run: RunRecord, control: AttemptControl) -> Journal:
@@ -150,13 +139,11 @@ class Journal:
 
     def note(self, kind: str, **data: object) -> None:
         """Add an event to the next write."""
-        self._events.append((kind, data))
+        self._unwritten.note(kind, data)
 
     def note_fingerprint(self, fingerprint: str) -> None:
         """Record the agent's fingerprint with the next write, if it is news."""
-        if fingerprint != self._fingerprint:
-            self._fingerprint = fingerprint
-            self._fingerprint_is_news = True
+        self._unwritten.note_fingerprint(fingerprint)
 
     async def steers(self) -> list[Steer]:
         """Messages of the run's thread that it is to see, and has not.
@@ -179,7 +166,7 @@ class Journal:
         if run.thread is None and not run.tags:
             return []
         found = await self._writes.read(lambda: budgets.list_shared_of(run.thread, run.tags))
-        self._sharing = Sharing.of(found)
+        self._unwritten.sharing = Sharing.of(found)
         return found
 
     async def checkpoint(
@@ -201,7 +188,9 @@ class Journal:
             LeaseLost: another attempt owns the run.
         """
         appended = self.append(messages, steers)
-        self._usage, self._cost_nanousd, self._model = usage, cost_nanousd, model or self._model
+        unwritten = self._unwritten
+        unwritten.usage, unwritten.cost_nanousd = usage, cost_nanousd
+        unwritten.model = model or unwritten.model
         if self.feed is not None:
             self.feed.drop()
         boundaries.reached("checkpoint:before")
@@ -297,12 +286,11 @@ class Journal:
         """Let an outcome ride along with the next write.
 
         Args:
-            soon: if there is none in `SOON_SECONDS`, write it then, without waiting for it.
+            soon: if there is none in a moment, write it then, without waiting for it.
         """
-        self._kept[outcome.call.position] = outcome
-        if soon and self._flushing is None and self._flush_due is None:
-            loop = asyncio.get_running_loop()
-            self._flush_due = loop.call_later(SOON_SECONDS, self._start_flush)
+        self._unwritten.keep(outcome)
+        if soon:
+            self._soon.ask(self._flush)
 
     async def withdraw(self, call: ToolCall, reason: str) -> None:
         """Forget an intent: the call certainly did not happen."""
@@ -328,25 +316,15 @@ class Journal:
         cost_nanousd: int | None = None,
     ) -> Step:
         """Everything that waits for the next write, for the transition that ends the attempt."""
-        return Step(
-            usage=usage or self._usage,
-            messages=messages,
-            outcomes=tuple(self._kept.values()),
-            fingerprint=self._fingerprint if self._fingerprint_is_news else None,
-            events=tuple(self._events),
-            cost_nanousd=self._cost_nanousd if cost_nanousd is None else cost_nanousd,
-            sharing=self._sharing,
-            streams=self.feed is not None,
-            model=self._model,
-        )
+        return self._unwritten.step(messages, usage, cost_nanousd, streams=self.feed is not None)
 
     async def settle(
         self, ending: AttemptOutcome, transition: Callable[[Step], Awaitable[RunRecord]], step: Step
     ) -> RunRecord:
         """Write the transition that ends the attempt (see `Writes.settle`)."""
-        await self._finish_flush()
-        if self._kept or step.outcomes:
-            step = replace(step, outcomes=tuple(self._kept.values()))
+        await self._soon.finish()
+        if step.outcomes != (outcomes := self._unwritten.outcomes):
+            step = replace(step, outcomes=outcomes)
         if self.feed is not None:
             self.feed.end()
         boundaries.reached("settle:before")
@@ -356,36 +334,18 @@ class Journal:
 
     async def write(self) -> None:
         """Make everything that waits durable now, if anything does."""
-        if self._kept or self._events or self._fingerprint_is_news:
+        if self._unwritten.is_news:
             await self._write_step()
 
-    def _start_flush(self) -> None:
-        self._flush_due = None
-        if self._kept and self.control.ending is not Ending.LOST:
-            self._flushing = asyncio.create_task(self._flush())
-
     async def _flush(self) -> None:
-        try:
-            await self._write_step(flush=True)
-        except (LeaseLost, asyncio.CancelledError):
-            # The outcomes are still kept, and a lost lease shows at the next write.
-            return
-        finally:
-            self._flushing = None
+        if self._unwritten.outcomes and self.control.ending is not Ending.LOST:
+            await self._write_next()
 
-    async def _finish_flush(self) -> None:
-        """See that no flush is under way, nor begins: the write that comes now takes its place."""
-        if self._flush_due is not None:
-            self._flush_due.cancel()
-            self._flush_due = None
-        while self._flushing is not None:
-            await asyncio.wait({self._flushing})
+    async def _write_step(self, messages: tuple[NewMessage, ...] = ()) -> None:
+        await self._soon.finish()
+        await self._write_next(messages)
 
-    async def _write_step(
-        self, messages: tuple[NewMessage, ...] = (), *, flush: bool = False
-    ) -> None:
-        if not flush:
-            await self._finish_flush()
+    async def _write_next(self, messages: tuple[NewMessage, ...] = ()) -> None:
         step = waiting = self.remaining_step(messages)
         if messages:
             # In this write or in none: it says that the messages are there.
@@ -395,18 +355,9 @@ class Journal:
         async def write() -> None:
             await self.ledger.write(steps.record_step, self.claim, step, alone=True)
             # Here, so that it is also done if the attempt is cancelled while this is committed.
-            self._forget(waiting)
+            self._unwritten.forget(waiting)
 
         await self._writes.persist(write)
-
-    def _forget(self, step: Step) -> None:
-        """Keep for the next write only what this one has not made durable."""
-        for outcome in step.outcomes:
-            if self._kept.get(outcome.call.position) is outcome:
-                del self._kept[outcome.call.position]
-        del self._events[: len(step.events)]
-        if step.fingerprint == self._fingerprint:
-            self._fingerprint_is_news = False
 
 
 type _Made = tuple[list[StoredMessage], list[Effect], str | None]

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -28,7 +29,7 @@ from durably.ledger import attempts
 from durably.ledger.postgres.connection import FROZEN_SECONDS
 from durably.ledger.written import Step
 from support.databases import ON_POSTGRES, sql
-from support.ledgers import until
+from support.ledgers import PATIENCE_SECONDS, until
 from support.scripted import NOW, Script, call, tool_texts
 
 pytestmark = pytest.mark.by_database
@@ -93,6 +94,39 @@ async def done(answer: Any) -> Any:
 
 
 # --- one transaction
+
+
+@BOTH
+async def test_more_tools_than_threads_each_have_their_turn(
+    app: Durably, log: list[str], in_thread: bool
+) -> None:
+    """Those that wait for the file must not take the threads in which others commit."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    crowd = 6
+
+    def together() -> bool:
+        return len(log) == crowd
+
+    def sync(call: Any) -> str:
+        log.append("entered")
+        with call.transaction() as connection:
+            connection.execute(ONE)
+        return "booked"
+
+    async def not_sync(call: Any) -> str:
+        log.append("entered")
+        async with call.transaction() as connection:
+            await until(together, "all have asked for the file")
+            await done(connection.execute(ONE))
+        return "booked"
+
+    app.register(agent := clerk(sync if in_thread else not_sync), retry=NOW)
+    found = [await app.enqueue(agent, "hi") for _ in range(crowd)]
+    async with app.worker({"agents": crowd}):
+        for run in found:
+            assert await run.result(timeout=PATIENCE_SECONDS) == "done"
+    assert rows(app) == [1] * crowd
+    assert log == ["entered"] * crowd, "none had to run again"
 
 
 @BOTH

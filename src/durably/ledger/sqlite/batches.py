@@ -15,7 +15,14 @@ from typing import Any
 from durably import boundaries
 from durably.ledger.database import Clock
 from durably.ledger.lanes import Answer, Job
-from durably.ledger.sqlite.connection import begin_immediate, data_version, drive, translate
+from durably.ledger.sqlite.connection import (
+    BEGIN_SECONDS,
+    begin_immediate,
+    data_version,
+    drive,
+    translate,
+)
+from durably.ledger.sqlite.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +33,7 @@ class Batches:
     Args:
         connection: its busy timeout becomes 0, so that nobody waits for a lock unless they want to.
         check_file: raises if the path does not name the ledger's file any more.
+        turns: of this process's tools, none of which is waited for longer than for one.
     """
 
     def __init__(
@@ -34,11 +42,13 @@ class Batches:
         clock: Clock,
         path: Path,
         check_file: Callable[[], None],
+        turns: Turns,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._path = path
         self._check_file = check_file
+        self._turns = turns
         # What `data_version` said after the last commit, and as the transaction began.
         self._version = self._version_at_begin = 0
         connection.execute("PRAGMA busy_timeout=0")
@@ -68,10 +78,18 @@ class Batches:
             What to tell, and whether nothing but progress is there since the last commit; None:
             nothing was committed.
         """
+        if answers is None:
+            with self._turns.ahead(BEGIN_SECONDS) as seconds:
+                return self._commit(jobs, None, seconds)
+        return self._commit(jobs, answers, BEGIN_SECONDS)
+
+    def _commit(
+        self, jobs: list[Job], answers: list[Answer] | None, seconds: float
+    ) -> tuple[list[Answer], bool | None]:
         try:
             if answers is None:
                 self._check_file()
-                self._begin()
+                self._begin(seconds)
                 answers = self._all_or_each(jobs)
             boundaries.reached("commit:before")
             self._connection.execute("COMMIT")
@@ -98,11 +116,11 @@ class Batches:
         """Let go of the connection."""
         self._connection.close()
 
-    def _begin(self) -> None:
+    def _begin(self, seconds: float = BEGIN_SECONDS) -> None:
         """Begin a transaction, patiently, and undo one that is open."""
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
-        begin_immediate(self._connection)
+        begin_immediate(self._connection, seconds)
         self._version_at_begin = data_version(self._connection)
 
     def _all_or_each(self, jobs: list[Job]) -> list[Answer]:

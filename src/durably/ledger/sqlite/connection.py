@@ -124,9 +124,13 @@ def register_functions(connection: sqlite3.Connection, clock: Clock) -> None:
     connection.create_function("durably_ms_since", 1, ms_since)
 
 
-def begin_immediate(connection: sqlite3.Connection) -> None:
-    """Take the write lock, patiently: another process may hold it for a moment."""
-    deadline = time.monotonic() + BEGIN_SECONDS
+def begin_immediate(connection: sqlite3.Connection, seconds: float = BEGIN_SECONDS) -> None:
+    """Take the write lock, patiently: another process may hold it for a moment.
+
+    Args:
+        seconds: for how long to ask, at least once.
+    """
+    deadline = time.monotonic() + seconds
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")

@@ -29,6 +29,7 @@ from durably.ledger.sqlite.loops import OnLoops
 from durably.ledger.sqlite.reader import Reader
 from durably.ledger.sqlite.schema import upgrade
 from durably.ledger.sqlite.transaction import SqliteTransaction
+from durably.ledger.sqlite.turns import Turns
 from durably.ledger.sqlite.watch import ChangeWatcher
 from durably.ledger.sqlite.writer import Writer
 from durably.records import Finding
@@ -75,6 +76,7 @@ class SqliteDatabase:
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._watcher = ChangeWatcher(self.path, watch_seconds, self._check_file, self._find_others)
+        self._turns = Turns()
         self._lock = threading.Lock()
         self._file = self.path
         self._opened: tuple[int, int] | None = None
@@ -118,7 +120,7 @@ class SqliteDatabase:
             self._following.__enter__()
             # Last: with it, it is open.
             self._writer = Writer(
-                Batches(write_connection, self._clock, self.path, self._check_file),
+                Batches(write_connection, self._clock, self.path, self._check_file, self._turns),
                 lambda progress: self._watcher.notify(progress=progress),
                 self._on_loops,
             )
@@ -180,7 +182,9 @@ class SqliteDatabase:
         return run_as_guest(connection, self._file, self._clock, operation)
 
     def transaction(self) -> SqliteTransaction:
-        return SqliteTransaction(self._file, self._clock, self._check_file, self._watcher.notify)
+        return SqliteTransaction(
+            self._file, self._turns, self._clock, self._check_file, self._watcher.notify
+        )
 
     @contextmanager
     def subscribe(self, listener: Listener, *, progress: bool = False) -> Generator[None]:

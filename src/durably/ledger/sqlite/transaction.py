@@ -1,6 +1,7 @@
 """A tool's own transaction on the ledger's SQLite file, committed together with its result.
 
-Owns the connection lent to the tool; what is recorded with the tool's writes is the ledger's.
+Owns the connection lent to the tool; whose turn it is to have one is `turns`', what is recorded
+with the tool's writes the ledger's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from typing import Any
 from durably import boundaries
 from durably.errors import LedgerError, LedgerUnavailable
 from durably.ledger.operations import Operation
-from durably.ledger.sqlite.connection import Clock, begin_immediate, connect, drive, translate
+from durably.ledger.sqlite.connection import (
+    BEGIN_SECONDS,
+    Clock,
+    begin_immediate,
+    connect,
+    drive,
+    translate,
+)
+from durably.ledger.sqlite.turns import Turn, Turns
 
 
 class _ToolConnection(sqlite3.Connection):
@@ -109,14 +118,17 @@ class SqliteTransaction:
     def __init__(
         self,
         path: Path,
+        turns: Turns,
         clock: Clock,
         check: Callable[[], None],
         committed: Callable[[], None],
     ) -> None:
         self._path = path
+        self._turns = turns
         self._clock = clock
         self._check = check
         self._committed = committed
+        self._turn: Turn | None = None
         self._connection: _ToolConnection | None = None
         self._lost = False
         self._lock = threading.Lock()
@@ -132,11 +144,18 @@ class SqliteTransaction:
 
     def begin(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._lend(self._opened())
+            with self._in_time():
+                self._ask().wait(BEGIN_SECONDS)
+            self._begin()
         return self._open()
 
     async def begin_async(self) -> sqlite3.Connection:
-        return await asyncio.to_thread(self.begin)
+        if self._connection is None:
+            # Not in a thread: there are few, and whoever has the file needs one to commit.
+            with self._in_time():
+                await self._ask().wait_async(BEGIN_SECONDS)
+            await asyncio.to_thread(self._begin)
+        return self._open()
 
     async def commit[T](self, operation: Operation[T]) -> T:
         return await asyncio.to_thread(self._commit, operation)
@@ -144,19 +163,52 @@ class SqliteTransaction:
     def rollback(self) -> None:
         with self._lock:
             connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.end()
+            turn, self._turn = self._turn, None
+        try:
+            if connection is not None:
+                connection.end()
+        finally:
+            if turn is not None:
+                turn.end()
 
     async def close(self) -> None:
         with self._lock:
             self._closed = True
         self.rollback()
 
+    def _ask(self) -> Turn:
+        with self._lock:
+            self._check_going()
+            turn = self._turn = self._turns.ask()
+        return turn
+
+    @contextmanager
+    def _in_time(self) -> Generator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            self._lost = True
+            raise LedgerUnavailable(
+                f"{self._path} is locked: for {BEGIN_SECONDS:g} s other tools of this process have "
+                "had their transactions. Keep a tool short once its transaction is open."
+            ) from error
+
+    def _check_going(self) -> None:
+        if self._closed:
+            raise LedgerError("The attempt is over; this transaction cannot begin any more.")
+
     def _open(self) -> _ToolConnection:
         connection = self._connection
         if connection is None:
             raise LedgerError("This transaction is over, or was not begun.")
         return connection
+
+    def _begin(self) -> None:
+        try:
+            self._lend(self._opened())
+        except BaseException:
+            self.rollback()
+            raise
 
     def _opened(self) -> _ToolConnection:
         self._check()
@@ -173,11 +225,12 @@ class SqliteTransaction:
 
     def _lend(self, connection: _ToolConnection) -> None:
         with self._lock:
-            if self._closed:
-                # The attempt was stopped while its tool waited here, in a thread, for the lock.
-                connection.close()
-                raise LedgerError("The attempt is over; this transaction cannot begin any more.")
-            self._connection = connection
+            if not self._closed:
+                self._connection = connection
+                return
+        # The attempt was stopped while its tool waited here, in a thread, for the lock.
+        connection.close()
+        self._check_going()
 
     def _commit[T](self, operation: Operation[T]) -> T:
         connection = self._open()

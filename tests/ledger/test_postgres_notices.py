@@ -16,7 +16,17 @@ from durably.ledger.postgres import hearing, telling
 from durably.ledger.postgres.database import PostgresDatabase
 from durably.ledger.postgres.telling import Echo
 from durably.ledger.written import Step
-from support.ledgers import PATIENCE_SECONDS, Ledger, PostgresBackend, message, new_run, until
+from durably.records import Claim
+from support.ledgers import (
+    PATIENCE_SECONDS,
+    Ledger,
+    PostgresBackend,
+    done,
+    message,
+    new_run,
+    tool_call,
+    until,
+)
 from support.pg_proxy import NOTIFICATION, PgProxy
 from support.postgres_server import PostgresServer
 from support.processes import LedgerProcess
@@ -176,6 +186,37 @@ async def test_progress_elsewhere_is_told_to_those_who_follow(pg: PostgresBacken
                 pytest.fail("everybody is told of every step")
             await other.write(runs.insert, new_run("another"))
             assert await asyncio.to_thread(news.wait, PATIENCE_SECONDS)
+
+
+async def test_tool_in_its_transaction_is_news_to_all_if_it_enqueues(pg: PostgresBackend) -> None:
+    async with opened(pg.url) as database:
+        await database.write(runs.insert, new_run("r"))
+        (run,) = await database.write(attempts.claim, "w1", "agents", 1)
+        news, followed = threading.Event(), threading.Event()
+        with database.subscribe(news.set), database.subscribe(followed.set, progress=True):
+            for seq in range(TRIES):
+                news.clear()
+                followed.clear()
+                await work_in_transaction(database, run.claim, seq)
+                assert followed.is_set()
+                if not news.is_set():
+                    break  # What was committed before is told as well.
+            else:
+                pytest.fail("everybody is told of every call")
+            await work_in_transaction(database, run.claim, TRIES, "another")
+            assert await asyncio.to_thread(news.wait, PATIENCE_SECONDS)
+
+
+async def work_in_transaction(
+    database: PostgresDatabase, claim: Claim, seq: int, *keys: str
+) -> None:
+    transaction = database.transaction()
+    connection = await transaction.begin_async()
+    for key in keys:
+        await database.run_on(connection, runs.insert(new_run(key)))
+    recording = steps.record_outcome(claim, done(tool_call(seq)))
+    await transaction.commit(recording, progress=True)
+    await transaction.close()
 
 
 # --- not heard

@@ -15,7 +15,7 @@ from durably.errors import LeaseLost, LedgerUnavailable
 from durably.execution.control import AttemptControl, Ending
 from durably.ledger import reads, steps
 from durably.ledger.database import Database, ToolTransaction
-from durably.ledger.operations import Operation
+from durably.ledger.operations import Operation, is_progress
 from durably.ledger.written import CallOutcome
 from durably.lifecycle import AttemptOutcome
 from durably.records import Effect, RunRecord
@@ -131,7 +131,9 @@ class Writes:
         """
         claim, position = self._run.claim, outcome.call.position
         try:
-            return await transaction.commit(steps.record_outcome(claim, outcome))
+            recording = steps.record_outcome(claim, outcome)
+            progress = is_progress(steps.record_outcome)
+            return await transaction.commit(recording, progress=progress)
         except LeaseLost:
             self._control.end(Ending.LOST)
             raise

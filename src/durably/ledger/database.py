@@ -58,8 +58,12 @@ class ToolTransaction(Protocol):
         """`begin`, for a tool on the event loop."""
         ...
 
-    async def commit[T](self, operation: Operation[T]) -> T:
+    async def commit[T](self, operation: Operation[T], *, progress: bool = False) -> T:
         """Run one of the ledger's operations inside it, and make both durable together.
+
+        Args:
+            progress: whether the operation writes only what `operations.progress` says. Whether
+                the tool has enqueued something is known here.
 
         Raises:
             LedgerUnavailable: it was not committed, or nobody knows whether it was.

@@ -6,10 +6,17 @@ Owns the list; hearing of commits is the drivers'.
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from durably.ledger.database import Listener
 
 log = logging.getLogger(__name__)
+
+
+class Committed(Protocol):
+    """Who is told of each commit, and whether it was nothing but progress."""
+
+    def __call__(self, *, progress: bool) -> None: ...
 
 
 class Listeners:

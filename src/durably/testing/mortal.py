@@ -168,10 +168,10 @@ class MortalTransaction:
         self._life.check()
         return await self._own.begin_async()
 
-    async def commit[T](self, operation: Operation[T]) -> T:
+    async def commit[T](self, operation: Operation[T], *, progress: bool = False) -> T:
         self._life.check()
         try:
-            return await self._own.commit(operation)
+            return await self._own.commit(operation, progress=progress)
         except Exception:
             self._life.check()
             raise

@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from durably.errors import ConfigError
 from durably.ledger.operations import Operation
 from durably.ledger.postgres.connection import adapt, drive_cursor, translate
+from durably.ledger.postgres.lent import LentAsyncConnection, LentConnection
 from durably.ledger.postgres.statements import parameters, statements
 from durably.ledger.postgres.url import PostgresUrl
 
@@ -39,6 +40,8 @@ async def run_as_guest[T](
     """
     own = await own_connection(connection)
     _check_state(own)
+    if isinstance(own, (LentConnection, LentAsyncConnection)):
+        own.enqueued = True
     try:
         if isinstance(own, psycopg.AsyncConnection):
             return await _run_async(own, where, ledger_id, operation)

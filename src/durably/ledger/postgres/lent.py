@@ -36,12 +36,15 @@ class LentConnection(psycopg.Connection[Any]):
 
     A tool in a thread goes on when its attempt is stopped. To close a connection while somebody
     waits on it crashes the process, so each wait takes its turn, and `end` has the last one.
+
+    Attributes:
+        enqueued: whether a run was enqueued in its transaction, which others have to hear of.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursor_factory = _LentCursor
-        self.over = False
+        self.over = self.enqueued = False
         self._released = False
         self._turn = threading.Lock()
 
@@ -108,12 +111,16 @@ class LentConnection(psycopg.Connection[Any]):
 
 
 class LentAsyncConnection(psycopg.AsyncConnection[Any]):
-    """A connection for an async tool; its waits are tasks, which `end` can cancel."""
+    """A connection for an async tool; its waits are tasks, which `end` can cancel.
+
+    Attributes:
+        enqueued: as of `LentConnection`.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursor_factory = _LentAsyncCursor
-        self.over = False
+        self.over = self.enqueued = False
         self._released = False
         self._waits: set[asyncio.Task[Any]] = set()
 

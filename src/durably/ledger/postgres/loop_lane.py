@@ -18,11 +18,11 @@ from psycopg.pq.abc import PGresult
 
 from durably import boundaries
 from durably.ledger.lanes import MAX_BATCH, Job, Lane, job_here
+from durably.ledger.listeners import Committed
 from durably.ledger.operations import Operation, Statement
 from durably.ledger.postgres.connection import LOST, translate
 from durably.ledger.postgres.loop_pipeline import LoopPipeline
 from durably.ledger.postgres.pipeline import Pipeline, Sendable
-from durably.ledger.postgres.session import Committed
 from durably.ledger.postgres.url import PostgresUrl
 
 log = logging.getLogger(__name__)

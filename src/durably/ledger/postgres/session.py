@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any, LiteralString, Protocol, cast
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import errors
@@ -16,6 +16,7 @@ from durably import boundaries
 from durably.ledger.budgets import spend_together
 from durably.ledger.database import Clock
 from durably.ledger.lanes import Answer, Job, tell
+from durably.ledger.listeners import Committed
 from durably.ledger.operations import Operation, Statement, begun, postponing
 from durably.ledger.postgres.connection import (
     BEGIN_READ,
@@ -39,12 +40,6 @@ _PATIENT = cast(LiteralString, f"SET lock_timeout = '{LOCK_SECONDS}s'")
 TRIES = 5
 """How often a transaction is tried that the server chose to undo, as it may any (PostgreSQL docs,
 "Deadlocks"), and one whose connection was lost before it was asked to commit."""
-
-
-class Committed(Protocol):
-    """Who is told of each commit."""
-
-    def __call__(self, *, progress: bool) -> None: ...
 
 
 class Session:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, cast
 
@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 from durably import boundaries
 from durably.errors import LedgerError, LedgerUnavailable, TransactionEnded
 from durably.ledger.database import Clock
+from durably.ledger.listeners import Committed
 from durably.ledger.operations import Operation, Row
 from durably.ledger.postgres.connection import (
     FROZEN_SECONDS,
@@ -76,7 +77,7 @@ class PostgresTransaction:
         where: PostgresUrl,
         spares: SpareSessions,
         clock: Clock | None,
-        committed: Callable[[], None],
+        committed: Committed,
     ) -> None:
         self._where = where
         self._spares = spares
@@ -137,7 +138,7 @@ class PostgresTransaction:
             raise LedgerError("This transaction began with `with`, in a thread; go on with that.")
         return connection
 
-    async def commit[T](self, operation: Operation[T]) -> T:
+    async def commit[T](self, operation: Operation[T], *, progress: bool = False) -> T:
         connection = self._connection
         if connection is None:
             raise LedgerError("This transaction is over, or was not begun.")
@@ -158,7 +159,7 @@ class PostgresTransaction:
         finally:
             # Also before anybody looks what became of it: it must not be in their way.
             await self._end()
-        self._committed()
+        self._committed(progress=progress and not connection.enqueued)
         return result
 
     def rollback(self) -> None:

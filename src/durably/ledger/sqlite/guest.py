@@ -18,6 +18,7 @@ from durably.ledger.sqlite.connection import (
     register_functions,
     translate,
 )
+from durably.ledger.sqlite.transaction import ToolConnection
 
 
 def run_as_guest[T](connection: object, path: Path, clock: Clock, operation: Operation[T]) -> T:
@@ -31,6 +32,8 @@ def run_as_guest[T](connection: object, path: Path, clock: Clock, operation: Ope
     own = sqlite_connection_of(connection)
     _check_file(own, path)
     _know_functions(own, clock)
+    if isinstance(own, ToolConnection):
+        own.enqueued = True
     try:
         _join_transaction(own)
         own.execute("SAVEPOINT durably")

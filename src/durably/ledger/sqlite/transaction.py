@@ -16,6 +16,7 @@ from typing import Any
 
 from durably import boundaries
 from durably.errors import LedgerError, LedgerUnavailable
+from durably.ledger.listeners import Committed
 from durably.ledger.operations import Operation
 from durably.ledger.sqlite.connection import (
     BEGIN_SECONDS,
@@ -28,17 +29,20 @@ from durably.ledger.sqlite.connection import (
 from durably.ledger.sqlite.turns import Turn, Turns
 
 
-class _ToolConnection(sqlite3.Connection):
+class ToolConnection(sqlite3.Connection):
     """A connection lent to a tool: the transaction's end is not the tool's to decide.
 
     A tool in a thread goes on when its attempt is stopped. To close a connection while a statement
     runs on it crashes the process, so each statement takes its turn, and `end` waits for it.
+
+    Attributes:
+        enqueued: whether a run was enqueued in its transaction, which others have to hear of.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.turn = threading.RLock()
-        self.over = False
+        self.over = self.enqueued = False
 
     def cursor(self, factory: Any = None) -> sqlite3.Cursor:
         return super().cursor(factory or _ToolCursor)
@@ -72,7 +76,7 @@ class _ToolConnection(sqlite3.Connection):
 
 
 class _ToolCursor(sqlite3.Cursor):
-    """A cursor of a `_ToolConnection`, taking turns with whoever ends it."""
+    """A cursor of a `ToolConnection`, taking turns with whoever ends it."""
 
     def execute(self, *args: Any) -> Any:
         with self._turn():
@@ -101,7 +105,7 @@ class _ToolCursor(sqlite3.Cursor):
     @contextmanager
     def _turn(self) -> Generator[None]:
         connection = self.connection
-        assert isinstance(connection, _ToolConnection)
+        assert isinstance(connection, ToolConnection)
         with connection.turn:
             if connection.over:
                 raise LedgerError("This transaction is over: it was rolled back.")
@@ -121,7 +125,7 @@ class SqliteTransaction:
         turns: Turns,
         clock: Clock,
         check: Callable[[], None],
-        committed: Callable[[], None],
+        committed: Committed,
     ) -> None:
         self._path = path
         self._turns = turns
@@ -129,7 +133,7 @@ class SqliteTransaction:
         self._check = check
         self._committed = committed
         self._turn: Turn | None = None
-        self._connection: _ToolConnection | None = None
+        self._connection: ToolConnection | None = None
         self._lost = False
         self._lock = threading.Lock()
         self._closed = False
@@ -157,8 +161,8 @@ class SqliteTransaction:
             await asyncio.to_thread(self._begin)
         return self._open()
 
-    async def commit[T](self, operation: Operation[T]) -> T:
-        return await asyncio.to_thread(self._commit, operation)
+    async def commit[T](self, operation: Operation[T], *, progress: bool = False) -> T:
+        return await asyncio.to_thread(self._commit, operation, progress)
 
     def rollback(self) -> None:
         with self._lock:
@@ -197,7 +201,7 @@ class SqliteTransaction:
         if self._closed:
             raise LedgerError("The attempt is over; this transaction cannot begin any more.")
 
-    def _open(self) -> _ToolConnection:
+    def _open(self) -> ToolConnection:
         connection = self._connection
         if connection is None:
             raise LedgerError("This transaction is over, or was not begun.")
@@ -210,9 +214,9 @@ class SqliteTransaction:
             self.rollback()
             raise
 
-    def _opened(self) -> _ToolConnection:
+    def _opened(self) -> ToolConnection:
         self._check()
-        connection: _ToolConnection = connect(self._path, self._clock, _ToolConnection)
+        connection: ToolConnection = connect(self._path, self._clock, ToolConnection)
         try:
             begin_immediate(connection)
         except sqlite3.Error as error:
@@ -223,7 +227,7 @@ class SqliteTransaction:
         connection.set_authorizer(_deny_transaction_control)
         return connection
 
-    def _lend(self, connection: _ToolConnection) -> None:
+    def _lend(self, connection: ToolConnection) -> None:
         with self._lock:
             if not self._closed:
                 self._connection = connection
@@ -232,7 +236,7 @@ class SqliteTransaction:
         connection.close()
         self._check_going()
 
-    def _commit[T](self, operation: Operation[T]) -> T:
+    def _commit[T](self, operation: Operation[T], progress: bool) -> T:
         connection = self._open()
         try:
             result = drive(connection, operation, self._clock)
@@ -245,5 +249,5 @@ class SqliteTransaction:
         finally:
             # Also before anybody looks what became of it: it holds the lock that they wait for.
             self.rollback()
-        self._committed()
+        self._committed(progress=progress and not connection.enqueued)
         return result

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from durably.execution import journal
+from durably.execution import soon
 from support.databases import sql
 
 
@@ -29,4 +29,4 @@ def url(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def model_answers_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is, the next response comes before a result is written by itself."""
-    monkeypatch.setattr(journal, "SOON_SECONDS", 3600.0)
+    monkeypatch.setattr(soon, "SOON_SECONDS", 3600.0)

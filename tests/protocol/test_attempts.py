@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,9 +83,9 @@ class Recorder:
             made: Any = transaction()
             commit = made.commit
 
-            async def watched_commit(operation: Any) -> Any:
+            async def watched_commit(operation: Any, **options: Any) -> Any:
                 try:
-                    return await self._write("commit", (), lambda: commit(operation))
+                    return await self._write("commit", (), partial(commit, operation, **options))
                 except LedgerUnavailable:
                     await made.close()  # Its connection is gone, and with it its lock.
                     raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, cast
 
 type Started = Callable[[], None]
 """What the body of each job, or the model of each run, calls as it begins."""
@@ -70,5 +70,5 @@ def contestant(name: str, url: str, started: Started) -> AbstractAsyncContextMan
     Raises:
         ImportError: it is not installed.
     """
-    module: Module = importlib.import_module(f"queues.contestants.{name}")  # type: ignore[assignment]
+    module = cast(Module, importlib.import_module(f"queues.contestants.{name}"))
     return module.opened(url, started)

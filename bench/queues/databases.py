@@ -46,10 +46,9 @@ class Databases:
     def circumstances(self) -> dict[str, str]:
         """How durable PostgreSQL's commits are, in its own words."""
         with psycopg.connect(self._run.postgres.url) as connection:
-            return {
-                name: str(connection.execute(f"SHOW {name}").fetchone()[0])  # type: ignore[index]
-                for name in ("server_version", "synchronous_commit", "fsync", "wal_sync_method")
-            }
+            names = ("server_version", "synchronous_commit", "fsync", "wal_sync_method")
+            shown = [connection.execute(f"SHOW {name}").fetchall() for name in names]
+            return {name: str(rows[0][0]) for name, rows in zip(names, shown, strict=True)}
 
     def close(self) -> None:
         self._run.clean()

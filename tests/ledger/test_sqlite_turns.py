@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,7 +59,7 @@ async def test_waiting_that_takes_too_long_is_left_out() -> None:
     last.wait(PATIENCE)
 
 
-def test_whoever_goes_ahead_waits_for_one_and_no_other() -> None:
+async def test_whoever_goes_ahead_waits_for_one_and_no_other() -> None:
     turns = Turns()
     first, second = turns.ask(), turns.ask()
     seen: list[str] = []
@@ -70,12 +69,10 @@ def test_whoever_goes_ahead_waits_for_one_and_no_other() -> None:
             assert 0 < left <= PATIENCE
             seen.append("ahead" if not second.come.done() else "behind")
 
-    thread = threading.Thread(target=go_ahead)
-    thread.start()
-    while not turns._ahead:  # pyright: ignore[reportPrivateUsage]
-        pass
+    going = asyncio.create_task(asyncio.to_thread(go_ahead))
+    await until(lambda: bool(turns._ahead), "it waits")  # pyright: ignore[reportPrivateUsage]
     first.end()
-    thread.join(PATIENCE)
+    await asyncio.wait_for(going, PATIENCE)
     assert seen == ["ahead"]
     second.wait(PATIENCE)
 
@@ -150,4 +147,45 @@ async def test_transaction_that_is_closed_while_it_waits_never_begins(tmp_path: 
     finally:
         for transaction in (first, in_thread, in_loop, last):
             await transaction.close()
+        await ledger.close()
+
+
+async def test_transaction_that_is_begun_twice_at_once_keeps_nobody_out(tmp_path: Path) -> None:
+    ledger = SqliteDatabase(tmp_path / "ledger.db")
+    await ledger.open()
+    first, twice, last = (ledger.transaction() for _ in range(3))
+    try:
+        await first.begin_async()
+        waiting = asyncio.create_task(twice.begin_async())
+        await asyncio.sleep(0)
+        with pytest.raises(LedgerError, match="being begun already"):
+            await twice.begin_async()
+        first.rollback()
+        await asyncio.wait_for(waiting, PATIENCE)
+        await asyncio.wait_for(twice.commit(runs.insert(new_run("k-1"))), PATIENCE)
+        await asyncio.wait_for(last.begin_async(), PATIENCE)
+    finally:
+        for transaction in (first, twice, last):
+            await transaction.close()
+        await ledger.close()
+
+
+async def test_transaction_that_was_given_up_while_it_waited_may_begin_again(
+    tmp_path: Path,
+) -> None:
+    ledger = SqliteDatabase(tmp_path / "ledger.db")
+    await ledger.open()
+    first, again = ledger.transaction(), ledger.transaction()
+    try:
+        await first.begin_async()
+        waiting = asyncio.create_task(again.begin_async())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        first.rollback()
+        await asyncio.wait_for(again.begin_async(), PATIENCE)
+    finally:
+        await first.close()
+        await again.close()
         await ledger.close()

@@ -1,7 +1,8 @@
 """What one attempt knows of its run, and how it makes each step durable.
 
-Owns positions and the order of writes; what waits for the next one is `unwritten`'s, trying one
-again while the database is away `writes`'. Knows no agent framework: messages and results are JSON.
+Owns positions and the order of writes; what waits for the next one is `unwritten`'s, that one is
+made soon `soon`'s, trying again while the database is away `writes`'. Knows no agent framework:
+messages and results are JSON.
 """
 
 from __future__ import annotations

@@ -62,12 +62,15 @@ class SpareSessions:
     def give(self, connection: Lent) -> None:
         """Keep a connection's session, whose transaction has been committed, or end it."""
         with self._lock:
-            if len(self._spares) < self._kept:
-                session = connection.release()
-                if session is not None and _begin_to_empty(session):
+            room = len(self._spares) < self._kept
+            session = connection.release() if room else None
+            if session is not None:
+                if _begin_to_empty(session):
                     self._spares.append(_Spare(session, time.monotonic()))
                     self._look_later()
-                    return
+                else:
+                    session.finish()
+                return
         connection.end()
 
     def clear(self) -> None:

@@ -148,16 +148,18 @@ class SqliteTransaction:
 
     def begin(self) -> sqlite3.Connection:
         if self._connection is None:
-            with self._in_time():
-                self._ask().wait(BEGIN_SECONDS)
+            turn = self._ask()
+            with self._in_time(turn):
+                turn.wait(BEGIN_SECONDS)
             self._begin()
         return self._open()
 
     async def begin_async(self) -> sqlite3.Connection:
         if self._connection is None:
             # Not in a thread: there are few, and whoever has the file needs one to commit.
-            with self._in_time():
-                await self._ask().wait_async(BEGIN_SECONDS)
+            turn = self._ask()
+            with self._in_time(turn):
+                await turn.wait_async(BEGIN_SECONDS)
             await asyncio.to_thread(self._begin)
         return self._open()
 
@@ -183,14 +185,24 @@ class SqliteTransaction:
     def _ask(self) -> Turn:
         with self._lock:
             self._check_going()
+            if self._turn is not None:
+                raise LedgerError(
+                    "This transaction is being begun already: begin it once, and share its "
+                    "connection."
+                )
             turn = self._turn = self._turns.ask()
         return turn
 
     @contextmanager
-    def _in_time(self) -> Generator[None]:
+    def _in_time(self, turn: Turn) -> Generator[None]:
         try:
             yield
-        except TimeoutError as error:
+        except BaseException as error:
+            with self._lock:
+                if self._turn is turn:
+                    self._turn = None
+            if not isinstance(error, TimeoutError):
+                raise
             self._lost = True
             raise LedgerUnavailable(
                 f"{self._path} is locked: for {BEGIN_SECONDS:g} s other tools of this process have "

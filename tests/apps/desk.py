@@ -3,6 +3,7 @@
 ``DESK`` names the folder; the ledger is DURABLY_URL's.
 """
 
+import gc
 import os
 import threading
 import time
@@ -53,7 +54,13 @@ def _calls(tool: str, **args: object) -> FunctionModel:
     return FunctionModel(answer, model_name="scripted")
 
 
+def _collect(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    """How much a full collection looks at, and how much it leaves alone."""
+    return ModelResponse([TextPart(f"{len(gc.get_objects())} {gc.get_freeze_count()}")])
+
+
 echo = Agent(FunctionModel(_echo, model_name="scripted"), name="echo")
+collector = Agent(FunctionModel(_collect, model_name="scripted"), name="collector")
 cashier = Agent(_calls("charge"), name="cashier", instructions="Charge what is asked.")
 patient = Agent(_calls("wait"), name="patient")
 stuck = Agent(_calls("block"), name="stuck")
@@ -132,7 +139,8 @@ def block(amount: int) -> str:
 
 def make() -> Durably:
     """The application; a new one each time, with the ledger that the environment names now."""
-    return Durably(agents=[echo, cashier, patient, stuck, payer, asker, curious, planner, boss])
+    agents = [echo, collector, cashier, patient, stuck, payer, asker, curious, planner, boss]
+    return Durably(agents=agents)
 
 
 not_an_app = 42

@@ -94,6 +94,17 @@ def test_worker_whose_duty_fails_exits_1(desk: Desk, monkeypatch: pytest.MonkeyP
     assert asyncio.run(worker._serve(make(), options)) == 1
 
 
+@pytest.mark.usefixtures("on_sqlite")
+def test_what_was_imported_is_not_looked_at_when_memory_is_collected(desk: Desk) -> None:
+    """A full collection of it takes a tenth of a second, in which nothing goes on."""
+    worker = desk.start("worker", "--app", "desk:make")
+    ran = desk.run("enqueue", "collector", "hello", "--wait", "--app", "desk:make")
+    looked_at, left_alone = map(int, ran.out.split())
+    assert looked_at < left_alone
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
 def test_enqueue_wait_prints_the_output_or_exits_1(desk: Desk) -> None:
     (desk.folder / "broken").touch()
     worker = desk.start("worker", "--app", "desk:make")

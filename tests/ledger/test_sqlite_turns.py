@@ -10,6 +10,7 @@ import pytest
 
 from durably import LedgerError
 from durably.ledger import reads, runs
+from durably.ledger.sqlite import turns as turns_module
 from durably.ledger.sqlite.database import SqliteDatabase
 from durably.ledger.sqlite.turns import Turns
 from support.ledgers import PATIENCE_SECONDS as PATIENCE
@@ -57,6 +58,39 @@ async def test_waiting_that_takes_too_long_is_left_out() -> None:
         await later.wait_async(0.01)
     first.end()
     last.wait(PATIENCE)
+
+
+def test_however_many_wait_only_one_that_does_not_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(turns_module, "monotonic", lambda: now)
+    turns = Turns()
+    first, second, last = (turns.ask() for _ in range(3))
+    now += 59.0
+    first.end()
+    now += 59.0
+    assert turns.patience(last, 60.0) == 1.0, "the second has had its turn for 59 s"
+    second.end()
+    now += 61.0
+    late = turns.ask()
+    assert turns.patience(late, 60.0) == 60.0, "it has only just asked"
+    now += 60.0
+    assert turns.patience(late, 60.0) == 0.0
+    with pytest.raises(TimeoutError):
+        late.wait(60.0)
+    last.wait(0.0)
+
+
+async def test_tool_waits_longer_than_for_one_turn_if_turns_are_over() -> None:
+    turns = Turns()
+    held, *others = (turns.ask() for _ in range(4))
+    waiting = asyncio.create_task(others[-1].wait_async(PATIENCE))
+    in_thread = asyncio.create_task(asyncio.to_thread(others[-2].wait, PATIENCE))
+    for turn in (held, *others[:-1]):
+        await until(turn.come.done, "it has come")
+        turn.end()
+    await asyncio.wait_for(asyncio.gather(waiting, in_thread), PATIENCE)
 
 
 async def test_whoever_goes_ahead_waits_for_one_and_no_other() -> None:

@@ -6,6 +6,7 @@ Owns signals, logs and the end of the process; how a worker leaves is the librar
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import os
 import signal
@@ -103,6 +104,8 @@ def worker(
     )
     log_to_stderr(level)
     durably = Target(app).find_app()
+    # What was imported stays: to look at all of it in a full collection holds up every run.
+    gc.freeze()
     with asyncio.Runner() as runner:
         try:
             runner.run(_work(durably, options))

@@ -205,8 +205,8 @@ class SqliteTransaction:
                 raise
             self._lost = True
             raise LedgerUnavailable(
-                f"{self._path} is locked: for {BEGIN_SECONDS:g} s other tools of this process have "
-                "had their transactions. Keep a tool short once its transaction is open."
+                f"{self._path} is locked: for {BEGIN_SECONDS:g} s another tool of this process has "
+                "had its transaction open. Keep a tool short once it is."
             ) from error
 
     def _check_going(self) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Generator
+from concurrent import futures
 from concurrent.futures import Future
 from contextlib import contextmanager
+from time import monotonic
 
 from durably.errors import LedgerError
 
@@ -23,6 +24,7 @@ class Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._held: Turn | None = None
+        self._came = monotonic()
         self._waiting: deque[Turn] = deque()
         self._ahead = 0
 
@@ -45,12 +47,12 @@ class Turns:
         Yields:
             How many of these seconds are left.
         """
-        give_up_at = time.monotonic() + seconds
+        give_up_at = monotonic() + seconds
         with self._changed:
             self._ahead += 1
             self._changed.wait_for(lambda: self._held is None, seconds)
         try:
-            yield max(0.0, give_up_at - time.monotonic())
+            yield max(0.0, give_up_at - monotonic())
         finally:
             with self._changed:
                 self._ahead -= 1
@@ -75,41 +77,64 @@ class Turns:
             turn = self._waiting.popleft()
             if turn.come.set_running_or_notify_cancel():
                 self._held = turn
+                self._came = monotonic()
                 turn.come.set_result(None)
+
+    def patience(self, turn: Turn, seconds: float) -> float:
+        """How long to wait for a turn yet, if no one turn of the others may take longer than
+        ``seconds``; nothing, or less, if one has."""
+        return max(self._came, turn.asked) + seconds - monotonic()
 
 
 class Turn:
     """One tool's turn.
 
+    However many wait, each comes to its turn: only one that does not end keeps the others out.
+
     Attributes:
+        asked: when it was asked for, as `time.monotonic` says it.
         come: done when it has come; failed when it was ended before.
     """
 
     def __init__(self, turns: Turns) -> None:
+        self.asked = monotonic()
         self.come = Future[None]()
         self._turns = turns
 
     def wait(self, seconds: float) -> None:
         """Wait for it, in a thread.
 
+        Args:
+            seconds: how long another's turn may take.
+
         Raises:
-            TimeoutError: it did not come in time; it is ended.
+            TimeoutError: one took longer; this one is ended.
             LedgerError: it was ended meanwhile.
         """
         try:
-            self.come.result(seconds)
+            while not self.come.done():
+                futures.wait({self.come}, timeout=self._patience(seconds))
+            self.come.result()
         except BaseException:
             self.end()
             raise
 
     async def wait_async(self, seconds: float) -> None:
         """Wait for it, in an event loop; raises as `wait`."""
+        come = asyncio.wrap_future(self.come)
         try:
-            async with asyncio.timeout(seconds):
-                await asyncio.wrap_future(self.come)
+            while not come.done():
+                await asyncio.wait({come}, timeout=self._patience(seconds))
+            come.result()
         except BaseException:
+            come.cancel()  # Nobody looks any more how it ended.
             self.end()
             raise
+
+    def _patience(self, seconds: float) -> float:
+        if (left := self._turns.patience(self, seconds)) <= 0:
+            raise TimeoutError
+        return left
 
     def end(self) -> None:
         """Let the next one have theirs."""

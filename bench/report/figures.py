@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 Json = dict[str, Any]
 
 
+NO_PEERS = ("durably", "recipe", "least", "no-intents")
+"""How the names begin of durably itself, and of whoever saves too little."""
+
+
 class Spread(NamedTuple):
     """The median of some samples, the lowest and the highest."""
 
@@ -57,7 +61,7 @@ class Runs:
         return [
             name
             for name, one in self.contestants.items()
-            if one["database"] == database and not name.startswith(("durably", "recipe", "least"))
+            if one["database"] == database and not name.startswith(NO_PEERS)
         ]
 
     def requests(self, workload: str) -> int:

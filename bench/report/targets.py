@@ -12,6 +12,11 @@ DATABASES = {"sqlite": "SQLite", "postgres": "Postgres"}
 
 LEAST = "to save a row a step, and do nothing else, takes"
 
+WITHOUT_INTENTS = (
+    "without the intents, which [have a commit of their own]"
+    "(decisions/0022-an-intent-has-its-own-commit.md), durably would take"
+)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -107,7 +112,10 @@ def least(runs: Runs, policy: str, database: str) -> str | None:
     beside = f"; an Oban job around a run, which saves no step, {job:.2f}" if job else ""
     slow = runs.ratio("slow-50", f"durably-{database}", "cpu") if workload == "read-50" else None
     waiting = f"; with a model that takes 300 ms durably takes {slow:.2f}" if slow else ""
-    return f"{LEAST} {ratio:.2f}{paused}{beside}{waiting}{_counted(runs, policy, database)}"
+    fewer = runs.ratio(workload, f"no-intents-{database}", "cpu")
+    without = f"; {WITHOUT_INTENTS} {fewer:.2f}" if fewer else ""
+    counted = _counted(runs, policy, database)
+    return f"{LEAST} {ratio:.2f}{paused}{beside}{waiting}{without}{counted}"
 
 
 def _counted(runs: Runs, policy: str, database: str) -> str:

@@ -182,7 +182,9 @@ class Comparison:
     def _count(self, policy: Policy, everyone: bool) -> None:
         found: dict[str, float] = {}
         for one in CONTESTANTS.values():
-            if one.database == "none" or not (everyone or policy in one.policies):
+            if one.database == "none" or one.only not in (None, policy):
+                continue
+            if not (everyone or policy in one.policies):
                 continue
             self._try(
                 f"{COMMITS}, {policy}",

@@ -43,6 +43,7 @@ class Contestant:
         module: in `runs.contestants`; its `opened` is the `Opener`.
         over: the contestant that shows what the same runs cost with nothing stored.
         policies: those that it can tell apart; others are measured as it does them all.
+        only: the policy that it is there for; None: all.
         distributions: what has to be installed for it.
         how: how it is run here, for readers.
     """
@@ -53,6 +54,7 @@ class Contestant:
     module: str
     over: str = "bare"
     policies: tuple[Policy, ...] = ()
+    only: Policy | None = None
     distributions: tuple[str, ...] = ()
     how: str = ""
 
@@ -192,6 +194,19 @@ CONTESTANTS = {
             "least",
             policies=("once",),
             how="the same on PostgreSQL: a statement a row, on a pool of 10",
+        ),
+        *(
+            Contestant(
+                f"no-intents-{database}",
+                f"durably without intents, {label}",
+                database,
+                "intents_left_out",
+                policies=("once",),
+                only="once",
+                how="durably, but that a once tool may have begun is written nowhere: what would "
+                "be left at least if it were written with the response",
+            )
+            for database, label in (("sqlite", "SQLite"), ("postgres", "Postgres"))
         ),
     )
 }

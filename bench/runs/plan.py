@@ -34,8 +34,9 @@ class Round:
     @property
     def contestants(self) -> list[Contestant]:
         """Where a policy is what the round is about: bare, and those who can tell it apart."""
-        found = [CONTESTANTS[name] for name in self.names or CONTESTANTS]
         policy = self.workload.policy
+        asked = [CONTESTANTS[name] for name in self.names or CONTESTANTS]
+        found = [one for one in asked if one.only in (None, policy)]
         if policy == "read":
             return found
         return [one for one in found if one.name == "bare" or policy in one.policies]

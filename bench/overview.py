@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from durably import Durably
-from durably.ledger.rows import timestamp
+from durably.ledger.columns import timestamp
 
 LOOKS = 7
 """How often each question is asked."""

@@ -24,7 +24,7 @@ from durably.agents.registry import (
 from durably.budgets import Budget
 from durably.dispatch.requests import RunRequest
 from durably.errors import ConfigError, HistoryError, KeyConflict
-from durably.ledger.rows import timestamp
+from durably.ledger.columns import timestamp
 from durably.records import ON_BUSY, NewRun, RunInput, RunRecord
 
 MAX_SECONDS = 100 * 365 * 86_400.0

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from durably import agents
-from durably.budgets import UsedUp
 from durably.deciding import DecidableRun
 from durably.errors import (
     CorruptRecord,
@@ -41,6 +40,7 @@ from durably.records import (
     TimelineStep,
 )
 from durably.timeline import timeline_of
+from durably.waiting import described_waiting
 
 if TYPE_CHECKING:
     from durably.agents.history import ModelMessage
@@ -261,57 +261,7 @@ class Run[OutputT](DecidableRun):
 
     def describe_waiting(self) -> str:
         """What a suspended run waits for, and how to let it go on; one sentence."""
-        waiting = self.record.waiting_on or {}
-        if self.record.in_line:
-            damaged = not waiting.keys() & {"after", "steers"}
-            return self._describe_damage() if damaged else self._describe_line(waiting)
-        if waiting.get("kind") == "change":
-            return (
-                f"Run {self.key!r} waits because its agent changed: `durably retry {self.key}` "
-                "lets it go on with the agent as it is now."
-            )
-        others = " and ".join(_described_wait(wait) for wait in waiting.get("waits", []))
-        if waiting.get("kind") == "waits":
-            return f"Run {self.key!r} waits {others}."
-        if waiting.get("kind") == "budget":
-            used = UsedUp.read(waiting)
-            if used is None:
-                return self._describe_damage()
-            return (
-                f"Run {self.key!r} waits because {used.whose()} is used up, {used.describe()}: "
-                f"`durably {used.command()}` lets it go on, `durably cancel {self.key}` ends it."
-            )
-        calls = ", ".join(waiting.get("effects", [])) or "a decision"
-        also = f" and {others}" if others else ""
-        return (
-            f"Run {self.key!r} waits for a decision on {calls}{also}: see `durably inbox`, then "
-            f"`durably approve`, `deny`, `answer` or `resolve` {self.key} CALL_ID."
-        )
-
-    def _describe_damage(self) -> str:
-        return (
-            f"Run {self.key!r} waits, but its row does not say for what "
-            f"({'; '.join(self.record.damage)}): mend it, or `durably cancel {self.key}` ends it."
-        )
-
-    def _describe_line(self, waiting: Mapping[str, str]) -> str:
-        thread = f"thread {self.record.thread!r}"
-        match waiting["kind"]:
-            case "steered":
-                return (
-                    f"Run {self.key!r} has steered run {waiting['steers']!r} of {thread}, and ends "
-                    "as that does."
-                )
-            case "steer":
-                return (
-                    f"Run {self.key!r} waits in {thread} for the run that is going to see its "
-                    f"message, or for its turn, after run {waiting['after']!r}."
-                )
-            case _:
-                return (
-                    f"Run {self.key!r} waits for its turn in {thread}, after run "
-                    f"{waiting['after']!r}."
-                )
+        return described_waiting(self.record)
 
     @contextmanager
     def _notices(self) -> Generator[asyncio.Event]:
@@ -357,17 +307,6 @@ def _recorded(
         (yield from reads.list_effects(run.id)),
         (yield from reads.list_decisions(run.id)),
     )
-
-
-def _described_wait(wait: Mapping[str, Any]) -> str:
-    until = f" until {wait['until']}" if "until" in wait else ""
-    match wait["for"]:
-        case "signal":
-            return f"for the signal {wait.get('name')!r}{until}"
-        case "child":
-            return f"for run {wait.get('name')!r}"
-        case _:
-            return until.strip()
 
 
 async def _wait(changed: asyncio.Event, not_before: float) -> None:

@@ -15,7 +15,7 @@ from costs.scenarios import Scenario
 from costs.taps import PostgresTap, sqlite_tap
 from costs.transactions import Record
 from durably import Durably, RunState, agents
-from durably.dispatch.claiming import Claims
+from durably.dispatch.oban.claiming import Claims
 from durably.execution.control import AttemptControl
 from durably.execution.executor import Executor
 from durably.intake import ChildIntake

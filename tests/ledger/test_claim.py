@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from durably.ledger import attempts, reads
-from durably.ledger.rows import timestamp
+from durably.ledger.columns import timestamp
 from durably.ledger.written import Step
 from durably.lifecycle import RunState
 from durably.records import RunRecord

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durably.web.pages.rendering import templates
-from durably.web.views.forms import FormErrors, form_from_schema, value_from_form
+from durably.web.views.filled import FormErrors, value_from_form
+from durably.web.views.forms import form_from_schema
 
 SCALARS = st.sampled_from(
     [

@@ -29,7 +29,7 @@ from durably.effects import METADATA_KEY, EffectKind, EffectPolicy, as_policy
 from durably.errors import ChildFailed, ConfigError
 from durably.execution.contained import in_thread
 from durably.execution.outcome import Waits
-from durably.ledger.rows import timestamp
+from durably.ledger.columns import timestamp
 from durably.ledger.waits import Wait
 from durably.ledger.written import ToolCall
 from durably.lifecycle import EffectState, RunState

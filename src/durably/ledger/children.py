@@ -10,9 +10,10 @@ import json
 
 from durably.errors import KeyConflict
 from durably.ledger import runs, waits
+from durably.ledger.columns import decoded
 from durably.ledger.fence import hold, record_event
 from durably.ledger.operations import Operation, brief, execute, fetch, fetch_one
-from durably.ledger.rows import decoded, effect_from, run_from
+from durably.ledger.rows import effect_from, run_from
 from durably.ledger.waits import Wait
 from durably.ledger.written import ToolCall
 from durably.lifecycle import EffectState, RunState

@@ -114,6 +114,10 @@ class Columns:
     def damage(self) -> tuple[str, ...]:
         return tuple(self._damage)
 
+    def with_damage(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The data of a row that has no other place to say what of it cannot be read."""
+        return data | {"damage": list(self._damage)} if self._damage else data
+
     def object(self, name: str) -> dict[str, Any]:
         """A JSON object."""
         return self._json(name, dict, {})

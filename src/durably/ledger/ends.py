@@ -5,8 +5,9 @@ Owns the list of ends that were not told yet; what is told, and to whom, is `exe
 
 from __future__ import annotations
 
+from durably.ledger.columns import timestamp
 from durably.ledger.operations import Operation, execute, fetch
-from durably.ledger.rows import run_from, timestamp
+from durably.ledger.rows import run_from
 from durably.records import RunRecord
 
 

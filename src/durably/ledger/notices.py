@@ -10,9 +10,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from durably.ledger.columns import timestamp
 from durably.ledger.fence import record_event
 from durably.ledger.operations import Operation, Row, execute, fetch, fetch_one
-from durably.ledger.rows import effect_from, notice_from, tags_from, timestamp, waiting_from
+from durably.ledger.rows import effect_from, notice_from, tags_from, waiting_from
 from durably.records import Claim, Effect, Notice, RunRecord, Waiting
 
 RUN_KINDS = ("change", "budget")

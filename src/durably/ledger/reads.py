@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from durably.errors import ConfigError, RunNotFound
+from durably.ledger.columns import moment, moment_in, timestamp
 from durably.ledger.operations import Operation, Row, Statement, brief, fetch, fetch_one
 from durably.ledger.queues import get_setting, list_settings
 from durably.ledger.rows import (
@@ -19,10 +20,7 @@ from durably.ledger.rows import (
     inbox_item_from,
     input_from,
     message_from,
-    moment,
-    moment_in,
     run_from,
-    timestamp,
     worker_from,
 )
 from durably.lifecycle import RunState

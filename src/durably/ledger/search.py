@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from durably.ledger.columns import moment, timestamp
 from durably.ledger.operations import Operation, fetch, fetch_one
-from durably.ledger.rows import moment, run_from, timestamp
+from durably.ledger.rows import run_from
 from durably.records import RunRecord
 
 NEWEST = 2**62

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from durably.ledger.columns import moment, timestamp
 from durably.ledger.operations import Operation, Row, fetch, fetch_one
-from durably.ledger.rows import moment, timestamp
 from durably.lifecycle import RunState
 from durably.records import Ended, GroupStatistics, Spread, Statistics
 

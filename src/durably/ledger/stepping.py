@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from durably.ledger.columns import moment
 from durably.ledger.operations import Operation, fetch_one
-from durably.ledger.rows import moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from durably.errors import ThreadBusy, TransitionRefused
+from durably.ledger.columns import moment
 from durably.ledger.fence import record_event
 from durably.ledger.operations import Operation, execute, fetch, fetch_one
-from durably.ledger.rows import effect_from, message_from, moment, run_from
+from durably.ledger.rows import effect_from, message_from, run_from
 from durably.ledger.waking import dispatch
 from durably.lifecycle import RunState
 from durably.records import (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
+from durably.ledger.columns import timestamp
 from durably.ledger.operations import Operation, execute, fetch
-from durably.ledger.rows import held_from, timestamp
+from durably.ledger.rows import held_from
 from durably.ledger.stepping import Pace, Reading, read_time
 from durably.records import HeldRun
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from durably.errors import LedgerError, LedgerMoved
-from durably.ledger.rows import moment, timestamp
+from durably.ledger.columns import moment, timestamp
 from durably.ledger.sqlite.connection import begin_immediate
 
 GUARDED = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from durably.ledger.rows import timestamp
+from durably.ledger.columns import timestamp
 
 type Values = tuple[Any, ...]
 

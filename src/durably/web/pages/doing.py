@@ -24,7 +24,7 @@ from durably.web.pages.rendering import page, path_of
 from durably.web.pages.routing import page_routes, same_site
 from durably.web.site import Operator, SiteOf
 from durably.web.views.asked import ARGS
-from durably.web.views.forms import FormErrors, value_from_form
+from durably.web.views.filled import FormErrors, value_from_form
 from durably.web.views.values import fields_of, is_object, items_of, parsed
 
 routes = page_routes()

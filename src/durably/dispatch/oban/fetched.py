@@ -1,7 +1,7 @@
 """The jobs that a node has fetched, as it knows itself, and as Oban's table says.
 
-Owns finding those that are this node's and that it does not know of; what a job does is the
-dispatcher's.
+Owns finding those that are this node's and that it does not know of; what a job does is
+`jobs`'.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ LITERAL = r"(?:NULL|[-+.\de]+|'(?:[^']|'')*')"
 """How SQLite shows a parameter that is filled in."""
 
 TIME = rf"durably_(?:now\(\)|after\((?:-?{LITERAL}|CAST\({LITERAL} AS DOUBLE PRECISION\))\))"
+RETURNED = re.compile(r"\nRETURNING [\w, *]+$")
 FILLED_IN = re.compile(
     r"durably_(?:now\(\)|after\((?:-?:\w+|CAST\(:\w+ AS DOUBLE PRECISION\))\))|:[a-z]\w*"
 )
@@ -102,9 +103,11 @@ def _sqlite_patterns() -> list[tuple[str, str, re.Pattern[str]]]:
     """Every statement: its name, how it begins, and how it reads with any parameters."""
     found: list[tuple[str, str, re.Pattern[str]]] = []
     for name, text in load_queries("sqlite").items():
-        parts = FILLED_IN.split(text)
-        pattern = re.compile(f"(?:{LITERAL}|{TIME})".join(map(re.escape, parts)))
-        found.append((name, parts[0], pattern))
+        # Where rows are only counted, none are asked for.
+        for asked in {text, RETURNED.sub("", text)}:
+            parts = FILLED_IN.split(asked)
+            pattern = re.compile(f"(?:{LITERAL}|{TIME})".join(map(re.escape, parts)))
+            found.append((name, parts[0], pattern))
     return found
 
 

@@ -88,6 +88,44 @@ async def test_ledger_of_any_older_version_is_upgraded(tmp_path: Path, version: 
     assert version_of(tmp_path / "old.db") == schema.newest_version("sqlite")
 
 
+async def test_calls_are_kept_where_their_table_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    migrate_one_by_one(path, upto=7)
+    with closing(sqlite3.connect(path)) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(durably_effects)")]
+        connection.execute(
+            "INSERT INTO durably_runs (key, agent, queue, state, max_attempts, scheduled_at,"
+            " inserted_at) VALUES ('k', 'a', 'q', 'available', 5, '', '')"
+        )
+        known = {"run_id": 1, "policy": "once", "on_doubt": "ask", "state": "awaiting"}
+        known |= {"ask": "approval", "on_expiry": "deny", "asked": 1, "approved": 0}
+        numbers = {"response": 3, "call": 1, "attempt": 2}
+        row = [(known | numbers).get(name, name) for name in columns]
+        marks = ", ".join("?" * len(row))
+        connection.execute(f"INSERT INTO durably_effects VALUES ({marks})", row)
+        connection.commit()
+    await opened(path)
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(f"SELECT {', '.join(columns)} FROM durably_effects")
+        assert [list(one) for one in found] == [row]
+
+
+@pytest.mark.parametrize("column", ["policy", "on_doubt", "state", "ask", "on_expiry"])
+async def test_no_call_says_what_nobody_knows(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "ledger.db"
+    await opened(path)
+    known = {"policy": "once", "on_doubt": "ask", "state": "done", "ask": None, "on_expiry": None}
+    with closing(sqlite3.connect(path)) as connection:
+        insert = (
+            "INSERT INTO durably_effects (run_id, response, call, tool_name, tool_call_id, args,"
+            " attempt, idempotency_key, started_at, policy, on_doubt, state, ask, on_expiry)"
+            " VALUES (1, ?, 0, 't', 'c', '{}', 1, 'k', '', ?, ?, ?, ?, ?)"
+        )
+        connection.execute(insert, (0, *known.values()))
+        with pytest.raises(sqlite3.IntegrityError, match=f"CHECK constraint failed: {column} = "):
+            connection.execute(insert, (1, *(known | {column: "other"}).values()))
+
+
 def test_migrations_are_numbered_without_gaps() -> None:
     assert list(range(1, len(VERSIONS) + 1)) == VERSIONS
 

@@ -28,6 +28,7 @@ class Statement(NamedTuple):
         alone: it is all that its operation writes, or reads, and all or nothing by itself: it
             needs no transaction around it. What the operation asks for afterwards only explains.
         repeatable: it may be made again when nobody heard what became of it: it finds what it did.
+        counted: of the rows that it changes, only how many they are is looked at.
         instead: what does the same, and gives the same rows, on a database without this statement.
     """
 
@@ -36,6 +37,7 @@ class Statement(NamedTuple):
     last: bool = False
     alone: bool = False
     repeatable: bool = False
+    counted: bool = False
     instead: Callable[[], Operation[Sequence[Row]]] | None = None
 
 
@@ -151,5 +153,5 @@ def postponing[T](operation: Operation[T], postponed: list[Statement]) -> Operat
 
 
 def execute(name: str, /, **params: object) -> Operation[int]:
-    """Run a statement for its effect and return how many rows came back."""
-    return len((yield Statement(name, params)))
+    """Run a statement for its effect and return how many rows it changed."""
+    return len((yield Statement(name, params, counted=True)))

@@ -7,7 +7,7 @@ those that the attempt depends on raise `LeaseLost`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import batched
@@ -71,15 +71,14 @@ def record_step(claim: Claim, step: Step, *, alone: bool = False) -> Operation[N
 
 def _write_in_parts(claim: Claim, step: Step) -> Operation[Sequence[Row]]:
     """What the statement ``record_step`` does at once; its row."""
-    touched = yield from fetch_one("touch_run", **touch_params(claim, step))
-    if touched is None:
+    if not (yield from execute("touch_run", **touch_params(claim, step))):
         return [{"held": 0, "appended": 0}]
-    appended = yield from _append(claim, touched["key"], step.messages)
+    appended = yield from _append(claim, step.messages)
     if appended < len(step.messages):
         return [{"held": 1, "appended": appended}]
     events: list[tuple[str, dict[str, object]]] = []
     for outcome in step.outcomes:
-        if (yield from _note_outcome(claim, outcome)):
+        if (yield from _note_outcome(claim, outcome, execute)):
             events.append(("effect", outcome_data(outcome)))
     yield from record_events(claim, [*events, *step.events])
     if step.messages and step.fingerprint is not None:
@@ -87,7 +86,7 @@ def _write_in_parts(claim: Claim, step: Step) -> Operation[Sequence[Row]]:
     return [{"held": 1, "appended": appended}]
 
 
-def _append(claim: Claim, key: str, messages: Sequence[NewMessage]) -> Operation[int]:
+def _append(claim: Claim, messages: Sequence[NewMessage]) -> Operation[int]:
     """Append messages, two at a time, since a step mostly has two, up to one that is there.
 
     Returns:
@@ -107,7 +106,7 @@ def _append(claim: Claim, key: str, messages: Sequence[NewMessage]) -> Operation
             break
         for message in pair:
             for steer in message.steers:
-                yield from take_steer(claim, key, steer)
+                yield from take_steer(claim, steer)
     return appended
 
 
@@ -220,7 +219,7 @@ def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]
     """Record an outcome and its event, alone; None if something is recorded that stays."""
 
     def in_parts() -> Operation[Sequence[Row]]:
-        rows = yield from _note_outcome(claim, outcome)
+        rows = yield from _note_outcome(claim, outcome, fetch)
         if rows:
             yield from record_event(claim, "effect", **outcome_data(outcome))
         return rows
@@ -233,12 +232,14 @@ def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]
     return rows[0] if rows else None
 
 
-def _note_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Sequence[Row]]:
+def _note_outcome[T](
+    claim: Claim, outcome: CallOutcome, note: Callable[..., Operation[T]]
+) -> Operation[T]:
     """Record an outcome, or whom it asks; no row if something is recorded that stays."""
     if outcome.ask is None:
-        return (yield from fetch("record_outcome", **_outcome_params(claim, outcome)))
+        return (yield from note("record_outcome", **_outcome_params(claim, outcome)))
     return (
-        yield from fetch(
+        yield from note(
             "ask_person",
             **call_params(claim, outcome.call),
             ask=outcome.ask.kind,

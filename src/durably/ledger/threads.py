@@ -151,11 +151,14 @@ def list_steers(thread: str, run_id: int) -> Operation[list[Steer]]:
     return [Steer(row["id"], row["key"], row["prompt"]) for row in rows]
 
 
-def take_steer(claim: Claim, key: str, steer: Steer) -> Operation[None]:
+def take_steer(claim: Claim, steer: Steer) -> Operation[None]:
     """The model of this run has seen the message, with what is written now.
 
     Locks the message's run after this one, which is earlier. Nobody locks two the other way round.
     """
+    own = yield from fetch_one("get_run_by_id", run_id=claim.run_id)
+    assert own is not None, "its row is held"
+    key = own["key"]
     row = yield from fetch_one(
         "take_steer", run_id=steer.run_id, waiting_on=json.dumps({"steers": key})
     )

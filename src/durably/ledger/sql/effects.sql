@@ -24,14 +24,15 @@ INSERT INTO durably_effects (run_id, response, call, step, tool_name, tool_call_
 SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy, :on_doubt, :state,
        :asked, r.attempt, :idempotency_key, :result, :error,
        durably_after(CAST(:began_seconds AS DOUBLE PRECISION)),
-       CASE WHEN :state IN ('done', 'failed', 'denied')
+       CASE WHEN :state = 'done' OR :state = 'failed' OR :state = 'denied'
             THEN durably_after(CAST(:ended_seconds AS DOUBLE PRECISION)) END
 FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing' /*postgres: FOR NO KEY UPDATE*/
 ON CONFLICT (run_id, response, call, step) DO UPDATE
 SET state = excluded.state, asked = excluded.asked, result = excluded.result,
     error = COALESCE(excluded.error, durably_effects.error), finished_at = excluded.finished_at
-WHERE durably_effects.state NOT IN ('done', 'failed', 'denied')
+WHERE NOT (durably_effects.state = 'done' OR durably_effects.state = 'failed'
+           OR durably_effects.state = 'denied')
   AND (durably_effects.state <> excluded.state OR durably_effects.asked <> excluded.asked
        OR COALESCE(durably_effects.error, '')
           <> COALESCE(excluded.error, durably_effects.error, ''))

@@ -393,7 +393,8 @@ SET state = 'available', waiting_kind = NULL, waiting_on = NULL
 WHERE id = :run_id AND state = 'suspended' AND waiting_kind = 'effects'
   AND NOT EXISTS (SELECT 1 FROM durably_effects e
                   WHERE e.run_id = durably_runs.id AND e.asked
-                    AND e.state IN ('started', 'in_doubt', 'awaiting'))
+                    -- As the index has it, of which SQLite asks that it reads the same.
+                    AND (e.state = 'started' OR e.state = 'in_doubt' OR e.state = 'awaiting'))
 RETURNING *;
 
 -- name: revive_run

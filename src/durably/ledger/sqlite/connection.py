@@ -170,7 +170,12 @@ def drive[T](connection: sqlite3.Connection, operation: Operation[T], clock: Clo
                 continue
             prepared = queries[statement.name]
             try:
-                cursor.execute(prepared.text, prepared.bound(statement.params, now))
+                bound = prepared.bound(statement.params, now)
+                if statement.counted and prepared.counted is not None:
+                    cursor.execute(prepared.counted, bound)
+                    statement = operation.send(range(cursor.rowcount))
+                    continue
+                cursor.execute(prepared.text, bound)
             except OverflowError as error:
                 raise LedgerError(f"The ledger refused what was to be written: {error}.") from error
             rows = () if cursor.description is None else cursor.fetchall()

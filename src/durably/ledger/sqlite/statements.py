@@ -21,6 +21,11 @@ _TIME = re.compile(
 )
 
 
+_CHANGES = re.compile(
+    r"(?P<change>(?:\s|--[^\n]*\n)*(?:INSERT|UPDATE|DELETE)\b.*)\nRETURNING [\w, *]+", re.DOTALL
+)
+
+
 class Time(NamedTuple):
     """A time that a statement names.
 
@@ -36,10 +41,16 @@ class Time(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A statement, and the times that it needs besides its own parameters."""
+    """A statement, and the times that it needs besides its own parameters.
+
+    Attributes:
+        counted: the same where only the number of rows that it changes matters, which the driver
+            counts by itself; None where it does not, or where the statement returns no rows.
+    """
 
     text: str
     times: tuple[Time, ...]
+    counted: str | None = None
 
     def bound(self, params: Mapping[str, object], now: datetime) -> Mapping[str, object]:
         """The statement's parameters as SQLite is given them."""
@@ -75,7 +86,18 @@ def _prepared(text: str) -> Prepared:
         times[name] = Time(name, seconds, -1 if past else 1)
         return f":{name}"
 
-    return Prepared(_TIME.sub(parameter, text), tuple(times.values()))
+    text = _TIME.sub(parameter, text)
+    return Prepared(text, tuple(times.values()), _counted(text))
+
+
+def _counted(text: str) -> str | None:
+    """A change without its ``RETURNING``, for which SQLite makes a table of what is returned.
+
+    That takes as long as the change itself. Of one that begins with WITH, sqlite3 counts nothing
+    (Python docs, "Cursor.rowcount").
+    """
+    changes = _CHANGES.fullmatch(text)
+    return changes["change"] if changes else None
 
 
 _written = lru_cache(maxsize=16)(timestamp)

@@ -85,6 +85,7 @@ CREATE TABLE durably_messages (
 
 -- One tool call, or one step or wait inside it: intent, then outcome. Its identity is the position of
 -- its response and of the call in it, since providers repeat tool call ids, and the step's name.
+-- Not `state IN (...)`: for a list of three or more SQLite makes a table at each check.
 CREATE TABLE durably_effects (
     run_id          INTEGER NOT NULL REFERENCES durably_runs (id) ON DELETE CASCADE,
     response        INTEGER NOT NULL,
@@ -93,11 +94,11 @@ CREATE TABLE durably_effects (
     tool_name       TEXT NOT NULL,
     tool_call_id    TEXT NOT NULL,
     args            TEXT NOT NULL,
-    policy          TEXT NOT NULL CHECK (policy IN ('read', 'idempotent', 'once', 'transactional',
-                        'waits')),
-    on_doubt        TEXT CHECK (on_doubt IN ('ask', 'tell', 'retry')),
-    state           TEXT NOT NULL CHECK (state IN ('started', 'done', 'failed', 'in_doubt',
-                        'awaiting', 'denied')),
+    policy          TEXT NOT NULL CHECK (policy = 'read' OR policy = 'idempotent' OR policy = 'once'
+                        OR policy = 'transactional' OR policy = 'waits'),
+    on_doubt        TEXT CHECK (on_doubt = 'ask' OR on_doubt = 'tell' OR on_doubt = 'retry'),
+    state           TEXT NOT NULL CHECK (state = 'started' OR state = 'done' OR state = 'failed'
+                        OR state = 'in_doubt' OR state = 'awaiting' OR state = 'denied'),
     asked           INTEGER NOT NULL DEFAULT 0,
     attempt         INTEGER NOT NULL,
     idempotency_key TEXT NOT NULL,
@@ -106,20 +107,20 @@ CREATE TABLE durably_effects (
     resolved_by     TEXT,
     started_at      TEXT NOT NULL,
     finished_at     TEXT,
-    ask             TEXT CHECK (ask IN ('approval', 'answer', 'question', 'doubt', 'timer',
-                        'signal', 'child')),
+    ask             TEXT CHECK (ask = 'approval' OR ask = 'answer' OR ask = 'question'
+                        OR ask = 'doubt' OR ask = 'timer' OR ask = 'signal' OR ask = 'child'),
     request         TEXT,
     approved        INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
     asked_at        TEXT,
     expires_at      TEXT,
-    on_expiry       TEXT CHECK (on_expiry IN ('deny', 'escalate', 'wait')),
+    on_expiry       TEXT CHECK (on_expiry = 'deny' OR on_expiry = 'escalate' OR on_expiry = 'wait'),
     awaits          TEXT,
     escalate_queue  TEXT,
     PRIMARY KEY (run_id, response, call, step)
 ) STRICT;
 
 CREATE INDEX durably_effects_open ON durably_effects (run_id)
-    WHERE state IN ('started', 'in_doubt', 'awaiting');
+    WHERE state = 'started' OR state = 'in_doubt' OR state = 'awaiting';
 CREATE INDEX durably_effects_expiring ON durably_effects (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX durably_effects_awaits ON durably_effects (run_id, ask, awaits)
     WHERE awaits IS NOT NULL AND state = 'awaiting';

@@ -71,6 +71,12 @@ class Runs:
         values = [limits[name] for limits in self.results["limits"]]
         return statistics.median(values) if values else None
 
+    def instructions(self, policy: str, contestant: str) -> float | None:
+        """Of a run with this contestant, to those of a bare one."""
+        found = self.results.get("instructions", {}).get(policy, {})
+        bare, theirs = found.get("bare"), found.get(contestant)
+        return theirs / bare if bare and theirs else None
+
     def history_bytes(self) -> float | None:
         """JSON of the final history of a run with ten steps of 1 KB."""
         return next((limits["codec"]["bytes"] for limits in self.results["limits"]), None)

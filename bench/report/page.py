@@ -129,6 +129,11 @@ def everything(runs: Runs) -> Iterator[str]:
     yield details("Commits a step, counted", tables.commits(runs))
     if runs.results.get("calls"):
         yield details("Function calls a step, counted", tables.calls(runs))
+    if runs.results.get("instructions"):
+        yield details(
+            "Instructions a run, counted: ten steps, 20 runs at once, the process's own",
+            tables.instructions(runs),
+        )
     for name in runs.workloads:
         yield details(DESCRIPTIONS.get(name, name), tables.workload(runs, name))
     if runs.results["missing"]:

@@ -140,6 +140,24 @@ def calls(runs: Runs) -> str:
     return table(["", *(f"{policy}, {int(steps):,} steps a run" for policy, steps in kinds)], rows)
 
 
+def instructions(runs: Runs) -> str:
+    """Instructions a run, in millions, and to a bare run's, by policy."""
+    found: dict[str, dict[str, float]] = runs.results["instructions"]
+
+    def cells(policy: str, name: str) -> Iterator[str]:
+        ratio = runs.instructions(policy, name)
+        yield NONE if ratio is None else f"{ratio:.3f} ×"
+        yield NONE if ratio is None else f"{found[policy][name] / 1e6:.1f}"
+
+    rows = (
+        [str(one["label"]), *(cell for policy in found for cell in cells(policy, name))]
+        for name, one in runs.contestants.items()
+        if any(name in by_name for by_name in found.values())
+    )
+    heads = (head for policy in found for head in (f"{policy} / bare", f"{policy}, millions"))
+    return table(["", *heads], rows)
+
+
 def limits(runs: Runs) -> str:
     codec = [one["codec"] for one in runs.results["limits"]]
     microseconds = [round((one["dump"] + one["load"]) * 1e6) for one in codec]

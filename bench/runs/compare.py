@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -42,6 +43,12 @@ CALLING = (
 )
 """Whose function calls are counted."""
 
+INSTRUCTIONS = "instructions"
+"""What counting instructions is named."""
+
+COUNTING = (*CALLING, "no-intents-sqlite", "no-intents-postgres")
+"""Whose instructions are counted."""
+
 FIRST = 5
 """Rounds before what is counted and weighed: what targets need comes early, if time is short."""
 
@@ -54,6 +61,7 @@ class Results:
         samples: of each workload and contestant, one of each turn: figures a run. Seconds, bytes.
         commits: a step, by policy and contestant.
         calls: of functions, a step, by policy and steps of a run, and by contestant.
+        instructions: a run, by policy and contestant.
         missing: what was not measured, and why.
     """
 
@@ -68,6 +76,7 @@ class Results:
     )
     commits: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     calls: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    instructions: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     limits: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     waiting: dict[str, float] = field(default_factory=dict[str, float])
     starting: dict[str, float] = field(default_factory=dict[str, float])
@@ -91,6 +100,7 @@ class Results:
             samples=earlier.samples | self.samples,
             commits=earlier.commits | self.commits,
             calls=self.calls or earlier.calls,
+            instructions=self.instructions or earlier.instructions,
             limits=self.limits or earlier.limits,
             missing=missing + [one for one in self.missing if one["what"] != EVERYTHING],
         )
@@ -128,6 +138,7 @@ class Comparison:
         for one in self._plan.rounds[FIRST:]:
             self._do(one)
         self._count_calls()
+        self._count_instructions()
         self._limits()
         return self.results
 
@@ -143,6 +154,8 @@ class Comparison:
             self._count_commits()
         if CALLS in workloads:
             self._count_calls()
+        if INSTRUCTIONS in workloads:
+            self._count_instructions()
         return self.results
 
     # --- the parts
@@ -211,6 +224,35 @@ class Comparison:
         within = 400 * self._patience
         found = measured(one, workload, self._server, within, module="runs.calls")
         return round(found["calls"], 1)
+
+    def _count_instructions(self) -> None:
+        if shutil.which("valgrind") is None:
+            self._miss(INSTRUCTIONS, "", "valgrind is not installed")
+            return
+        for policy in ("read", "once"):
+            found = self.results.instructions.setdefault(policy, {})
+            workload = Workload(INSTRUCTIONS, policy, concurrency=20, runs=20, seconds=3600)
+            for one in map(CONTESTANTS.__getitem__, COUNTING):
+                if one.only in (None, policy):
+                    self._try(
+                        f"{INSTRUCTIONS}, {policy}",
+                        one.name,
+                        lambda one=one, found=found, workload=workload: found.update(
+                            {one.name: self._instructions(one, workload)}
+                        ),
+                    )
+
+    def _instructions(self, one: Contestant, workload: Workload) -> float:
+        """Instructions of a run of the workload."""
+        found = measured(
+            one,
+            workload,
+            self._server,
+            600 * self._patience,
+            module="runs.instructions",
+            valgrind=True,
+        )
+        return round(found["instructions"])
 
     def _commits(self, one: Contestant, policy: Policy) -> float:
         """Commits a step."""

@@ -20,6 +20,8 @@ from runs.workload import Workload
 
 BENCH = Path(__file__).parent.parent
 
+CALLGRIND = ("valgrind", "--tool=callgrind", "--instr-atstart=no")
+
 
 class Failed(Exception):
     """A measurement gave no figures; says why in a line."""
@@ -32,12 +34,14 @@ def measured(
     within: float,
     counting: bool = False,
     module: str = "runs.measure",
+    valgrind: bool = False,
 ) -> dict[str, Any]:
     """What a contestant needs for a workload.
 
     Args:
         within: seconds that the process may take in all.
         module: what measures it.
+        valgrind: run it under Callgrind, which counts nothing until it is told to.
 
     Raises:
         Failed: it took longer, or it broke.
@@ -51,7 +55,7 @@ def measured(
             "server": asdict(on) if on else None,
             "counting": counting,
         }
-        return run(module, json.dumps(task), within)
+        return run(module, json.dumps(task), within, valgrind=valgrind)
 
 
 @contextmanager
@@ -64,18 +68,22 @@ def place_for(contestant: Contestant, folder: Path, server: Server | None) -> Ge
         yield Place(file=folder / "bench.db" if contestant.database == "sqlite" else None)
 
 
-def run(module: str, argument: str, within: float) -> dict[str, Any]:
+def run(module: str, argument: str, within: float, *, valgrind: bool = False) -> dict[str, Any]:
     """Run a module of the bench on an argument; it writes its answer to the file named next.
+
+    Under Callgrind, what that counts is written beside the answer.
 
     Raises:
         Failed: it took longer, or it broke.
     """
     with tempfile.TemporaryDirectory() as name:
         answer, log = Path(name) / "answer", Path(name) / "log"
+        under = [*CALLGRIND, f"--callgrind-out-file={name}/callgrind"] if valgrind else []
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, argument, str(answer)],
+                [*under, sys.executable, "-m", module, argument, str(answer)],
                 cwd=BENCH,
+                env={**os.environ, "PYTHONHASHSEED": "1"} if valgrind else None,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

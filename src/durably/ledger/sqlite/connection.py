@@ -23,11 +23,14 @@ from durably.errors import (
 )
 from durably.ledger.columns import moment, timestamp
 from durably.ledger.database import Clock
-from durably.ledger.operations import Operation
+from durably.ledger.operations import Operation, Row
 from durably.ledger.sqlite.statements import after, statements
 
 BUSY_SECONDS = 5.0
 """How long SQLite itself waits for another process's commit before it answers 'locked'."""
+
+_UNSEEN: Row = {}
+"""A row that was changed, and of which nothing is looked at."""
 
 BEGIN_SECONDS = 60.0
 """How long a writer keeps asking for the lock; longer than any transaction should be open."""
@@ -173,7 +176,7 @@ def drive[T](connection: sqlite3.Connection, operation: Operation[T], clock: Clo
                 bound = prepared.bound(statement.params, now)
                 if statement.counted and prepared.counted is not None:
                     cursor.execute(prepared.counted, bound)
-                    statement = operation.send(range(cursor.rowcount))
+                    statement = operation.send([_UNSEEN] * cursor.rowcount)
                     continue
                 cursor.execute(prepared.text, bound)
             except OverflowError as error:

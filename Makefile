@@ -109,7 +109,7 @@ baseline: postgres ## Write anew what a run asks of its database, after a change
 
 # Every part writes bench/results/<part>.json; the page is written of all that there are.
 .PHONY: bench
-bench: .venv-bench/.peers ## Measure durably beside its peers, and write docs/benchmarks.md; little more than an hour for runs, half of one for queues; ARGS=--quick
+bench: .venv-bench/.peers ## Measure durably beside its peers, and write docs/benchmarks.md; an hour and a quarter for runs, half of one for queues; ARGS=--quick
 	@set -e; cd bench; export PYTHONPATH=.:../tests; python=../.venv-bench/bin/python; \
 	$$python -m runs $(ARGS); \
 	$$python -m queues $(filter --quick,$(ARGS)); \

@@ -90,7 +90,7 @@ FULL = Plan(
         Round(READ_500, 1, within=60),
         Round(STEPS_1000, 1, within=150),
     ),
-    seconds=66 * 60,
+    seconds=78 * 60,
     counted=("read", "idempotent", "once", "transactional"),
     waiting=1000,
     calls=(("read", 10), ("once", 10), ("read", 50), ("read", 500)),

@@ -20,6 +20,9 @@ from queues.sizes import Sizes
 HERE = Path(__file__).parent.parent
 PATIENCE_SECONDS = 900.0
 
+STARTS = (("p50", 0.5, 5.0), ("p99", 0.99, 25.0))
+"""What is told of starts: a share of them, and the milliseconds that they may take at most."""
+
 type Seen = dict[tuple[str, str], list[dict[str, Any]]]
 """What each contestant's processes printed, by contestant and database, one for each repetition."""
 
@@ -93,30 +96,38 @@ def _tell_starting(seen: Seen, figures: Figures) -> None:
     for (name, database), repeated in seen.items():
         stored = [1000 * statistics.median(one["enqueue"]) for one in repeated]
         figures.add("enqueue, one", name, database, "ms", stored)
-        for what, share, most in (("p50", 0.5, 5.0), ("p99", 0.99, 25.0)):
+        for which, share, _ in STARTS:
             values = [1000 * percentile(one["start"], share) for one in repeated]
-            median = figures.add(f"enqueue to start, {what}", name, database, "ms", values)
-            if name == "durably":
+            figures.add(f"enqueue to start, {which}", name, database, "ms", values)
+    aim_starting(figures)
+
+
+def aim_starting(figures: Figures) -> None:
+    """Compare with the targets what figures say of starts."""
+    for database in ("sqlite", "postgres"):
+        for which, _, most in STARTS:
+            what = f"enqueue to start, {which}"
+            if (median := figures.median(what, "durably", database)) is not None:
                 figures.aim(
-                    f"enqueue to start, idle worker, {what}",
+                    f"enqueue to start, idle worker, {which}",
                     database,
                     median,
                     at_most=most,
                     unit="ms",
-                    limit=_least_start(seen, share) if database == "postgres" else None,
+                    limit=_least_start(figures, what) if database == "postgres" else None,
                 )
 
 
-def _least_start(seen: Seen, share: float) -> str | None:
+def _least_start(figures: Figures, what: str) -> str | None:
     """How soon any run can start that an Oban job wakes."""
-    said: list[str] = []
-    for name, which in (
-        ("oban", "the job of oban-py that wakes it takes"),
-        ("oban_recorded", "one that first records that it has begun"),
-    ):
-        if repeated := seen.get((name, "postgres")):
-            least = statistics.median(1000 * percentile(one["start"], share) for one in repeated)
-            said.append(f"{which} {least:.1f} ms")
+    said = [
+        f"{which} {least:.1f} ms"
+        for name, which in (
+            ("oban", "the job of oban-py that wakes it takes"),
+            ("oban_recorded", "one that first records that it has begun"),
+        )
+        if (least := figures.median(what, name, "postgres")) is not None
+    ]
     return ", ".join(said) or None
 
 
@@ -138,9 +149,14 @@ def _tell_draining(seen: Seen, figures: Figures, sizes: Sizes) -> None:
             "jobs a second",
             [one["stored_a_second"] for one in repeated],
         )
+    aim_draining(figures, f"no-op, {sizes.limit} at once")
+
+
+def aim_draining(figures: Figures, what: str) -> None:
+    """Compare with the targets what figures say of no-op runs."""
+    beside = figures.median(what, "oban", "postgres")
     if beside is None:
         return
-    what = f"no-op, {sizes.limit} at once"
     for database, least in (("sqlite", 2.0), ("postgres", 0.6)):
         rate = figures.median(what, "durably", database)
         if rate is not None:

@@ -64,6 +64,12 @@ class Runs:
             if one["database"] == database and not name.startswith(NO_PEERS)
         ]
 
+    def there_for(self, policy: str) -> list[str]:
+        """All but those who are there for another policy alone."""
+        return [
+            name for name, one in self.contestants.items() if one.get("only", "") in ("", policy)
+        ]
+
     def requests(self, workload: str) -> int:
         return int(self.workloads[workload]["steps"]) + 1
 

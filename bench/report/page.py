@@ -118,7 +118,8 @@ def targets(runs: Runs | None, others: dict[str, Json]) -> Iterator[str]:
         "waits as for a commit: runs that give way to\neach other at every step take more than "
         "runs that never do. Commits that a step waits for are\ncounted by a test, `tests/costs`; "
         "the other tables have all that reach the database for a step more,\nheartbeats and "
-        "notices among them.\n"
+        "notices among them. Instructions are the process's own, not the kernel's; under Valgrind, "
+        "which counts them,\nwhat goes by the clock comes some forty times as often.\n"
     )
 
 

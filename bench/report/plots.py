@@ -34,7 +34,7 @@ STYLE = {
 def draw(runs: Runs, folder: Path) -> None:
     """Write all plots for which there are figures."""
     folder.mkdir(parents=True, exist_ok=True)
-    for_bars = 0.42 * len(runs.contestants) + 1.3
+    for_bars = 0.42 * len(runs.there_for("read")) + 1.3
     plots = {"read-50": (cpu, for_bars), "read-1": (wall, for_bars), "steps-1000": (steps, 4.4)}
     with matplotlib.rc_context(STYLE):
         for workload, (fill, height) in plots.items():

@@ -38,7 +38,7 @@ def headline(runs: Runs) -> str:
         *("", "CPU", "CPU, ms a run", "database's", "wall, one at a time", "wall, 50 at once"),
         *("commits a step", "KB written a step", "KB stored a run"),
     )
-    return table(head, (headline_row(runs, name) for name in runs.contestants))
+    return table(head, (headline_row(runs, name) for name in runs.there_for("read")))
 
 
 def headline_row(runs: Runs, name: str) -> list[str]:

@@ -167,6 +167,7 @@ class Comparison:
                 "database": one.database,
                 "over": one.over,
                 "how": one.how,
+                "only": one.only or "",
             }
             if one.name in self._absent:
                 self._miss(EVERYTHING, one.name, "not asked for")

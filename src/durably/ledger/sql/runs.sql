@@ -265,7 +265,7 @@ SET usage = COALESCE(:usage, usage),
     own_nanousd = COALESCE(CAST(:own_nanousd AS BIGINT), own_nanousd),
     model = COALESCE(CAST(:model AS TEXT), model)
 WHERE id = :run_id AND attempt = :attempt AND state = 'executing'
-RETURNING id, key;
+RETURNING id;
 
 -- name: hold_run (sqlite)
 SELECT id, usage, cost_nanousd FROM durably_runs

@@ -72,8 +72,10 @@ def new_run(
     _check_seconds("delay", delay)
     _check_seconds("unique_for", unique_for)
     prompt_json, args_json = agents.codec.encode_prompt(prompt), _json_object("args", args)
-    said = f"{agent}\n{prompt_json}\n{args_json}" + (f"\n{thread}" if thread else "")
-    twin = hashlib.sha256(said.encode()).hexdigest()
+    twin: str | None = None
+    if unique_for is not None:
+        said = f"{agent}\n{prompt_json}\n{args_json}" + (f"\n{thread}" if thread else "")
+        twin = hashlib.sha256(said.encode()).hexdigest()
     return NewRun(
         key=key or f"{agent}-{uuid.uuid4().hex[:12]}",
         agent=agent,
@@ -87,7 +89,7 @@ def new_run(
         meta=_json_object("meta", meta),
         delay_seconds=delay,
         scheduled_at=None if scheduled_at is None else timestamp(scheduled_at),
-        fingerprint=twin if unique_for is not None else None,
+        fingerprint=twin,
         unique_seconds=unique_for,
         thread=thread,
         on_busy=on_busy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 
@@ -94,6 +95,24 @@ async def test_other_processs_commit_beside_own_progress_is_told(sqlite: SqliteB
         told.clear()
         await other.write(runs.insert, new_run("another's"))
         await database.write(steps.record_step, run.claim, Step(messages=(message(0),)))
+        assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
+    await other.close()
+    await database.close()
+
+
+async def test_other_processs_commit_right_after_a_lone_one_is_told(sqlite: SqliteBackend) -> None:
+    """A heartbeat keeps no run waiting: on Linux this one is told, and looks in an hour."""
+    seconds = NEVER_SECONDS if sys.platform == "linux" else 0.1
+    database = SqliteDatabase(sqlite.path, watch_seconds=seconds)
+    other = SqliteDatabase(sqlite.path)
+    await database.open()
+    await other.open()
+    told = threading.Event()
+    with database.subscribe(told.set):
+        assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS), "the first look"
+        await database.write(runs.insert, new_run("own"))
+        told.clear()
+        await other.write(runs.insert, new_run("another's"))
         assert await asyncio.to_thread(told.wait, PATIENCE_SECONDS)
     await other.close()
     await database.close()

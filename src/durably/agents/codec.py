@@ -138,6 +138,8 @@ def encode_prompt(prompt: str | Sequence[UserContent]) -> str:
     Raises:
         ResultNotSerializable: the prompt is neither, or holds something that is not JSON.
     """
+    if type(prompt) is str and _is_text(prompt):
+        return _compact(prompt)  # What most prompts are, and needs no proof.
     try:
         # Not a dict, whose keys would be taken for the prompt, nor bytes, a sequence of numbers.
         given = cast(object, prompt)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from durably.errors import ConfigError, RunNotFound
 from durably.ledger.columns import moment, moment_in, timestamp
-from durably.ledger.operations import Operation, Row, Statement, brief, fetch, fetch_one
-from durably.ledger.queues import get_setting, list_settings
+from durably.ledger.operations import Operation, Row, Statement, brief, fetch, fetch_one, one_alone
+from durably.ledger.queues import list_settings
 from durably.ledger.rows import (
     attempt_from,
     decision_from,
@@ -312,10 +312,9 @@ def next_due(queue: str) -> Operation[tuple[datetime | None, datetime]]:
 
     None if there is no run, or while the queue is paused.
     """
-    row = yield from fetch_one("next_due", queue=queue)
-    assert row is not None, "an aggregate always has a row"
-    paused = (yield from get_setting(queue)).paused
-    return None if paused else _due(row["at"], row["now"]), moment(row["now"])
+    row = yield from one_alone("next_due", queue=queue)
+    assert row is not None, "a SELECT of expressions always has a row"
+    return _due(row["at"], row["now"]), moment(row["now"])
 
 
 def _due(at: object, now: object) -> datetime | None:

@@ -25,7 +25,7 @@ from durably.ledger.rows import run_from
 from durably.ledger.threads import FIRST, place, place_again
 from durably.ledger.waking import dispatch
 from durably.lifecycle import RunState, refuse
-from durably.records import NewRun, RunRecord
+from durably.records import Claim, NewRun, RunRecord
 
 AT_ONCE = 1000
 """How many runs one statement inserts."""
@@ -80,7 +80,7 @@ def insert(
         if row is None:
             return ()
         yield from execute("insert_input", run_id=row["id"], prompt=new.prompt, args=new.args)
-        yield from record_event(run_from(row).claim, "enqueued", **event)
+        yield from record_event(Claim(row["id"], row["attempt"], ""), "enqueued", **event)
         return [row]
 
     more = {"prompt": new.prompt, "args": new.args, "event": json.dumps(event), "job_id": job_id}

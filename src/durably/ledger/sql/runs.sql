@@ -249,7 +249,8 @@ RETURNING *;
 -- name: next_due
 -- Two looks at the ends of two indexes: what is available is due, the rest comes due in time.
 -- The order is that of the index: a backlog in another queue must not be looked through.
-SELECT CASE WHEN (SELECT id FROM durably_runs WHERE state = 'available' AND queue = :queue
+SELECT CASE WHEN EXISTS (SELECT 1 FROM durably_queues WHERE queue = :queue AND paused) THEN NULL
+            WHEN (SELECT id FROM durably_runs WHERE state = 'available' AND queue = :queue
                   ORDER BY priority, scheduled_at, id LIMIT 1) IS NOT NULL
             THEN durably_now()
             ELSE (SELECT min(scheduled_at) FROM durably_runs

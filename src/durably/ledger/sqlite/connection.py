@@ -35,6 +35,9 @@ _UNSEEN: Row = {}
 BEGIN_SECONDS = 60.0
 """How long a writer keeps asking for the lock; longer than any transaction should be open."""
 
+MAX_PAUSE_SECONDS = 0.02
+"""How long it waits at most until it asks once more."""
+
 
 def connect(path: Path, clock: Clock, factory: type[sqlite3.Connection] | None = None) -> Any:
     """Open the file with the pragmas that the promises need.
@@ -134,6 +137,7 @@ def begin_immediate(connection: sqlite3.Connection, seconds: float = BEGIN_SECON
         seconds: for how long to ask, at least once.
     """
     deadline = time.monotonic() + seconds
+    pause = 0.001  # A commit mostly takes no longer.
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -141,7 +145,8 @@ def begin_immediate(connection: sqlite3.Connection, seconds: float = BEGIN_SECON
         except sqlite3.OperationalError as error:
             if not _is_busy(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(random.uniform(0.001, 0.02))
+            time.sleep(random.uniform(pause / 2, pause))
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
 
 def data_version(connection: sqlite3.Connection) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from durably.ledger.database import Clock
 from durably.ledger.lanes import Answer, Job, Lane, tell
-from durably.ledger.operations import Operation
+from durably.ledger.operations import Operation, begun
 from durably.ledger.sqlite.connection import connect, drive, translate
 from durably.ledger.sqlite.loops import OnLoops
 
@@ -52,6 +52,7 @@ class Reader:
         # After a crash somebody repairs the log, and others wait for that: in the thread.
         self._loops_connection.execute("PRAGMA busy_timeout=0")
         self._loops_lock = threading.Lock()
+        self._open = True
         self._lane = Lane("durably-reader", [partial(self._answer, self._connection)])
 
     async def run[T](self, operation: Callable[[], Operation[T]], *, brief: bool = False) -> T:
@@ -73,6 +74,7 @@ class Reader:
         self._lane.stop()
         self._connection.close()
         with self._loops_lock:
+            self._open = False
             self._loops_connection.close()
 
     def _read_at_once[T](self, operation: Callable[[], Operation[T]]) -> tuple[T] | None:
@@ -80,6 +82,8 @@ class Reader:
         if not self._loops_lock.acquire(blocking=False):
             return None
         try:
+            if not self._open:
+                return None
             with self._on_loops.timed():
                 return (self._in_transaction(self._loops_connection, operation),)
         except sqlite3.Error as error:
@@ -100,10 +104,18 @@ class Reader:
     def _in_transaction(
         self, connection: sqlite3.Connection, operation: Callable[[], Operation[Any]]
     ) -> Any:
-        """Run it over one state of the file, however many statements it takes."""
+        """Run it over one state of the file, however many statements it takes.
+
+        One that is `alone` sees one without being told to.
+        """
         self._check_file()
+        reading = operation()
+        if (first := begun(reading)) is not None:
+            statement, reading = first
+            if statement.alone:
+                return drive(connection, reading, self._clock)
         connection.execute("BEGIN")
         try:
-            return drive(connection, operation(), self._clock)
+            return drive(connection, reading, self._clock)
         finally:
             connection.execute("COMMIT")

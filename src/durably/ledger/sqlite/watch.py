@@ -21,8 +21,16 @@ from durably.ledger.sqlite.nudges import Nudges
 
 log = logging.getLogger(__name__)
 
-SOON_SECONDS = 0.0003
-"""How often to look for a commit that is being made."""
+SOON_SECONDS = 0.0001
+"""How soon to look again for a commit that is being made, at first."""
+
+SHARE = 8
+"""A commit is seen after this part of the time that it took, at the latest: a slow disk's is looked
+for as often as a fast one's."""
+
+REST_SECONDS = 0.001
+"""How long not to look after news: whoever was told has work to do, and the commit that was the
+news leaves nudges behind."""
 
 
 class ChangeWatcher:
@@ -52,7 +60,7 @@ class ChangeWatcher:
         self._by_others = by_others
         self._seconds = seconds
         self._listeners = Listeners()
-        self._told_at = -math.inf
+        self._told_at = self._busy_until = -math.inf
         self._lock = threading.Lock()
         self._stop: threading.Event | None = None
         self._thread: threading.Thread | None = None
@@ -78,7 +86,10 @@ class ChangeWatcher:
             progress: that no other process has committed since the last one, and that this was
                 nothing but progress.
         """
-        self._told_at = time.monotonic()
+        now = time.monotonic()
+        if now - self._told_at < self._seconds:
+            self._busy_until = now + self._seconds
+        self._told_at = now
         self._listeners.tell(progress=progress)
 
     def start(self, path: Path) -> None:
@@ -114,11 +125,11 @@ class ChangeWatcher:
                 if looker is None:
                     self._check()
                     looker = _Looker(self._path, self._seconds)
-                since = time.monotonic() - self._told_at
-                if seen is not None and since < self._seconds:
-                    # This process commits, and finds out with each commit. To look meanwhile, this
-                    # thread would take the interpreter from those that work.
-                    time.sleep(self._seconds - since)
+                busy_seconds = self._busy_until - time.monotonic()
+                if seen is not None and busy_seconds > 0:
+                    # This process commits again and again, and finds out with each commit. To look
+                    # meanwhile, this thread would take the interpreter from those that work.
+                    time.sleep(busy_seconds)
                     continue
                 version = looker.version_after(seen)
                 news = seen is None or (version != seen and self._by_others())
@@ -132,6 +143,7 @@ class ChangeWatcher:
             if news:
                 # Also at the first look: something may have been committed since `subscribe`.
                 self._listeners.tell()
+                time.sleep(REST_SECONDS)
         if looker is not None:
             looker.close()
 
@@ -140,7 +152,7 @@ class _Looker:
     """Looks at a file's version: from time to time, and soon after it was written to.
 
     The kernel tells of a commit's writes while it is being made. From then on it is looked for
-    several times a millisecond, until it shows.
+    again and again, until it shows.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
@@ -155,9 +167,12 @@ class _Looker:
         if seen is None:
             return self._version()
         if self._nudges.wait(self._seconds):
-            give_up_at = time.monotonic() + self._seconds
-            while (version := self._version()) == seen and time.monotonic() < give_up_at:
-                time.sleep(SOON_SECONDS)
+            began = time.monotonic()
+            while (version := self._version()) == seen:
+                waited = time.monotonic() - began
+                if waited > self._seconds:
+                    break
+                time.sleep(max(SOON_SECONDS, waited / SHARE))
             return version
         return self._version()
 

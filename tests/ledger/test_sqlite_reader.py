@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -33,6 +34,12 @@ class Threads:
         """The same, and nobody says that it is brief."""
         self.read.append(here())
         return (yield from reads.get_run(key))
+
+
+@brief
+def nothing() -> Operation[str]:
+    yield from ()
+    return "known"
 
 
 @pytest.fixture
@@ -188,3 +195,9 @@ async def test_nothing_is_read_once_it_is_closed(sqlite: SqliteBackend, threads:
     with pytest.raises(LedgerClosed):
         await own.run(lambda: threads.find("a"), brief=True)
     assert threads.read == []
+
+
+async def test_what_asks_for_nothing_is_answered(ledger: Ledger, sqlite: SqliteBackend) -> None:
+    """As where to look for runs of whatever time; in the event loop and in the thread."""
+    assert await ledger.read(nothing) == "known"
+    assert await ledger.read(partial(nothing)) == "known"

@@ -121,13 +121,18 @@ def execute_last(name: str, /, **params: object) -> Operation[None]:
     yield Statement(name, params, last=True)
 
 
-def begun[T](operation: Operation[T]) -> tuple[Statement, Operation[T]] | None:
-    """The operation's first statement, and the operation with it; None if it makes none."""
-    first = next(operation, None)
-    if first is None:
-        return None
+def begun[T](operation: Operation[T]) -> tuple[Statement | None, Operation[T]]:
+    """The operation's first statement, None if it makes none, and the operation with it."""
+    first: Statement | None = None
+    result: list[T] = []
+    try:
+        first = next(operation)
+    except StopIteration as end:
+        result.append(end.value)
 
     def again() -> Operation[T]:
+        if first is None:
+            return result[0]
         statement = first
         try:
             while True:

@@ -150,8 +150,8 @@ class Session:
         """A job's one statement and its operation, if it needs no transaction around it."""
         if self._clock is not None:
             return None  # A clock's time is a transaction's.
-        first = begun(job.operation())
-        return first if first is not None and first[0].alone else None
+        first, operation = begun(job.operation())
+        return (first, operation) if first is not None and first.alone else None
 
     def _transact(self, jobs: list[Job], *, patient: bool) -> list[Any]:
         for tries_left in reversed(range(TRIES)):

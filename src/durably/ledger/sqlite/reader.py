@@ -109,11 +109,9 @@ class Reader:
         One that is `alone` sees one without being told to.
         """
         self._check_file()
-        reading = operation()
-        if (first := begun(reading)) is not None:
-            statement, reading = first
-            if statement.alone:
-                return drive(connection, reading, self._clock)
+        first, reading = begun(operation())
+        if first is None or first.alone:
+            return drive(connection, reading, self._clock)
         connection.execute("BEGIN")
         try:
             return drive(connection, reading, self._clock)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from dbos import DBOS, DBOSClient, run_dbos_database_migrations
 
+from newer_sqlite import use_newer_sqlite
 from queues.contestant import Started
 
 QUEUE, WORKFLOW, VERSION = "noop", "noop", "1"
-
-NEEDED_SQLITE = (3, 42)
-"""The first with `unixepoch('subsec')`, which its tables are made with."""
 
 
 class DbosJobs:
@@ -59,19 +55,11 @@ class DbosJobs:
 async def opened(url: str, started: Started) -> AsyncGenerator[DbosJobs]:
     if url.startswith("postgresql"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    elif sqlite3.sqlite_version_info < NEEDED_SQLITE:
-        _use_newer_sqlite()
+    else:
+        use_newer_sqlite()
     run_dbos_database_migrations(system_database_url=url)
     client = DBOSClient(system_database_url=url)
     try:
         yield DbosJobs(url, client, started)
     finally:
         client.destroy()
-
-
-def _use_newer_sqlite() -> None:
-    """For all of this process: neither its client nor its migrations can be given a driver."""
-    import pysqlite3
-    import pysqlite3.dbapi2
-
-    sys.modules["sqlite3"], sys.modules["sqlite3.dbapi2"] = pysqlite3, pysqlite3.dbapi2

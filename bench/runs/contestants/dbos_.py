@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -10,12 +9,10 @@ import sqlalchemy
 from dbos import DBOS, DBOSConfig, SetWorkflowID, SQLAlchemyDatasource
 from pydantic_ai.durable_exec.dbos import DBOSDurability
 
+from newer_sqlite import use_newer_sqlite
 from runs.contestant import Place, RunOne
 from runs.scripted import NO_LIMITS, PROMPT, Tool, agent_for
 from runs.workload import Workload
-
-NEEDED_SQLITE = (3, 42)
-"""The first with `unixepoch('subsec')`, which its tables are made with."""
 
 
 @asynccontextmanager
@@ -50,10 +47,7 @@ def configuration(place: Place) -> DBOSConfig:
     if place.url:
         url = place.url.replace("postgresql://", "postgresql+psycopg://")
         return {**config, "system_database_url": url}
-    if sqlite3.sqlite_version_info < NEEDED_SQLITE:
-        import pysqlite3.dbapi2
-
-        config["db_engine_kwargs"] = {"module": pysqlite3.dbapi2}
+    use_newer_sqlite()
     return config
 
 
@@ -67,9 +61,9 @@ def step(workload: Workload) -> Tool:
 
 def transaction(config: DBOSConfig, workload: Workload) -> Tool:
     """A tool that writes a row of the application's, in one transaction with its record."""
-    url, engine = config["system_database_url"], config.get("db_engine_kwargs")
+    url = config["system_database_url"]
     assert url is not None
-    source = SQLAlchemyDatasource.create(url, engine_kwargs=engine)
+    source = SQLAlchemyDatasource.create(url)
     with source.engine.begin() as connection:
         connection.execute(sqlalchemy.text("CREATE TABLE seen (item integer NOT NULL)"))
 

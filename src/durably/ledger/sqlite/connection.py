@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 from durably.errors import (
     DurablyError,
@@ -104,15 +104,7 @@ def check_identity(path: Path, opened: tuple[int, int] | None) -> None:
 
 def _set_wal(connection: sqlite3.Connection) -> None:
     # Switching to WAL needs a moment alone with the file and does not use the busy timeout.
-    deadline = time.monotonic() + BEGIN_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(0.001, 0.02))
+    _patiently(connection, "PRAGMA journal_mode=WAL", BEGIN_SECONDS)
 
 
 def register_functions(connection: sqlite3.Connection, clock: Clock) -> None:
@@ -137,11 +129,16 @@ def begin_immediate(connection: sqlite3.Connection, seconds: float = BEGIN_SECON
     Args:
         seconds: for how long to ask, at least once.
     """
+    _patiently(connection, "BEGIN IMMEDIATE", seconds)
+
+
+def _patiently(connection: sqlite3.Connection, statement: LiteralString, seconds: float) -> None:
+    """Execute what somebody else's lock may refuse, until it is done or the time is over."""
     deadline = time.monotonic() + seconds
     pause = 2 * MIN_PAUSE_SECONDS
     while True:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(statement)
             return
         except sqlite3.OperationalError as error:
             if not _is_busy(error) or time.monotonic() > deadline:

@@ -274,6 +274,7 @@ async def test_decision_while_another_attempt_runs_is_kept(ledger: Ledger) -> No
     run = await ledger.claim(await ledger.write(attempts.hand_back, run.claim, Step()))
     await resolve(ledger, run, decision=FAILED)
     found = await ledger.write(steps.record_outcome, run.claim, done())
+    assert found is not None
     assert (found.state, found.resolved_by) == (EffectState.FAILED, "ann")
     assert (await ledger.get(run)).claim == run.claim
 

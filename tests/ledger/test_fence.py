@@ -141,7 +141,7 @@ async def test_settled_effect_never_changes(ledger: Ledger) -> None:
     for settled in (EffectState.DONE, EffectState.FAILED, EffectState.DENIED):
         call = tool_call(int(run.attempt))
         first = CallOutcome(call, settled, '{"return_value": "first"}', "why")
-        recorded = await ledger.write(steps.record_outcome, run.claim, first)
+        recorded = await ledger.ended(run, first)
         for _ in range(2):
             for state in EffectState:
                 other = CallOutcome(call, state, '{"return_value": "other"}', asked=True)

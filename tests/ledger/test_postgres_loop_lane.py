@@ -121,8 +121,7 @@ async def test_step_is_written_without_a_thread(
     run = await ledger.executing()
     committed.clear()
     await write_step(database, run)
-    effect = await database.write(steps.record_intent, run.claim, tool_call())
-    assert effect.attempt == run.attempt
+    assert await database.write(steps.record_intent, run.claim, tool_call()) is None
     await database.write(steps.record_outcome, run.claim, done(tool_call()))
     ended = await database.write(attempts.complete, run.claim, '"x"', Step(), alone=True)
     assert ended == await database.read(reads.get_run, run.key, alone=True)
@@ -286,8 +285,11 @@ async def test_text_and_times_are_what_threads_make_of_them(
 ) -> None:
     run = await ledger.executing()
     odd = done(tool_call(), result='{"return_value": "%s $1 %% \\u00e9 é"}')
+    assert await database.write(steps.record_outcome, run.claim, odd) is None
     effect = await database.write(steps.record_outcome, run.claim, odd)
     assert effect == await ledger.read(lambda: steps.effect_at(run.claim, odd.call.position))
+    assert effect is not None
+    assert effect.result == odd.result
     new = new_run("k\x00\ud800")
     made, _ = await database.write(enqueue, new)
     assert made == await ledger.read(reads.get_run, made.key)

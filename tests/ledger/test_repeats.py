@@ -87,7 +87,7 @@ async def test_outcome_is_there_once(ledger: Ledger, outcome: CallOutcome, start
     run = await ledger.executing()
     if started:
         await ledger.started(run)
-    await repeated(ledger, lambda: ledger.write(steps.record_outcome, run.claim, outcome))
+    await repeated(ledger, lambda: ledger.ended(run, outcome))
 
 
 async def test_call_that_fails_again_is_noted_again(ledger: Ledger) -> None:
@@ -95,7 +95,7 @@ async def test_call_that_fails_again_is_noted_again(ledger: Ledger) -> None:
     run = await ledger.executing()
     for _ in range(2):
         await ledger.started(run)
-        await repeated(ledger, lambda: ledger.write(steps.record_outcome, run.claim, IN_DOUBT))
+        await repeated(ledger, lambda: ledger.ended(run, IN_DOUBT))
     assert (await ledger.event_kinds(run)).count("effect") == 2
 
 
@@ -145,7 +145,7 @@ async def test_looking_for_an_outcome_changes_nothing(ledger: Ledger) -> None:
     run = await ledger.executing()
     position = tool_call().position
     assert await ledger.write(steps.find_outcome, run.claim, position) is None
-    recorded = await ledger.write(steps.record_outcome, run.claim, done())
+    recorded = await ledger.ended(run, done())
     before = ledger.dump()
     assert await ledger.write(steps.find_outcome, run.claim, position) == recorded
     assert ledger.dump() == before

@@ -49,6 +49,10 @@ CHANGES: list[tuple[str, dict[str, object], int]] = [
     ("insert_message", RUN | message(0), 0),  # It is there already.
     ("insert_two_messages", RUN | message(1, "_a") | message(2, "_b"), 2),
     ("insert_two_messages", RUN | message(0, "_a") | message(1, "_b"), 1),
+    ("insert_intent", CALL, 1),
+    ("insert_intent", CALL | {"response": 0}, 0),  # It is started already.
+    ("insert_intent", CALL | {"response": 2}, 1),  # It is in doubt.
+    ("insert_intent", CALL | {"attempt": 2}, 0),
     ("record_outcome", DONE, 1),
     ("record_outcome", DONE | {"response": 0}, 1),  # Of a call that was started.
     ("record_outcome", DONE | {"attempt": 2}, 0),
@@ -69,6 +73,8 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         )
         drive(made, execute("insert_message", **RUN, **message(0)), Clock())
         drive(made, execute("insert_intent", **CALL | {"response": 0}), Clock())
+        doubted = DONE | {"response": 2, "state": "in_doubt"}
+        drive(made, execute("record_outcome", **doubted), Clock())
         yield made
 
 

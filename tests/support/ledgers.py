@@ -201,7 +201,20 @@ class Ledger:
 
     async def started(self, run: RunRecord, call: ToolCall | None = None) -> Effect:
         """The run's call, its intent recorded."""
-        return await self.write(steps.record_intent, run.claim, call or tool_call())
+        call = call or tool_call()
+        instead = await self.write(steps.record_intent, run.claim, call)
+        return instead or await self.recorded(run, call)
+
+    async def ended(self, run: RunRecord, outcome: CallOutcome) -> Effect:
+        """The call of the outcome, that recorded."""
+        instead = await self.write(steps.record_outcome, run.claim, outcome)
+        return instead or await self.recorded(run, outcome.call)
+
+    async def recorded(self, run: RunRecord, call: ToolCall) -> Effect:
+        """What is recorded of the run's call."""
+        effect = await self.effect(run, call)
+        assert effect is not None
+        return effect
 
 
 def new_run(key: str, **options: Any) -> NewRun:

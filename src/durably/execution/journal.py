@@ -18,6 +18,7 @@ from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl, Ending
 from durably.execution.damage import RESPONSE, damage_of
 from durably.execution.feed import Feed, Merge
+from durably.execution.known import KnownCalls
 from durably.execution.soon import Soon
 from durably.execution.unwritten import Unwritten
 from durably.execution.writes import Writes
@@ -79,7 +80,7 @@ class Journal:
         self.damage = damage_of(run, run_input, history, effects)
         self.feed: Feed | None = None
         self._writes = Writes(ledger, run, control)
-        self._effects = {effect.position: effect for effect in effects}
+        self._calls = KnownCalls(effects, run.claim)
         self._unwritten = Unwritten()
         self._soon = Soon()
 
@@ -121,17 +122,16 @@ class Journal:
 
     def effect(self, position: CallPosition) -> Effect | None:
         """What is recorded of a call; None if nothing is."""
-        return self._effects.get(position)
+        return self._calls.find(position)
 
     @property
     def effects(self) -> list[Effect]:
         """What is recorded of all calls."""
-        return list(self._effects.values())
+        return list(self._calls)
 
     def effects_inside(self, position: CallPosition) -> list[Effect]:
         """What is recorded of the steps and waits inside a call."""
-        place = position[:2]
-        return [e for p, e in self._effects.items() if p.step and p[:2] == place]
+        return self._calls.inside(position)
 
     def show(self, merge: Merge) -> Feed:
         """Show messages while they are made, from now on (see `Feed`)."""
@@ -217,10 +217,9 @@ class Journal:
             LeaseLost: another attempt owns the run; the call must not start.
         """
         boundaries.reached("intent:before", call.tool_name)
-        effect = await self._writes.write(steps.record_intent, self.claim, call)
+        instead = await self._writes.write(steps.record_intent, self.claim, call)
         boundaries.reached("intent:after", call.tool_name)
-        self._effects[call.position] = effect
-        return effect
+        return self._calls.begun(call) if instead is None else self._calls.put(instead)
 
     async def finish(self, outcome: CallOutcome) -> Effect:
         """Make the outcome of a call durable now; returns what the ledger holds.
@@ -228,10 +227,12 @@ class Journal:
         That is somebody else's word where late evidence or a person came first.
         """
         boundaries.reached("outcome:before", outcome.call.tool_name)
-        effect = await self._writes.write(steps.record_outcome, self.claim, outcome)
+        instead = await self._writes.write(steps.record_outcome, self.claim, outcome)
         boundaries.reached("outcome:after", outcome.call.tool_name)
-        self._effects[outcome.call.position] = effect
-        return effect
+        return self._told(outcome, instead)
+
+    def _told(self, outcome: CallOutcome, instead: Effect | None) -> Effect:
+        return self._calls.ended(outcome) if instead is None else self._calls.put(instead)
 
     async def wait(self, call: ToolCall, wait: Wait) -> Effect:
         """Make it durable that a call waits for a time or a signal, or find out that it is over.
@@ -242,8 +243,7 @@ class Journal:
         boundaries.reached("wait:before", call.tool_name)
         effect = await self._writes.write(waits.begin, self.claim, call, wait)
         boundaries.reached("wait:after", call.tool_name)
-        self._effects[call.position] = effect
-        return effect
+        return self._calls.put(effect)
 
     async def start_child(self, call: ToolCall, new: NewRun) -> Effect:
         """Start a child of this run and wait for it, or find out how it ended.
@@ -255,8 +255,7 @@ class Journal:
         boundaries.reached("child:before", call.tool_name)
         effect = await self._writes.write(children.begin, self.claim, call, new)
         boundaries.reached("child:after", call.tool_name)
-        self._effects[call.position] = effect
-        return effect
+        return self._calls.put(effect)
 
     async def commit(self, transaction: ToolTransaction, outcome: CallOutcome) -> None:
         """Make the outcome of a call durable together with what its tool wrote.
@@ -265,7 +264,7 @@ class Journal:
             LeaseLost: another attempt owns the run; neither was committed.
             LedgerUnavailable: neither was committed.
         """
-        self._effects[outcome.call.position] = await self._writes.commit(transaction, outcome)
+        self._told(outcome, await self._writes.commit(transaction, outcome))
 
     async def doubt(self, outcome: CallOutcome) -> Effect | None:
         """Make it durable that a call is asked about, or that the model was told of it.
@@ -278,9 +277,9 @@ class Journal:
         effect = await self._writes.write(steps.record_doubt, self.claim, outcome)
         boundaries.reached("outcome:after", outcome.call.tool_name)
         if effect is None:
-            self._effects.pop(outcome.call.position, None)
+            self._calls.forget(outcome.call.position)
         else:
-            self._effects[outcome.call.position] = effect
+            self._calls.put(effect)
         return effect
 
     def keep(self, outcome: CallOutcome, *, soon: bool = False) -> None:
@@ -301,7 +300,7 @@ class Journal:
         if not withdrawn:
             # The run is not this attempt's any more: nobody need be asked about the call.
             await self._writes.write_late(evidence.withdraw_late, self.claim, call, reason)
-        self._effects.pop(call.position, None)
+        self._calls.forget(call.position)
 
     async def settle_late(self, outcome: CallOutcome) -> Effect | None:
         """Report how a call ended to a run that is not this attempt's any more.

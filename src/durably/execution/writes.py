@@ -122,8 +122,11 @@ class Writes:
 
         return await self.persist(write)
 
-    async def commit(self, transaction: ToolTransaction, outcome: CallOutcome) -> Effect:
+    async def commit(self, transaction: ToolTransaction, outcome: CallOutcome) -> Effect | None:
         """Make the outcome of a call durable together with what its tool wrote.
+
+        Returns:
+            As `steps.record_outcome`.
 
         Raises:
             LeaseLost: another attempt owns the run, or may.

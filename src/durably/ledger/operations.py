@@ -104,6 +104,11 @@ def fetch(name: str, /, **params: object) -> Operation[Sequence[Row]]:
     return (yield Statement(name, params))
 
 
+def execute_alone(name: str, /, **params: object) -> Operation[int]:
+    """`execute` with a statement that needs no transaction around it (see `Statement`)."""
+    return len((yield Statement(name, params, alone=True, counted=True)))
+
+
 def one_alone(name: str, /, **params: object) -> Operation[Row | None]:
     """`fetch_one` with a statement that needs no transaction around it (see `Statement`)."""
     rows = yield Statement(name, params, alone=True)

@@ -7,7 +7,7 @@ those that the attempt depends on raise `LeaseLost`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import batched
@@ -23,9 +23,8 @@ from durably.ledger.operations import (
     Statement,
     brief,
     execute,
-    fetch,
+    execute_alone,
     fetch_one,
-    one_alone,
     progress,
 )
 from durably.ledger.rows import effect_from
@@ -78,7 +77,7 @@ def _write_in_parts(claim: Claim, step: Step) -> Operation[Sequence[Row]]:
         return [{"held": 1, "appended": appended}]
     events: list[tuple[str, dict[str, object]]] = []
     for outcome in step.outcomes:
-        if (yield from _note_outcome(claim, outcome, execute)):
+        if (yield from _note_outcome(claim, outcome)):
             events.append(("effect", outcome_data(outcome)))
     yield from record_events(claim, [*events, *step.events])
     if step.messages and step.fingerprint is not None:
@@ -147,15 +146,17 @@ def _check_repeat(claim: Claim, messages: Sequence[NewMessage], new: int) -> Ope
 
 @brief
 @progress
-def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
+def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect | None]:
     """Record that a call is about to happen; a stale attempt cannot start one.
 
-    A call in doubt becomes this attempt's. A call that is settled or being asked about is
-    returned as it stands: check ``effect.attempt`` and ``effect.state``.
+    A call in doubt, or one that was approved, becomes this attempt's.
+
+    Returns:
+        None: the intent is recorded. Otherwise what is recorded instead, and stays: the call
+        settled or being asked about, or this attempt's own intent, if it was recorded before.
     """
-    row = yield from one_alone("insert_intent", **call_params(claim, call))
-    if row is not None:
-        return effect_from(row)
+    if (yield from execute_alone("insert_intent", **call_params(claim, call))):
+        return None
     yield from hold(claim)
     effect = yield from effect_at(claim, call.position)
     assert effect is not None, "of a run that is held, an intent is refused only by an effect"
@@ -164,13 +165,16 @@ def record_intent(claim: Claim, call: ToolCall) -> Operation[Effect]:
 
 @brief
 @progress
-def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect]:
-    """Record what became of a call, now."""
-    row = yield from _insert_outcome(claim, outcome)
-    if row is not None:
-        return effect_from(row)
+def record_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]:
+    """Record what became of a call, now.
+
+    Returns:
+        None: it is recorded. Otherwise what is recorded instead, and stays: late evidence, or a
+        person, may have settled the call meanwhile, or this very outcome was recorded before.
+    """
+    if (yield from _insert_outcome(claim, outcome)):
+        return None
     yield from hold(claim)
-    # Something else is recorded: late evidence, or a person, may have settled it meanwhile.
     effect = yield from effect_at(claim, outcome.call.position)
     assert effect is not None, "of a run that is held, an outcome is refused only by an effect"
     return effect
@@ -215,31 +219,27 @@ def record_doubt(claim: Claim, outcome: CallOutcome) -> Operation[Effect | None]
     return effect_from(row)
 
 
-def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[Row | None]:
-    """Record an outcome and its event, alone; None if something is recorded that stays."""
+def _insert_outcome(claim: Claim, outcome: CallOutcome) -> Operation[bool]:
+    """Record an outcome and its event, alone; False if something is recorded that stays."""
 
     def in_parts() -> Operation[Sequence[Row]]:
-        rows = yield from _note_outcome(claim, outcome, fetch)
-        if rows:
-            yield from record_event(claim, "effect", **outcome_data(outcome))
-        return rows
+        if not (yield from _note_outcome(claim, outcome)):
+            return []
+        yield from record_event(claim, "effect", **outcome_data(outcome))
+        return [{"run_id": claim.run_id}]
 
     if outcome.ask is not None:
-        rows = yield from in_parts()
-    else:
-        told = _outcome_params(claim, outcome) | {"event": json.dumps(outcome_data(outcome))}
-        rows = yield Statement("close_call", told, alone=True, instead=in_parts)
-    return rows[0] if rows else None
+        return bool((yield from in_parts()))
+    told = _outcome_params(claim, outcome) | {"event": json.dumps(outcome_data(outcome))}
+    return bool((yield Statement("close_call", told, alone=True, instead=in_parts)))
 
 
-def _note_outcome[T](
-    claim: Claim, outcome: CallOutcome, note: Callable[..., Operation[T]]
-) -> Operation[T]:
-    """Record an outcome, or whom it asks; no row if something is recorded that stays."""
+def _note_outcome(claim: Claim, outcome: CallOutcome) -> Operation[int]:
+    """Record an outcome, or whom it asks; 0 if something is recorded that stays."""
     if outcome.ask is None:
-        return (yield from note("record_outcome", **_outcome_params(claim, outcome)))
+        return (yield from execute("record_outcome", **_outcome_params(claim, outcome)))
     return (
-        yield from note(
+        yield from execute(
             "ask_person",
             **call_params(claim, outcome.call),
             ask=outcome.ask.kind,

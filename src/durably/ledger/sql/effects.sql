@@ -14,7 +14,7 @@ SET state = 'started', attempt = excluded.attempt, started_at = excluded.started
     asked = FALSE, result = NULL, error = NULL, finished_at = NULL
 WHERE durably_effects.state = 'in_doubt'
    OR (durably_effects.state = 'awaiting' AND durably_effects.approved)
-RETURNING *;
+RETURNING run_id;
 
 -- name: record_outcome
 -- One that says what is recorded already changes nothing, so that it leaves no second event.
@@ -36,7 +36,7 @@ WHERE NOT (durably_effects.state = 'done' OR durably_effects.state = 'failed'
   AND (durably_effects.state <> excluded.state OR durably_effects.asked <> excluded.asked
        OR COALESCE(durably_effects.error, '')
           <> COALESCE(excluded.error, durably_effects.error, ''))
-RETURNING *;
+RETURNING run_id;
 
 -- name: close_call (postgres)
 -- In one round trip what record_outcome and insert_event do.
@@ -46,7 +46,7 @@ event AS (
     INSERT INTO durably_events (run_id, kind, attempt, data, at)
     SELECT run_id, 'effect', CAST(:attempt AS INTEGER), CAST(:event AS JSON), durably_now()
     FROM outcome)
-SELECT * FROM outcome;
+SELECT run_id FROM outcome;
 
 -- name: doubt_effect
 -- Never inserts: a call whose record is gone was withdrawn, and is in no doubt. What is recorded
@@ -115,7 +115,7 @@ SELECT r.id, :response, :call, :step, :tool_name, :tool_call_id, :args, :policy,
 FROM durably_runs r
 WHERE r.id = :run_id AND r.attempt = :attempt AND r.state = 'executing' /*postgres: FOR NO KEY UPDATE*/
 ON CONFLICT (run_id, response, call, step) DO NOTHING
-RETURNING *;
+RETURNING run_id;
 
 -- name: approve_effect
 UPDATE durably_effects

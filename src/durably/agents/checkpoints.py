@@ -6,6 +6,7 @@ Owns what happens between the model and the ledger; tool calls are the guard's.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from durably.agents.fingerprint import Fingerprint
 from durably.agents.history import message_to_json
 from durably.agents.positions import after_responses, count_responses, last_response
 from durably.agents.pricing import response_name
-from durably.agents.usage import copied, usage_after
+from durably.agents.usage import counters_of, usage_after
 from durably.agents.whole import check_whole
 from durably.execution.contained import contained
 from durably.execution.outcome import AttemptEnds, Discarded, HandedBack, Suspended
@@ -74,7 +75,7 @@ class Checkpoints(AbstractCapability[Any]):
         await self._save_rejected(ctx, request_context.model)
         await state.spending.check_request(ctx.usage, request_context.model)
         await self._steer(ctx)
-        before = copied(ctx.usage)
+        before = counters_of(ctx.usage)
         boundaries.reached("model:before")
         state.asking = True
         try:
@@ -150,7 +151,9 @@ class Checkpoints(AbstractCapability[Any]):
             state.saved_requests = len(tail)
             state.foreign = ()
 
-    async def _save(self, ctx: RunContext[Any], response: ModelResponse, before: RunUsage) -> None:
+    async def _save(
+        self, ctx: RunContext[Any], response: ModelResponse, before: Mapping[str, Any]
+    ) -> None:
         state = self._attempt
         new = state.unsaved(ctx.messages)
         await self._append([*new, response], usage_after(before, ctx.usage, response))

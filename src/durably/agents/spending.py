@@ -40,8 +40,12 @@ class Spending:
     cost_nanousd: int = 0
     from_children: Spent = field(default_factory=Spent)
     unpriced: str | None = None
+    _own_limited: bool = field(init=False)
     _shared: list[SharedBudget] = field(default_factory=list[SharedBudget])
     _earlier_priced: bool = False
+
+    def __post_init__(self) -> None:
+        self._own_limited = self.own.limited
 
     @classmethod
     def of(
@@ -91,6 +95,8 @@ class Spending:
             AttemptEnds: a budget is used up, or is in dollars and the model has no known price.
         """
         self._shared = await self.journal.shared_budgets()
+        if not self._limited:
+            return
         self._check_prices(asked)
         if self._limited_in_dollars and (name := self.prices.unpriced(asked)) is not None:
             _fail_closed(name)
@@ -111,9 +117,15 @@ class Spending:
         """
         if replayed or (calls and any(b.limits.tool_calls is not None for b in self._shared)):
             self._shared = await self.journal.shared_budgets()
+        if not self._limited:
+            return
         self._check_prices(asked)
         if calls:
             self._end_if(self._used_up_by_calls(usage, calls))
+
+    @property
+    def _limited(self) -> bool:
+        return self._own_limited or bool(self._shared)
 
     @property
     def _limited_in_dollars(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
@@ -19,7 +20,7 @@ from durably.budgets import FROM_CHILDREN, Spent
 
 _adapter = TypeAdapter(RunUsage)
 _ORDER = tuple(field.name for field in fields(RunUsage))
-_PLAIN = (int, type(None))
+_KNOWN = frozenset(_ORDER)
 
 
 def usage_to_json(usage: RunUsage, from_children: Spent | None = None) -> str:
@@ -29,19 +30,23 @@ def usage_to_json(usage: RunUsage, from_children: Spent | None = None) -> str:
         from_children: the part of it that child runs have spent.
     """
     data = _counters(usage)
-    if from_children is not None:
-        data[FROM_CHILDREN] = from_children.to_json()
-    return json.dumps({name: value for name, value in data.items() if value})
+    if from_children is not None and (spent := from_children.to_json()):
+        data[FROM_CHILDREN] = spent
+    return json.dumps(data)
 
 
 def _counters(usage: RunUsage) -> dict[str, Any]:
-    """The counters, as JSON has them. Mostly they are numbers or None, and need no converting."""
+    """The counters that are not zero, as JSON has them. Mostly numbers: they need no converting."""
     given = vars(usage)
-    if all(type(count) in _PLAIN for name, count in given.items() if name != "details") and all(
-        type(count) is int for count in usage.details.values()
-    ):
-        return {name: given[name] for name in _ORDER if name in given} | given
-    return _adapter.dump_python(usage, mode="json")
+    data = {name: given[name] for name in _ORDER if given.get(name)}
+    if not given.keys() <= _KNOWN:
+        data |= {name: count for name, count in given.items() if count and name not in _KNOWN}
+    counts = [count for name, count in data.items() if name != "details"]
+    counts += data.get("details", {}).values()
+    if all(type(count) is int for count in counts):
+        return data
+    written: dict[str, Any] = _adapter.dump_python(usage, mode="json")
+    return {name: count for name, count in written.items() if count}
 
 
 def usage_from(data: dict[str, Any]) -> RunUsage:
@@ -65,16 +70,24 @@ def copied(usage: RunUsage) -> RunUsage:
     return again
 
 
-def usage_after(before: RunUsage, now: RunUsage, response: ModelResponse) -> RunUsage:
+def counters_of(usage: RunUsage) -> Mapping[str, Any]:
+    """The counters as they are now, whatever is counted later."""
+    return vars(usage) | {"details": dict(usage.details)}
+
+
+def usage_after(before: Mapping[str, Any], now: RunUsage, response: ModelResponse) -> RunUsage:
     """Usage including this response and its request, which pydantic-ai counts at its own time.
+
+    Args:
+        before: the counters before the request.
 
     Newer versions have added the response's tokens to ``now`` when the request returns, older
     ones add them after; no version has counted the request yet.
     """
     after = copied(now)
-    if now == before:
+    if vars(now) == before:
         after.incr(response.usage)
-    after.requests = before.requests + 1
+    after.requests = before["requests"] + 1
     return after
 
 

@@ -346,16 +346,16 @@ class Journal:
         await self._write_next(messages)
 
     async def _write_next(self, messages: tuple[NewMessage, ...] = ()) -> None:
-        step = waiting = self.remaining_step(messages)
+        told: tuple[tuple[str, dict[str, object]], ...] = ()
         if messages:
             # In this write or in none: it says that the messages are there.
-            event = ("step", {"messages": [message.seq for message in messages]})
-            step = replace(waiting, events=(*waiting.events, event))
+            told = (("step", {"messages": [message.seq for message in messages]}),)
+        step = self._unwritten.step(messages, streams=self.feed is not None, events=told)
 
         async def write() -> None:
             await self.ledger.write(steps.record_step, self.claim, step, alone=True)
             # Here, so that it is also done if the attempt is cancelled while this is committed.
-            self._unwritten.forget(waiting)
+            self._unwritten.forget(step)
 
         await self._writes.persist(write)
 

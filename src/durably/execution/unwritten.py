@@ -57,18 +57,23 @@ class Unwritten:
     def step(
         self,
         messages: tuple[NewMessage, ...],
-        usage: str | None,
-        cost_nanousd: int | None,
+        usage: str | None = None,
+        cost_nanousd: int | None = None,
         *,
         streams: bool,
+        events: tuple[tuple[str, dict[str, object]], ...] = (),
     ) -> Step:
-        """All of it, with messages, as it is written."""
+        """All of it, with messages, as it is written.
+
+        Args:
+            events: what is told by this write or by none.
+        """
         return Step(
             usage=usage or self.usage,
             messages=messages,
             outcomes=self.outcomes,
             fingerprint=self._fingerprint if self._fingerprint_is_news else None,
-            events=tuple(self._events),
+            events=(*self._events, *events),
             cost_nanousd=self.cost_nanousd if cost_nanousd is None else cost_nanousd,
             sharing=self.sharing,
             streams=streams,
@@ -80,6 +85,8 @@ class Unwritten:
         for outcome in step.outcomes:
             if self._kept.get(outcome.call.position) is outcome:
                 del self._kept[outcome.call.position]
-        del self._events[: len(step.events)]
+        if self._events:
+            told = {id(event) for event in step.events}
+            self._events = [event for event in self._events if id(event) not in told]
         if step.fingerprint == self._fingerprint:
             self._fingerprint_is_news = False

@@ -40,7 +40,7 @@ def without_intent() -> None:
 
     async def begin_and_forget(journal: Journal, call: ToolCall) -> Effect:
         effect = await begin(journal, call)
-        await journal.withdraw(call, "left out")
+        await journal.effects.withdraw(call, "left out")
         return effect
 
     Journal.begin = begin_and_forget

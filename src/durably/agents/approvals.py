@@ -61,7 +61,7 @@ def answer_deferred(
             continue
         position = position_of(part, ctx.messages, state.response_seq)
         assert position is not None, "only the model's own calls are deferred"
-        found = state.journal.effect(position)
+        found = state.journal.effects.find(position)
         for_approval = any(part is approval for approval in requests.approvals)
         if found is not None and found.state.settled and found.result is not None:
             _answer(results, part, found.result, needs_approval=for_approval)

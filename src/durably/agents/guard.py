@@ -61,7 +61,7 @@ class EffectGuard(AbstractCapability[Any]):
         if isinstance(args, dict):
             args = copied(args)  # What is not converted is the message's own.
         position = self._position(ctx, call)
-        found = None if position is None else self._journal.effect(position)
+        found = None if position is None else self._journal.effects.find(position)
         if position is None or found is None:
             return await handler(args)
         if found.state.settled:
@@ -84,9 +84,9 @@ class EffectGuard(AbstractCapability[Any]):
         position = self._position(ctx, call)
         if position is None:
             return await handler(args)
-        found = self._journal.effect(position)
+        found = self._journal.effects.find(position)
         if found is not None and found.state.settled:
-            adopt_children(self._attempt, ctx, self._journal.effects_inside(position))
+            adopt_children(self._attempt, ctx, self._journal.effects.inside(position))
             return replay(ctx, found)
         self._journal.control.check_before_acting()
         guarded = self._guarded(ctx, position, call, tool_def, args, handler)

@@ -113,7 +113,7 @@ class InsideCall:
         self._check_may_wait()
         shown = to_json({"until": wait.until, "seconds": wait.within_seconds}).decode()
         call = self._tool_call(name, shown, EffectPolicy(EffectKind.READ))
-        return self._over(await self._state.journal.wait(call, wait))
+        return self._over(await self._state.journal.effects.wait(call, wait))
 
     # --- other agents
 
@@ -128,7 +128,7 @@ class InsideCall:
         shown = to_json({"prompt": prompt, "args": options["args"]}, fallback=str).decode()
         call = self._tool_call(name, shown, EffectPolicy(EffectKind.READ))
         new = state.new_child(agent_name, prompt, call.idempotency_key, options)
-        wait = await self._state.journal.start_child(call, new)
+        wait = await self._state.journal.effects.start_child(call, new)
         said = json.loads(self._over(wait))["child"]
         adopt_children(state, self._ctx, [wait])
         if said["state"] != RunState.COMPLETED:

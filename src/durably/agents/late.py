@@ -83,7 +83,7 @@ async def _say_how_it_ended(guarded: Guarded, task: asyncio.Task[Any]) -> None:
     if outcome is None:
         return
     try:
-        await guarded.journal.finish(outcome)
+        await guarded.journal.effects.finish(outcome)
     except LeaseLost:
         await report_late(guarded, outcome)
     except LedgerError as error:
@@ -93,7 +93,7 @@ async def _say_how_it_ended(guarded: Guarded, task: asyncio.Task[Any]) -> None:
 async def report_late(guarded: Guarded, outcome: CallOutcome) -> None:
     """Tell a run that is not this attempt's any more how the call ended."""
     try:
-        settled = await guarded.journal.settle_late(outcome)
+        settled = await guarded.journal.effects.settle_late(outcome)
     except LedgerError as error:
         log.warning("late evidence of %s was not written: %s", outcome.call.tool_name, error)
         return
@@ -113,7 +113,7 @@ async def _withdraw(guarded: Guarded, why: str) -> None:
         # This try did not happen; an earlier one may have. Its intent is in doubt when this ends.
         return
     try:
-        await guarded.journal.withdraw(guarded.call, why)
+        await guarded.journal.effects.withdraw(guarded.call, why)
     except (LeaseLost, LedgerError) as error:
         # It stays recorded as started: in doubt is the careful side to err on.
         log.warning("an intent of %s was not withdrawn: %s", guarded.call.tool_name, error)

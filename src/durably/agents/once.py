@@ -34,7 +34,7 @@ async def once(guarded: Guarded) -> Any:
     """At most once: intent, run, outcome; what ends otherwise is in doubt."""
     call = guarded.call
     try:
-        effect = await guarded.journal.begin(call)
+        effect = await guarded.journal.effects.begin(call)
     except asyncio.CancelledError:
         # The intent may have been committed, but the tool was not started.
         await withdraw_quietly(guarded, NOT_STARTED)
@@ -57,14 +57,16 @@ async def once(guarded: Guarded) -> Any:
         envelope = recorded.returned(call.tool_name, result)
     except ResultNotSerializable as error:
         # It happened, but what it returned cannot be kept: a person will have to say.
-        await guarded.journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=text_of(error)))
+        await guarded.journal.effects.finish(
+            CallOutcome(call, EffectState.IN_DOUBT, error=text_of(error))
+        )
         raise
     return await _record_once(guarded, guarded.done(envelope), result)
 
 
 async def _record_once(guarded: Guarded, outcome: CallOutcome, result: Any) -> Any:
     try:
-        effect = await guarded.journal.finish(outcome)
+        effect = await guarded.journal.effects.finish(outcome)
     except (LeaseLost, asyncio.CancelledError):
         if guarded.journal.control.lost:
             go_on(report_late(guarded, outcome))
@@ -85,7 +87,9 @@ async def _once_raised(guarded: Guarded, error: Exception) -> Any:
         await withdraw_quietly(guarded, worded(error))
         raise error
     why = worded(error)
-    effect = await guarded.journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=why))
+    effect = await guarded.journal.effects.finish(
+        CallOutcome(call, EffectState.IN_DOUBT, error=why)
+    )
     return await settle_doubt(guarded, effect, error)
 
 
@@ -116,7 +120,7 @@ async def settle_doubt(guarded: Guarded, effect: Effect, error: Exception | None
         doubt = CallOutcome(
             call, EffectState.IN_DOUBT, result=guarded.unknown(text), error=effect.error
         )
-    now = await guarded.journal.doubt(doubt)
+    now = await guarded.journal.effects.doubt(doubt)
     if now is None or now.state is EffectState.AWAITING:
         # Withdrawn since this attempt began, by the one that had not started it after all, or by a
         # person; a call that was approved still is.

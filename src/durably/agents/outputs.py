@@ -60,7 +60,7 @@ class OutputGuard(AbstractCapability[Any]):
         if not output_context.has_function or ctx.partial_output or safe:
             return await handler(output)
         position = self._position(ctx, output_context)
-        found = self._attempt.journal.effect(position)
+        found = self._attempt.journal.effects.find(position)
         if found is not None and found.state.settled:
             return self._replay(found)
         call = self._call(position, output_context, output)
@@ -72,7 +72,7 @@ class OutputGuard(AbstractCapability[Any]):
         self, call: ToolCall, output: Any, handler: WrapOutputProcessHandler, *, doubted: bool
     ) -> Any:
         journal = self._attempt.journal
-        effect = await journal.begin(call)
+        effect = await journal.effects.begin(call)
         if effect.state.settled:
             return self._replay(effect)
         journal.control.check_before_acting()
@@ -83,14 +83,14 @@ class OutputGuard(AbstractCapability[Any]):
         except Exception as error:
             envelope = recorded.answer_envelope(error)
             if envelope is not None:
-                await journal.finish(CallOutcome(call, EffectState.FAILED, result=envelope))
+                await journal.effects.finish(CallOutcome(call, EffectState.FAILED, result=envelope))
                 raise
             why = worded(error)
             if isinstance(error, NotDone) or nothing_was_sent(error):
                 if not doubted:  # An earlier try may have happened: the intent stays.
-                    await journal.withdraw(call, why)
+                    await journal.effects.withdraw(call, why)
                 raise
-            await journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=why))
+            await journal.effects.finish(CallOutcome(call, EffectState.IN_DOUBT, error=why))
             if self.policy.on_doubt != "retry":
                 await self._ask(call, why)
             raise
@@ -98,10 +98,12 @@ class OutputGuard(AbstractCapability[Any]):
         try:
             text = encode_output(journal.run.agent, result)
         except ResultNotSerializable as error:
-            await journal.finish(CallOutcome(call, EffectState.IN_DOUBT, error=text_of(error)))
+            await journal.effects.finish(
+                CallOutcome(call, EffectState.IN_DOUBT, error=text_of(error))
+            )
             raise
         envelope = f'{{"return":{{"return_value":{text}}}}}'
-        effect = await journal.finish(CallOutcome(call, EffectState.DONE, result=envelope))
+        effect = await journal.effects.finish(CallOutcome(call, EffectState.DONE, result=envelope))
         return result if effect.result == envelope else self._replay(effect)
 
     def _described(self, call: ToolCall, output: Any) -> Call:
@@ -122,7 +124,7 @@ class OutputGuard(AbstractCapability[Any]):
             AttemptEnds: always.
         """
         outcome = CallOutcome(call, EffectState.IN_DOUBT, error=error, asked=True)
-        await self._attempt.journal.finish(outcome)
+        await self._attempt.journal.effects.finish(outcome)
         raise AttemptEnds(Suspended("effects", {"effects": [call.position.call_id]}))
 
     def _replay(self, effect: Effect) -> Any:

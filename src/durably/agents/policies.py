@@ -83,11 +83,11 @@ async def _in_transaction(guarded: Guarded, transaction: ToolTransaction) -> Any
             raise _TransactionLost(gone, counted=True)
         outcome = guarded.done(recorded.returned(guarded.call.tool_name, result))
         if not transaction.begun:
-            await journal.finish(outcome)
+            await journal.effects.finish(outcome)
             return result
         journal.control.check_before_acting()
         try:
-            await _to_its_end(journal.commit(transaction, outcome))
+            await _to_its_end(journal.effects.commit(transaction, outcome))
         except LedgerUnavailable as error:
             raise _TransactionLost(error, counted=True) from error
         return result

@@ -75,7 +75,7 @@ async def run_step(step: GuardedStep) -> Any:
         StepFailed: it was denied, or it failed, or nobody knows.
         AttemptEnds: the attempt is to do nothing more.
     """
-    found = step.journal.effect(step.call.position)
+    found = step.journal.effects.find(step.call.position)
     if found is not None and found.state.settled:
         return step.replay(found)
     control = step.journal.control

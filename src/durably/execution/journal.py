@@ -1,40 +1,36 @@
 """What one attempt knows of its run, and how it makes each step durable.
 
 Owns positions and the order of writes; what waits for the next one is `unwritten`'s, that one is
-made soon `soon`'s, trying again while the database is away `writes`'. Knows no agent framework:
-messages and results are JSON.
+made soon `soon`'s, trying again while the database is away `writes`'; writes about one call are
+`effects`'. Knows no agent framework: messages and results are JSON.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from durably import boundaries
 from durably.budgets import SharedBudget
-from durably.errors import LeaseLost
 from durably.execution.control import AttemptControl, Ending
 from durably.execution.damage import RESPONSE, damage_of
+from durably.execution.effects import Effects
 from durably.execution.feed import Feed, Merge
-from durably.execution.known import KnownCalls
 from durably.execution.soon import Soon
 from durably.execution.unwritten import Unwritten
 from durably.execution.writes import Writes
-from durably.ledger import budgets, children, evidence, reads, steps, threads, waits
+from durably.ledger import budgets, reads, steps, threads
 from durably.ledger.budgets import Sharing
-from durably.ledger.database import Database, ToolTransaction
+from durably.ledger.database import Database
 from durably.ledger.operations import Operation
-from durably.ledger.waits import Wait
-from durably.ledger.written import CallOutcome, NewMessage, Step, ToolCall
+from durably.ledger.written import CallOutcome, NewMessage, Step
 from durably.lifecycle import AttemptOutcome
 from durably.records import (
     CallPosition,
     Claim,
     EarlierRun,
     Effect,
-    NewRun,
     RunInput,
     RunRecord,
     Steer,
@@ -52,6 +48,7 @@ class Journal:
         length: how many messages it has by now.
         responses: how many of them are responses.
         last_fingerprint: the agent's fingerprint as the attempt before recorded it.
+        effects: what is recorded of the run's calls, and how more is.
         feed: where messages in the making are shown; None: they are not.
         before: what earlier runs of its thread left; positions are the run's own, without it.
         damage: what of all this cannot be read, one sentence each; then the run must not go on.
@@ -80,7 +77,7 @@ class Journal:
         self.damage = damage_of(run, run_input, history, effects)
         self.feed: Feed | None = None
         self._writes = Writes(ledger, run, control)
-        self._calls = KnownCalls(effects, run.claim)
+        self.effects = Effects(effects, run.claim, self._writes)
         self._unwritten = Unwritten()
         self._soon = Soon()
 
@@ -119,19 +116,6 @@ class Journal:
     def idempotency_key(self, position: CallPosition) -> str:
         """Stable across attempts; derives from the run's key and the call's position only."""
         return f"{self.run.key}:{position.call_id}"
-
-    def effect(self, position: CallPosition) -> Effect | None:
-        """What is recorded of a call; None if nothing is."""
-        return self._calls.find(position)
-
-    @property
-    def effects(self) -> list[Effect]:
-        """What is recorded of all calls."""
-        return list(self._calls)
-
-    def effects_inside(self, position: CallPosition) -> list[Effect]:
-        """What is recorded of the steps and waits inside a call."""
-        return self._calls.inside(position)
 
     def show(self, merge: Merge) -> Feed:
         """Show messages while they are made, from now on (see `Feed`)."""
@@ -210,78 +194,6 @@ class Journal:
         self.responses += sum(message.kind == RESPONSE for message in new)
         return new
 
-    async def begin(self, call: ToolCall) -> Effect:
-        """Make the intent of a call durable before it runs.
-
-        Raises:
-            LeaseLost: another attempt owns the run; the call must not start.
-        """
-        boundaries.reached("intent:before", call.tool_name)
-        instead = await self._writes.write(steps.record_intent, self.claim, call)
-        boundaries.reached("intent:after", call.tool_name)
-        return self._calls.begun(call) if instead is None else self._calls.put(instead)
-
-    async def finish(self, outcome: CallOutcome) -> Effect:
-        """Make the outcome of a call durable now; returns what the ledger holds.
-
-        That is somebody else's word where late evidence or a person came first.
-        """
-        boundaries.reached("outcome:before", outcome.call.tool_name)
-        instead = await self._writes.write(steps.record_outcome, self.claim, outcome)
-        boundaries.reached("outcome:after", outcome.call.tool_name)
-        return self._told(outcome, instead)
-
-    def _told(self, outcome: CallOutcome, instead: Effect | None) -> Effect:
-        return self._calls.ended(outcome) if instead is None else self._calls.put(instead)
-
-    async def wait(self, call: ToolCall, wait: Wait) -> Effect:
-        """Make it durable that a call waits for a time or a signal, or find out that it is over.
-
-        Raises:
-            LeaseLost: another attempt owns the run.
-        """
-        boundaries.reached("wait:before", call.tool_name)
-        effect = await self._writes.write(waits.begin, self.claim, call, wait)
-        boundaries.reached("wait:after", call.tool_name)
-        return self._calls.put(effect)
-
-    async def start_child(self, call: ToolCall, new: NewRun) -> Effect:
-        """Start a child of this run and wait for it, or find out how it ended.
-
-        Raises:
-            LeaseLost: another attempt owns the run; no child was started.
-            KeyConflict: its key is another run's.
-        """
-        boundaries.reached("child:before", call.tool_name)
-        effect = await self._writes.write(children.begin, self.claim, call, new)
-        boundaries.reached("child:after", call.tool_name)
-        return self._calls.put(effect)
-
-    async def commit(self, transaction: ToolTransaction, outcome: CallOutcome) -> None:
-        """Make the outcome of a call durable together with what its tool wrote.
-
-        Raises:
-            LeaseLost: another attempt owns the run; neither was committed.
-            LedgerUnavailable: neither was committed.
-        """
-        self._told(outcome, await self._writes.commit(transaction, outcome))
-
-    async def doubt(self, outcome: CallOutcome) -> Effect | None:
-        """Make it durable that a call is asked about, or that the model was told of it.
-
-        Returns:
-            What the ledger holds: somebody else's word where that came first; None if the call
-            was withdrawn meanwhile, because it certainly did not happen.
-        """
-        boundaries.reached("outcome:before", outcome.call.tool_name)
-        effect = await self._writes.write(steps.record_doubt, self.claim, outcome)
-        boundaries.reached("outcome:after", outcome.call.tool_name)
-        if effect is None:
-            self._calls.forget(outcome.call.position)
-        else:
-            self._calls.put(effect)
-        return effect
-
     def keep(self, outcome: CallOutcome, *, soon: bool = False) -> None:
         """Let an outcome ride along with the next write.
 
@@ -291,23 +203,6 @@ class Journal:
         self._unwritten.keep(outcome)
         if soon:
             self._soon.ask(self._flush)
-
-    async def withdraw(self, call: ToolCall, reason: str) -> None:
-        """Forget an intent: the call certainly did not happen."""
-        withdrawn = False
-        with contextlib.suppress(LeaseLost):
-            withdrawn = await self._writes.write(evidence.withdraw_intent, self.claim, call, reason)
-        if not withdrawn:
-            # The run is not this attempt's any more: nobody need be asked about the call.
-            await self._writes.write_late(evidence.withdraw_late, self.claim, call, reason)
-        self._calls.forget(call.position)
-
-    async def settle_late(self, outcome: CallOutcome) -> Effect | None:
-        """Report how a call ended to a run that is not this attempt's any more.
-
-        However long the database is away: that may be why the run was lost.
-        """
-        return await self._writes.write_late(evidence.settle_late, self.claim, outcome)
 
     def remaining_step(
         self,

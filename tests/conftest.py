@@ -11,6 +11,7 @@ from support import long, sample
 from support.memory import use_memory
 
 pytest_plugins = ["support.postgres"]
+pytest.register_assert_rewrite("support.provider")
 
 use_memory()
 

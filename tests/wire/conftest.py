@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("wire.site", "support.provider")
+pytest.register_assert_rewrite("wire.site")
 
 from durably import Durably  # noqa: E402
 from support.postgres_run import Postgres  # noqa: E402

@@ -78,14 +78,24 @@ class Runs:
         return statistics.median(values) if values else None
 
     def instructions(self, policy: str, contestant: str) -> float | None:
-        """Of a run with this contestant, to those of a bare one."""
-        found = self.results.get("instructions", {}).get(policy, {})
-        bare, theirs = found.get("bare"), found.get(contestant)
+        """Of a run with this contestant, to those of the same run with nothing stored."""
+        theirs, bare = self._instructions(policy, contestant)
         return theirs / bare if bare and theirs else None
+
+    def instructions_over(self, policy: str, contestant: str) -> float | None:
+        """Beyond those of the same run with nothing stored."""
+        theirs, bare = self._instructions(policy, contestant)
+        return theirs - bare if bare and theirs else None
 
     def history_bytes(self) -> float | None:
         """JSON of the final history of a run with ten steps of 1 KB."""
         return next((limits["codec"]["bytes"] for limits in self.results["limits"]), None)
+
+    def _instructions(self, policy: str, contestant: str) -> tuple[float | None, float | None]:
+        """A contestant's, and those of the same run with nothing stored."""
+        found = self.results.get("instructions", {}).get(policy, {})
+        over = self.contestants.get(contestant, {}).get("over", "")
+        return found.get(contestant), found.get(over)
 
     def _pairs(self, workload: str, contestant: str, metric: str) -> list[tuple[float, float]]:
         if contestant not in self.contestants:

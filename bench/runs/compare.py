@@ -46,7 +46,13 @@ CALLING = (
 INSTRUCTIONS = "instructions"
 """What counting instructions is named."""
 
-COUNTING = (*CALLING, "no-intents-sqlite", "no-intents-postgres")
+PEERS = ("absurd-postgres", "langgraph", "langgraph-sqlite", "langgraph-postgres")
+"""Those that take least of what one might use instead, and what theirs is compared to."""
+
+COUNTING: dict[Policy, tuple[str, ...]] = {
+    "read": (*CALLING, *PEERS),
+    "once": (*CALLING, "no-intents-sqlite", "no-intents-postgres"),
+}
 """Whose instructions are counted."""
 
 FIRST = 5
@@ -100,7 +106,11 @@ class Results:
             samples=earlier.samples | self.samples,
             commits=earlier.commits | self.commits,
             calls=self.calls or earlier.calls,
-            instructions=self.instructions or earlier.instructions,
+            instructions=earlier.instructions
+            | {
+                policy: earlier.instructions.get(policy, {}) | found
+                for policy, found in self.instructions.items()
+            },
             limits=self.limits or earlier.limits,
             missing=missing + [one for one in self.missing if one["what"] != EVERYTHING],
         )
@@ -230,18 +240,17 @@ class Comparison:
         if shutil.which("valgrind") is None:
             self._miss(INSTRUCTIONS, "", "valgrind is not installed")
             return
-        for policy in ("read", "once"):
+        for policy, names in COUNTING.items():
             found = self.results.instructions.setdefault(policy, {})
             workload = Workload(INSTRUCTIONS, policy, concurrency=20, runs=20, seconds=3600)
-            for one in map(CONTESTANTS.__getitem__, COUNTING):
-                if one.only in (None, policy):
-                    self._try(
-                        f"{INSTRUCTIONS}, {policy}",
-                        one.name,
-                        lambda one=one, found=found, workload=workload: found.update(
-                            {one.name: self._instructions(one, workload)}
-                        ),
-                    )
+            for one in map(CONTESTANTS.__getitem__, names):
+                self._try(
+                    f"{INSTRUCTIONS}, {policy}",
+                    one.name,
+                    lambda one=one, found=found, workload=workload: found.update(
+                        {one.name: self._instructions(one, workload)}
+                    ),
+                )
 
     def _instructions(self, one: Contestant, workload: Workload) -> float:
         """Instructions of a run of the workload."""

@@ -78,11 +78,11 @@ def counters_of(usage: RunUsage) -> Mapping[str, Any]:
 def usage_after(before: Mapping[str, Any], now: RunUsage, response: ModelResponse) -> RunUsage:
     """Usage including this response and its request, which pydantic-ai counts at its own time.
 
-    Args:
-        before: the counters before the request.
-
     Newer versions have added the response's tokens to ``now`` when the request returns, older
     ones add them after; no version has counted the request yet.
+
+    Args:
+        before: the counters before the request.
     """
     after = copied(now)
     if vars(now) == before:

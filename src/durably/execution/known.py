@@ -65,7 +65,8 @@ class KnownCalls:
         return self.put(started)
 
     def ended(self, outcome: CallOutcome) -> Effect:
-        """Note that an outcome is recorded."""
+        """Note that an outcome is recorded, of a call that asks nobody."""
+        assert outcome.ask is None, "what asks somebody rides along with a step"
         before = self.find(outcome.call.position) or _started(outcome.call, self._claim)
         return self.put(
             replace(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from durably.execution.journal import Journal
+from durably.execution.effects import Effects
 from durably.ledger.queries import load_queries
 from durably.ledger.written import ToolCall
 from durably.records import Effect
@@ -36,14 +36,14 @@ def without_fence() -> None:
 
 def without_intent() -> None:
     """A `once` tool starts without a record that it may have."""
-    begin = Journal.begin
+    begin = Effects.begin
 
-    async def begin_and_forget(journal: Journal, call: ToolCall) -> Effect:
-        effect = await begin(journal, call)
-        await journal.effects.withdraw(call, "left out")
+    async def begin_and_forget(effects: Effects, call: ToolCall) -> Effect:
+        effect = await begin(effects, call)
+        await effects.withdraw(call, "left out")
         return effect
 
-    Journal.begin = begin_and_forget
+    Effects.begin = begin_and_forget
 
 
 FLAWS = {"fence": without_fence, "intent": without_intent}

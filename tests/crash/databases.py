@@ -149,12 +149,13 @@ class PostgresDatabase:
         # Of a killed process the server may still have words to carry out.
         deadline = time.monotonic() + PATIENCE_SECONDS
         others = (
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+            "SELECT application_name, state FROM pg_stat_activity "
+            "WHERE datname = current_database() "
             "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
         with self._connected() as connection:
-            while connection.execute(others).fetchall():
-                assert time.monotonic() < deadline, "the sessions of a killed process remain"
+            while left := connection.execute(others).fetchall():
+                assert time.monotonic() < deadline, f"{len(left)} sessions remain, such as {left[0]}"
                 time.sleep(0.005)
 
     def _connected(self) -> Any:

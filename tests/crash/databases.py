@@ -155,7 +155,9 @@ class PostgresDatabase:
         )
         with self._connected() as connection:
             while left := connection.execute(others).fetchall():
-                assert time.monotonic() < deadline, f"{len(left)} sessions remain, such as {left[0]}"
+                assert time.monotonic() < deadline, (
+                    f"{len(left)} sessions remain, such as {left[0]}"
+                )
                 time.sleep(0.005)
 
     def _connected(self) -> Any:
